@@ -1,0 +1,1 @@
+//! Measurements of the hot paths; see the bench targets beside this file.

@@ -1,0 +1,2 @@
+//! The `kuik` binary.
+fn main() {}

@@ -1,0 +1,331 @@
+//! Manifests and indexes: kept byte for byte, decoded only to see what they refer to.
+//!
+//! Invariant: [`Manifest::digest`] is the digest of [`Manifest::bytes`]. Nothing is ever re-encoded, because
+//! digests, signatures and referrers depend on the exact bytes.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Descriptor, Digest, DigestMismatch, Verifier};
+
+/// The largest manifest that is accepted, in bytes: 4 MiB, as the OCI distribution specification suggests.
+pub const MAX_MANIFEST_BYTES: usize = 4 << 20;
+
+/// A media type, such as `application/vnd.oci.image.index.v1+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MediaType(Cow<'static, str>);
+
+impl MediaType {
+    /// An OCI image manifest.
+    pub const OCI_MANIFEST: Self = Self(Cow::Borrowed("application/vnd.oci.image.manifest.v1+json"));
+    /// An OCI image index.
+    pub const OCI_INDEX: Self = Self(Cow::Borrowed("application/vnd.oci.image.index.v1+json"));
+    /// A Docker image manifest, version 2 schema 2.
+    pub const DOCKER_MANIFEST: Self =
+        Self(Cow::Borrowed("application/vnd.docker.distribution.manifest.v2+json"));
+    /// A Docker manifest list.
+    pub const DOCKER_LIST: Self =
+        Self(Cow::Borrowed("application/vnd.docker.distribution.manifest.list.v2+json"));
+    /// An OCI image configuration.
+    pub const OCI_CONFIG: Self = Self(Cow::Borrowed("application/vnd.oci.image.config.v1+json"));
+    /// A layer: a gzip-compressed tar archive.
+    pub const OCI_LAYER_GZIP: Self = Self(Cow::Borrowed("application/vnd.oci.image.layer.v1.tar+gzip"));
+
+    /// Every type that a manifest can have, in the order in which they are asked for.
+    pub const MANIFESTS: [Self; 4] =
+        [Self::OCI_INDEX, Self::OCI_MANIFEST, Self::DOCKER_LIST, Self::DOCKER_MANIFEST];
+
+    /// The media type that a `Content-Type` header names: its parameters are left out.
+    #[must_use]
+    pub fn from_header(value: &str) -> Self {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        Self::from(essence.to_ascii_lowercase())
+    }
+
+    /// The type as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether no type is given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this is the type of an index (a list of manifests).
+    #[must_use]
+    pub fn is_index(&self) -> bool {
+        *self == Self::OCI_INDEX || *self == Self::DOCKER_LIST
+    }
+}
+
+impl From<String> for MediaType {
+    fn from(text: String) -> Self {
+        Self::MANIFESTS.into_iter().find(|known| known.0 == text).unwrap_or(Self(Cow::Owned(text)))
+    }
+}
+
+impl std::fmt::Display for MediaType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A manifest or an index, with the bytes that its registry sent. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    media_type: MediaType,
+    digest: Digest,
+    bytes: Bytes,
+}
+
+/// Why bytes are not a manifest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidManifest {
+    /// Larger than [`MAX_MANIFEST_BYTES`].
+    #[error("the manifest has {0} bytes, and {MAX_MANIFEST_BYTES} are the most that is accepted")]
+    TooLarge(usize),
+    /// Not JSON, or not of the shape that the OCI image specification gives to manifests.
+    #[error("the content is not a manifest")]
+    Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The media type inside contradicts the one it was sent with.
+    #[error("the manifest was sent as {sent}, and says of itself that it is {inside}")]
+    TypeMismatch {
+        /// The type of the response.
+        sent: MediaType,
+        /// The `mediaType` field.
+        inside: MediaType,
+    },
+}
+
+/// What a manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecodedManifest {
+    /// One image for one platform, or an artifact.
+    Image(ImageManifest),
+    /// A list of manifests.
+    Index(ImageIndex),
+}
+
+/// An image manifest (OCI image specification, "Image Manifest"), reduced to what it refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageManifest {
+    /// Always 2.
+    pub schema_version: u64,
+    /// The manifest's own type.
+    #[serde(default, skip_serializing_if = "MediaType::is_empty")]
+    pub media_type: MediaType,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers, from the bottom up.
+    pub layers: Vec<Descriptor>,
+    /// The manifest that this one is a referrer of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+}
+
+/// An image index (OCI image specification, "Image Index"), reduced to what it refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageIndex {
+    /// Always 2.
+    pub schema_version: u64,
+    /// The index's own type.
+    #[serde(default, skip_serializing_if = "MediaType::is_empty")]
+    pub media_type: MediaType,
+    /// The manifests listed.
+    pub manifests: Vec<Descriptor>,
+    /// The manifest that this index is a referrer of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+}
+
+impl Manifest {
+    /// A manifest of the bytes given, named by their SHA-256.
+    ///
+    /// `sent_as` is the type that it was sent with, where there is one; a type inside must agree with it.
+    ///
+    /// # Errors
+    /// Where the bytes are too many, or are not a manifest of that type.
+    pub fn new(sent_as: Option<&MediaType>, bytes: Bytes) -> Result<Self, InvalidManifest> {
+        let digest = Digest::sha256(&bytes);
+        Self::with_digest(sent_as, digest, bytes)
+    }
+
+    /// The same manifest under the digest that it was asked for by, once that is verified.
+    ///
+    /// # Errors
+    /// Where the bytes have another digest. An algorithm that cannot be computed here is a mismatch too.
+    pub fn verified_as(self, expected: &Digest) -> Result<Self, DigestMismatch> {
+        if self.digest == *expected {
+            return Ok(self);
+        }
+        let size = self.bytes.len() as u64;
+        let Some(mut verifier) = Verifier::new(expected) else {
+            return Err(DigestMismatch { expected: expected.clone(), actual: self.digest, size });
+        };
+        verifier.update(&self.bytes);
+        let verified = verifier.finish()?;
+        Ok(Self { digest: verified.digest().clone(), ..self })
+    }
+
+    fn with_digest(
+        sent_as: Option<&MediaType>,
+        digest: Digest,
+        bytes: Bytes,
+    ) -> Result<Self, InvalidManifest> {
+        let decoded = decode(&bytes)?;
+        let inside = match &decoded {
+            DecodedManifest::Image(image) => &image.media_type,
+            DecodedManifest::Index(index) => &index.media_type,
+        };
+        let sent_as = sent_as.filter(|sent| MediaType::MANIFESTS.contains(sent));
+        let media_type = match (sent_as, inside) {
+            (Some(sent), inside) if inside.is_empty() => sent.clone(),
+            (Some(sent), inside) if sent != inside => {
+                return Err(InvalidManifest::TypeMismatch { sent: sent.clone(), inside: inside.clone() });
+            }
+            (None, inside) if inside.is_empty() => decoded.default_type(),
+            (_, inside) => inside.clone(),
+        };
+        if media_type.is_index() != matches!(decoded, DecodedManifest::Index(_)) {
+            return Err(InvalidManifest::TypeMismatch { sent: media_type, inside: decoded.default_type() });
+        }
+        Ok(Self { media_type, digest, bytes })
+    }
+
+    /// What the manifest says.
+    ///
+    /// # Errors
+    /// None that a manifest which was made here can have; the signature keeps the parser's honesty.
+    pub fn decode(&self) -> Result<DecodedManifest, InvalidManifest> {
+        decode(&self.bytes)
+    }
+
+    /// The type to send it with.
+    #[must_use]
+    pub fn media_type(&self) -> &MediaType {
+        &self.media_type
+    }
+
+    /// The digest of the bytes.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The bytes, as their registry sent them.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The descriptor of this manifest.
+    #[must_use]
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.media_type.clone(), self.digest.clone(), self.bytes.len() as u64)
+    }
+}
+
+impl DecodedManifest {
+    /// The type of a manifest that names none: OCI makes the field optional.
+    fn default_type(&self) -> MediaType {
+        match self {
+            Self::Image(_) => MediaType::OCI_MANIFEST,
+            Self::Index(_) => MediaType::OCI_INDEX,
+        }
+    }
+}
+
+/// Only what tells the two kinds apart; the values are skipped, not kept.
+#[derive(Deserialize)]
+struct Shape {
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+fn decode(bytes: &[u8]) -> Result<DecodedManifest, InvalidManifest> {
+    if bytes.len() > MAX_MANIFEST_BYTES {
+        return Err(InvalidManifest::TooLarge(bytes.len()));
+    }
+    let malformed = |error: serde_json::Error| InvalidManifest::Malformed(error.into());
+    let shape: Shape = serde_json::from_slice(bytes).map_err(malformed)?;
+    let (decoded, version) = if shape.manifests.is_some() {
+        let index: ImageIndex = serde_json::from_slice(bytes).map_err(malformed)?;
+        let version = index.schema_version;
+        (DecodedManifest::Index(index), version)
+    } else {
+        let image: ImageManifest = serde_json::from_slice(bytes).map_err(malformed)?;
+        let version = image.schema_version;
+        (DecodedManifest::Image(image), version)
+    };
+    match version {
+        2 => Ok(decoded),
+        other => Err(InvalidManifest::Malformed(format!("schemaVersion is {other}, not 2").into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMAGE: &str = r#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json",
+        "digest":"sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","size":5},"layers":[]}"#;
+    const INDEX: &str =
+        r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+    #[test]
+    fn keeps_bytes_and_finds_the_type() {
+        let image = Manifest::new(None, Bytes::from_static(IMAGE.as_bytes())).unwrap();
+        assert_eq!(image.media_type(), &MediaType::OCI_MANIFEST);
+        assert_eq!(image.bytes(), IMAGE.as_bytes());
+        assert_eq!(image.digest(), &Digest::sha256(IMAGE.as_bytes()));
+
+        let docker =
+            Manifest::new(Some(&MediaType::DOCKER_MANIFEST), Bytes::from_static(IMAGE.as_bytes())).unwrap();
+        assert_eq!(docker.media_type(), &MediaType::DOCKER_MANIFEST);
+        let index = Manifest::new(Some(&MediaType::OCI_INDEX), Bytes::from_static(INDEX.as_bytes())).unwrap();
+        assert!(matches!(index.decode(), Ok(DecodedManifest::Index(index)) if index.manifests.is_empty()));
+    }
+
+    #[test]
+    fn a_generic_content_type_is_not_held_against_it() {
+        let sent = MediaType::from_header("application/json; charset=utf-8");
+        let image = Manifest::new(Some(&sent), Bytes::from_static(IMAGE.as_bytes())).unwrap();
+        assert_eq!(image.media_type(), &MediaType::OCI_MANIFEST);
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_manifest() {
+        for (sent, body) in [
+            (None, "<html>hello</html>"),
+            (None, "{}"),
+            (None, "null"),
+            (None, r#"{"schemaVersion":1,"manifests":[]}"#),
+            (None, r#"{"schemaVersion":2,"manifests":{}}"#),
+            (None, r#"{"schemaVersion":2,"config":{"digest":"sha256:abc","size":1},"layers":[]}"#),
+            (Some(&MediaType::OCI_MANIFEST), INDEX),
+            (Some(&MediaType::OCI_INDEX), IMAGE),
+        ] {
+            assert!(Manifest::new(sent, Bytes::from_static(body.as_bytes())).is_err(), "{body}");
+        }
+        let large = vec![b' '; MAX_MANIFEST_BYTES + 1];
+        assert!(matches!(Manifest::new(None, large.into()), Err(InvalidManifest::TooLarge(_))));
+    }
+
+    #[test]
+    fn is_verified_under_other_algorithms_too() {
+        let image = Manifest::new(None, Bytes::from_static(IMAGE.as_bytes())).unwrap();
+        let wrong = Digest::sha256(b"another");
+        assert!(image.clone().verified_as(&wrong).is_err());
+        let unknown: Digest = "md5:d41d8cd98f00b204e9800998ecf8427e".parse().unwrap();
+        assert!(image.verified_as(&unknown).is_err());
+    }
+}

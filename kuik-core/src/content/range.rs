@@ -1,0 +1,125 @@
+//! Which bytes of a blob are asked for: the single ranges of RFC 9110, section 14.
+
+use std::ops::Range;
+
+/// The bytes that a reader asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ByteRange {
+    /// All of them.
+    #[default]
+    Full,
+    /// From the first byte named to the last one named (inclusive), or to the end.
+    From {
+        /// Offset of the first byte.
+        first: u64,
+        /// Offset of the last byte; `None` is the end.
+        last: Option<u64>,
+    },
+    /// The last `length` bytes.
+    Suffix {
+        /// How many bytes, counted from the end.
+        length: u64,
+    },
+}
+
+/// A range that lies wholly outside the content: a `416 Range Not Satisfiable`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the range lies outside the content, which has {size} bytes")]
+pub struct InvalidRange {
+    /// The size of the content.
+    pub size: u64,
+}
+
+impl ByteRange {
+    /// Reads the value of a `Range` header.
+    ///
+    /// Anything but one well-formed byte range means [`ByteRange::Full`]: RFC 9110 lets a server ignore such a
+    /// header, and clients then get the whole content with status 200.
+    ///
+    /// ```
+    /// use kuik_core::content::ByteRange;
+    ///
+    /// assert_eq!(ByteRange::from_header("bytes=5-"), ByteRange::From { first: 5, last: None });
+    /// assert_eq!(ByteRange::from_header("bytes=-5"), ByteRange::Suffix { length: 5 });
+    /// assert_eq!(ByteRange::from_header("bytes=1-2,4-5"), ByteRange::Full);
+    /// ```
+    #[must_use]
+    pub fn from_header(value: &str) -> Self {
+        Self::parse(value).unwrap_or(Self::Full)
+    }
+
+    fn parse(value: &str) -> Option<Self> {
+        let (unit, set) = value.split_once('=')?;
+        if !unit.trim().eq_ignore_ascii_case("bytes") {
+            return None;
+        }
+        let (first, last) = set.trim().split_once('-')?;
+        if first.is_empty() {
+            return Some(Self::Suffix { length: number(last)? });
+        }
+        let first = number(first)?;
+        match last {
+            "" => Some(Self::From { first, last: None }),
+            last => number(last).filter(|&last| last >= first).map(|last| Self::From { first, last: Some(last) }),
+        }
+    }
+
+    /// The bytes meant, as offsets into content of `size` bytes.
+    ///
+    /// # Errors
+    /// Where no byte of the content is meant.
+    pub fn resolve(self, size: u64) -> Result<Range<u64>, InvalidRange> {
+        let range = match self {
+            Self::Full => return Ok(0..size),
+            Self::From { first, last } => first..last.map_or(size, |last| last.saturating_add(1)).min(size),
+            Self::Suffix { length } => size.saturating_sub(length)..size,
+        };
+        if range.start < range.end { Ok(range) } else { Err(InvalidRange { size }) }
+    }
+}
+
+/// A run of digits, and nothing else (`parse` alone would accept a sign).
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_single_ranges_and_ignores_the_rest() {
+        for (header, expected) in [
+            ("bytes=0-0", ByteRange::From { first: 0, last: Some(0) }),
+            ("Bytes = 7-9", ByteRange::From { first: 7, last: Some(9) }),
+            ("bytes=7-9", ByteRange::From { first: 7, last: Some(9) }),
+            ("bytes=9-7", ByteRange::Full),
+            ("bytes=+1-2", ByteRange::Full),
+            ("bytes=-", ByteRange::Full),
+            ("items=0-1", ByteRange::Full),
+            ("bytes=0-18446744073709551616", ByteRange::Full),
+            ("", ByteRange::Full),
+        ] {
+            assert_eq!(ByteRange::from_header(header), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn resolves_against_a_size() {
+        let from = |first, last| ByteRange::From { first, last };
+        for (range, size, expected) in [
+            (ByteRange::Full, 0, Ok(0..0)),
+            (from(2, None), 10, Ok(2..10)),
+            (from(2, Some(4)), 10, Ok(2..5)),
+            (from(2, Some(u64::MAX)), 10, Ok(2..10)),
+            (from(10, None), 10, Err(InvalidRange { size: 10 })),
+            (ByteRange::Suffix { length: 3 }, 10, Ok(7..10)),
+            (ByteRange::Suffix { length: 30 }, 10, Ok(0..10)),
+            (ByteRange::Suffix { length: 0 }, 10, Err(InvalidRange { size: 10 })),
+            (ByteRange::Suffix { length: 1 }, 0, Err(InvalidRange { size: 0 })),
+        ] {
+            assert_eq!(range.resolve(size), expected, "{range:?} of {size}");
+        }
+    }
+}

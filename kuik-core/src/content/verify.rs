@@ -1,0 +1,137 @@
+//! Verification: the only way to a [`Verified`] witness is to hash every byte.
+//!
+//! A store takes a witness, not a promise, so that content which was not hashed cannot be published by mistake.
+
+use sha2::Digest as _;
+
+use super::{Algorithm, Digest};
+
+/// Hashes content as it passes by, to compare it with the digest that it was asked for by.
+///
+/// ```
+/// use kuik_core::content::{Digest, Verifier};
+///
+/// let expected = Digest::sha256(b"hello");
+/// let mut verifier = Verifier::new(&expected).expect("sha256 can be computed");
+/// verifier.update(b"hel");
+/// verifier.update(b"lo");
+/// assert_eq!(verifier.finish().map(|verified| verified.size()), Ok(5));
+/// ```
+#[derive(Clone)]
+pub struct Verifier {
+    expected: Digest,
+    hasher: Hasher,
+    size: u64,
+}
+
+#[derive(Clone)]
+enum Hasher {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+/// The witness that `size` bytes were hashed, and that their digest is `digest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    digest: Digest,
+    size: u64,
+}
+
+/// The bytes are not those that the digest names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{size} bytes arrived whose digest is {actual}, not {expected}")]
+pub struct DigestMismatch {
+    /// The digest that was asked for.
+    pub expected: Digest,
+    /// The digest of what arrived.
+    pub actual: Digest,
+    /// How many bytes arrived.
+    pub size: u64,
+}
+
+impl Verifier {
+    /// A verifier for `expected`; `None` where its algorithm cannot be computed here.
+    #[must_use]
+    pub fn new(expected: &Digest) -> Option<Self> {
+        let hasher = match expected.algorithm()? {
+            Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
+        };
+        Some(Self { expected: expected.clone(), hasher, size: 0 })
+    }
+
+    /// Hashes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.hasher {
+            Hasher::Sha256(hasher) => hasher.update(bytes),
+            Hasher::Sha512(hasher) => hasher.update(bytes),
+        }
+        self.size += bytes.len() as u64;
+    }
+
+    /// Compares what was hashed with what was expected.
+    ///
+    /// # Errors
+    /// Where the digests differ.
+    pub fn finish(self) -> Result<Verified, DigestMismatch> {
+        let actual = match self.hasher {
+            Hasher::Sha256(hasher) => Digest::from_hash(Algorithm::Sha256, &hasher.finalize()),
+            Hasher::Sha512(hasher) => Digest::from_hash(Algorithm::Sha512, &hasher.finalize()),
+        };
+        if actual == self.expected {
+            Ok(Verified { digest: actual, size: self.size })
+        } else {
+            Err(DigestMismatch { expected: self.expected, actual, size: self.size })
+        }
+    }
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("expected", &self.expected).field("size", &self.size).finish()
+    }
+}
+
+impl Verified {
+    /// The digest that the bytes have.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// How many bytes were hashed.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_bytes_are_verified() {
+        let expected = Digest::sha256(b"right");
+        let mut verifier = Verifier::new(&expected).unwrap();
+        verifier.update(b"wrong");
+        let mismatch = verifier.finish().unwrap_err();
+        assert_eq!((mismatch.expected, mismatch.size), (expected, 5));
+        assert_eq!(mismatch.actual, Digest::sha256(b"wrong"));
+    }
+
+    #[test]
+    fn sha512_is_computed_too() {
+        // `printf hello | sha512sum`
+        let text = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caadae2dff72519673ca7\
+                    2323c3d99ba5c11d7c7acc6e14b8c5da0c4663475c2e5c3adef46f73bcdec043";
+        let mut verifier = Verifier::new(&text.parse().unwrap()).unwrap();
+        verifier.update(b"hello");
+        assert!(verifier.finish().is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_computed_cannot_be_verified() {
+        assert!(Verifier::new(&"md5:d41d8cd98f00b204e9800998ecf8427e".parse().unwrap()).is_none());
+    }
+}

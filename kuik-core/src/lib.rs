@@ -1,0 +1,15 @@
+//! What images, references and caches *are*: the concepts that every part of kuik shares.
+//!
+//! - [`reference`]: image references: parse, normalise, print, and encode into a proxy path and back.
+//! - [`rewrite`]: which images of a pod are rewritten to the proxy, and why the others are kept.
+//! - [`content`]: digests, descriptors, manifests, and the two traits that everything else composes:
+//!   [`content::ContentSource`] (something images can be read from) and [`content::ContentStore`]
+//!   (something that keeps them).
+//!
+//! With no feature enabled this crate has no runtime, no TLS and no Kubernetes client: it is pure decisions and
+//! plain types. Features add the edges: `registry` (a client of any OCI registry, as a `ContentSource`),
+//! `testkit` (a registry that misbehaves on demand, for tests).
+
+pub mod content;
+pub mod reference;
+pub mod rewrite;
