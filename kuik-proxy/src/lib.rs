@@ -1,1 +1,12 @@
-//! The OCI distribution API as tower services.
+//! The OCI distribution API as tower services: a pull-through cache that fetches each byte once.
+//!
+//! Three pieces, composed as a deployment needs them:
+//! - [`store::FilesystemStore`] keeps content;
+//! - [`pull_through::PullThrough`] is a source over a store and an upstream: it fetches what is missing, once;
+//! - [`service::ProxyService`] speaks HTTP over any source, and [`server`] serves it.
+//!
+//! [`route`] is the pure part in front: a request's path and query, and what they ask for.
+
+mod fill;
+pub mod pull_through;
+pub mod store;

@@ -23,8 +23,10 @@ pub enum SourceErrorKind {
     TimedOut,
     /// What the source sent is not what was asked for: a wrong digest, a wrong length, not a manifest.
     InvalidContent,
-    /// The request itself cannot be answered: a bad range, a thing that this source does not do.
+    /// The request itself cannot be answered: a thing that this source does not do.
     Unsupported,
+    /// The range asked for lies outside the content.
+    RangeNotSatisfiable,
     /// The configuration or a policy forbids to contact this source.
     Forbidden,
     /// The store failed: a full or broken disk.

@@ -1,0 +1,208 @@
+//! One upstream fetch, any number of readers, while it fills.
+//!
+//! The first request for a blob starts a [`Fill`]: a task that streams the blob from upstream into the store's
+//! spool and hashes it on the way. Every reader, the first one included, reads from the spool as the bytes arrive.
+//!
+//! - A reader that leaves does not stop the fill, and one that comes late starts at the first byte all the same.
+//! - The last bytes wait for the digest ([`progress`]); wrong content ends every transfer and is never stored.
+//! - A store that is full does not stop the readers ([`overflow`]).
+//! - A fill that failed is told to all its readers, and forgotten: the next request starts a new one.
+
+mod overflow;
+mod progress;
+mod reader;
+mod run;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use kuik_core::{
+    content::{Blob, BlobSpool, ByteRange, ContentSource, ContentStore, Digest, SourceError, SourceErrorKind},
+    reference::RepositoryName,
+};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use self::{
+    overflow::Overflow,
+    progress::{Phase, Progress},
+};
+
+/// The fills that are running, by digest.
+#[derive(Debug)]
+pub(crate) struct Fills {
+    running: Mutex<HashMap<Digest, Arc<Fill>>>,
+    tasks: TaskTracker,
+    max_blob_bytes: u64,
+}
+
+/// One blob on its way from upstream into the store.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    digest: Digest,
+    progress: watch::Sender<Progress>,
+    spool: OnceLock<Arc<dyn BlobSpool>>,
+    overflow: Arc<Overflow>,
+    /// Where upstream said that the blob may be read; it is linked into each once it is published.
+    repositories: Mutex<Vec<RepositoryName>>,
+}
+
+impl Fills {
+    /// Fills run on `tasks`, so that whoever owns it can wait for them; blobs beyond `max_blob_bytes` are refused.
+    pub(crate) fn new(tasks: TaskTracker, max_blob_bytes: u64) -> Self {
+        Self { running: Mutex::default(), tasks, max_blob_bytes }
+    }
+
+    /// The running fill of `digest`, where there is one.
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<Fill>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    /// The running fill of `digest`, or a new one that fetches it from `repository` at `upstream` into `store`.
+    ///
+    /// A running one may be another repository's: see [`Fill::is_authorised`].
+    ///
+    /// # Errors
+    /// `Unsupported` where the digest's algorithm cannot be verified.
+    pub(crate) fn join_or_start(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        digest: &Digest,
+        upstream: &Arc<dyn ContentSource>,
+        store: &Arc<dyn ContentStore>,
+    ) -> Result<Arc<Fill>, SourceError> {
+        let verifier = kuik_core::content::Verifier::new(digest).ok_or_else(|| {
+            let attempted = format!("fetch blob {digest} of {repository}: its digest cannot be verified here");
+            SourceError::new(SourceErrorKind::Unsupported, attempted)
+        })?;
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fill) = running.get(digest) {
+            return Ok(fill.clone());
+        }
+        let fill = Arc::new(Fill {
+            digest: digest.clone(),
+            progress: watch::Sender::new(Progress::new()),
+            spool: OnceLock::new(),
+            overflow: Arc::default(),
+            repositories: Mutex::new(vec![repository.clone()]),
+        });
+        running.insert(digest.clone(), fill.clone());
+        let (fills, task) = (self.clone(), fill.clone());
+        let (upstream, store, repository) = (upstream.clone(), store.clone(), repository.clone());
+        self.tasks.spawn(async move {
+            let _ending = Ending { fills: &fills, fill: &task };
+            run::run(&fills, &task, verifier, &repository, upstream.as_ref(), store.as_ref()).await;
+        });
+        Ok(fill)
+    }
+
+    /// Newcomers no longer join `fill`.
+    fn forget(&self, fill: &Arc<Fill>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.get(&fill.digest).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            running.remove(&fill.digest);
+        }
+    }
+}
+
+impl Fill {
+    /// Whether upstream let `repository` read this blob.
+    pub(crate) fn is_authorised(&self, repository: &RepositoryName) -> bool {
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
+    }
+
+    /// Records that upstream lets `repository` read this blob too.
+    pub(crate) fn authorise(&self, repository: &RepositoryName) {
+        let mut repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
+        if !repositories.contains(repository) {
+            repositories.push(repository.clone());
+        }
+    }
+
+    fn authorised_repositories(&self) -> Vec<RepositoryName> {
+        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What became of the start: upstream has answered, or the store had the blob after all.
+    ///
+    /// # Errors
+    /// Those of the upstream.
+    pub(crate) async fn started(&self) -> Result<Started, SourceError> {
+        let now = self.when(|now| !matches!(now.phase, Phase::Connecting)).await?;
+        match now.phase {
+            Phase::Kept => Ok(Started::Kept),
+            _ => Ok(Started::Filling { size: now.size() }),
+        }
+    }
+
+    /// A reader of `range`. Its headers are known as soon as upstream has sent its own.
+    ///
+    /// `None` where the store has the blob: it is to be read from there.
+    ///
+    /// # Errors
+    /// Those of the upstream, and `RangeNotSatisfiable`.
+    pub(crate) async fn read(self: &Arc<Self>, range: ByteRange) -> Result<Option<Blob>, SourceError> {
+        let size = match self.started().await? {
+            Started::Kept => return Ok(None),
+            // What a range means on a blob of unknown size is known when its last byte is there.
+            Started::Filling { size: None } if range != ByteRange::Full => {
+                self.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
+            }
+            Started::Filling { size } => size,
+        };
+        let bytes = match size {
+            None => None,
+            Some(size) => Some(range.resolve(size).map_err(|error| {
+                let attempted = format!("read blob {} while it fills", self.digest);
+                SourceError::caused_by(SourceErrorKind::RangeNotSatisfiable, attempted, error)
+            })?),
+        };
+        let (start, end) = bytes.clone().map_or((0, None), |bytes| (bytes.start, Some(bytes.end)));
+        Ok(Some(Blob {
+            size,
+            range: bytes.filter(|_| range != ByteRange::Full),
+            body: reader::stream(self.clone(), start, end),
+        }))
+    }
+
+    /// The progress as soon as `reached` holds of it.
+    async fn when(&self, reached: impl Fn(&Progress) -> bool) -> Result<Progress, SourceError> {
+        let mut progress = self.progress.subscribe();
+        let seen = progress.wait_for(|now| reached(now) || matches!(now.phase, Phase::Failed(_))).await;
+        match seen.as_deref() {
+            Ok(Progress { phase: Phase::Failed(error), .. }) => Err(error.clone()),
+            Ok(progress) => Ok(progress.clone()),
+            Err(_) => Err(run::abandoned(&self.digest)),
+        }
+    }
+}
+
+/// What became of the start of a fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// Upstream sends the blob, and announced this size.
+    Filling { size: Option<u64> },
+    /// The store had the blob when the fill began.
+    Kept,
+}
+
+/// However a fill's task ends, newcomers no longer join it, and nobody waits for it for ever.
+struct Ending<'a> {
+    fills: &'a Fills,
+    fill: &'a Arc<Fill>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.fill.progress.send_if_modified(|progress| {
+            let unfinished = matches!(progress.phase, Phase::Connecting | Phase::Filling { .. });
+            if unfinished {
+                progress.phase = Phase::Failed(run::abandoned(&self.fill.digest));
+            }
+            unfinished
+        });
+        self.fills.forget(self.fill);
+    }
+}

@@ -1,0 +1,133 @@
+//! How far a fill has come, and what its readers may have of it: pure decisions.
+//!
+//! Invariant: until every byte is hashed and the digest matches, the last [`HOLD_BACK`] bytes are withheld from
+//! every reader. A client of wrong content sees a broken transfer, never a complete one.
+
+use kuik_core::content::SourceError;
+
+/// How many of the last bytes wait for the digest.
+pub(super) const HOLD_BACK: u64 = 16 << 10;
+
+/// How far a fill has come.
+#[derive(Debug, Clone)]
+pub(super) struct Progress {
+    /// Bytes that have arrived from upstream.
+    pub received: u64,
+    /// How many of these can be read from the spool; the others are in the overflow window.
+    pub spooled: u64,
+    pub phase: Phase,
+}
+
+/// What a fill is doing.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// Waiting for upstream's headers.
+    Connecting,
+    /// Bytes arrive; `size` is what upstream announced, where it did.
+    Filling { size: Option<u64> },
+    /// All bytes arrived, and the digest matches.
+    Verified,
+    /// The store had the blob already: it is to be read from there.
+    Kept,
+    /// Nothing more will come.
+    Failed(SourceError),
+}
+
+/// What a reader at some offset does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Read from the spool, up to this offset.
+    Spool { end: u64 },
+    /// Read from the overflow window, up to this offset.
+    Overflow { end: u64 },
+    /// Everything that was asked for has been read.
+    Done,
+    /// Wait for the fill to move.
+    Wait,
+    /// Give up.
+    Fail(SourceError),
+}
+
+impl Progress {
+    pub(super) const fn new() -> Self {
+        Self { received: 0, spooled: 0, phase: Phase::Connecting }
+    }
+
+    /// The size of the blob, once it is known.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Filling { size } => size,
+            Phase::Verified => Some(self.received),
+            Phase::Connecting | Phase::Kept | Phase::Failed(_) => None,
+        }
+    }
+
+    /// The offset up to which readers may read.
+    pub(super) fn readable(&self) -> u64 {
+        match self.phase {
+            Phase::Verified => self.received,
+            Phase::Filling { size: Some(size) } => self.received.min(size.saturating_sub(HOLD_BACK)),
+            Phase::Filling { size: None } => self.received.saturating_sub(HOLD_BACK),
+            Phase::Connecting | Phase::Kept | Phase::Failed(_) => 0,
+        }
+    }
+
+    /// What a reader that has read up to `offset`, and wants to read up to `end` (or all), does next.
+    pub(super) fn next(&self, offset: u64, end: Option<u64>) -> Next {
+        if end.is_some_and(|end| offset >= end) {
+            return Next::Done;
+        }
+        let readable = self.readable().min(end.unwrap_or(u64::MAX));
+        match &self.phase {
+            Phase::Failed(error) => Next::Fail(error.clone()),
+            _ if offset < readable.min(self.spooled) => Next::Spool { end: readable.min(self.spooled) },
+            _ if offset < readable => Next::Overflow { end: readable },
+            Phase::Verified | Phase::Kept => Next::Done,
+            Phase::Connecting | Phase::Filling { .. } => Next::Wait,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kuik_core::content::SourceErrorKind;
+
+    use super::*;
+
+    fn progress(received: u64, spooled: u64, phase: Phase) -> Progress {
+        Progress { received, spooled, phase }
+    }
+
+    #[test]
+    fn the_last_bytes_wait_for_the_digest() {
+        let size = 1 << 20;
+        let filling = Phase::Filling { size: Some(size) };
+        assert_eq!(progress(100, 100, filling.clone()).readable(), 100, "far from the end nothing waits");
+        assert_eq!(progress(size, size, filling).readable(), size - HOLD_BACK);
+        assert_eq!(progress(size, size, Phase::Filling { size: None }).readable(), size - HOLD_BACK);
+        assert_eq!(progress(size, size, Phase::Verified).readable(), size);
+        let small = Phase::Filling { size: Some(10) };
+        assert_eq!(progress(10, 10, small).readable(), 0, "a small blob waits whole");
+    }
+
+    #[test]
+    fn readers_go_from_spool_to_overflow_to_the_end() {
+        let filling = progress(200_000, 100_000, Phase::Filling { size: Some(1 << 20) });
+        assert!(matches!(filling.next(0, None), Next::Spool { end: 100_000 }));
+        assert!(matches!(filling.next(0, Some(10)), Next::Spool { end: 10 }));
+        assert!(matches!(filling.next(10, Some(10)), Next::Done));
+        assert!(matches!(filling.next(100_000, None), Next::Overflow { end: 200_000 }));
+        assert!(matches!(filling.next(200_000, None), Next::Wait));
+        let done = progress(200_000, 200_000, Phase::Verified);
+        assert!(matches!(done.next(199_999, None), Next::Spool { end: 200_000 }));
+        assert!(matches!(done.next(200_000, None), Next::Done));
+    }
+
+    #[test]
+    fn a_failure_reaches_every_reader() {
+        let error = SourceError::new(SourceErrorKind::Unavailable, "fetch");
+        let failed = progress(10, 10, Phase::Failed(error));
+        assert!(matches!(failed.next(0, None), Next::Fail(_)));
+        assert!(matches!(failed.next(5, Some(5)), Next::Done), "who has all that it asked for is not disturbed");
+    }
+}

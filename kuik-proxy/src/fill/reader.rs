@@ -1,0 +1,76 @@
+//! One reader of a fill: a stream of the bytes it asked for, as they become readable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use kuik_core::content::{BlobStream, SourceError, SourceErrorKind};
+use tokio::sync::watch;
+
+use super::{
+    Fill,
+    overflow::Position,
+    progress::{Next, Progress},
+    run,
+};
+
+/// The bytes from `start` to `end`, or to the end of the blob.
+pub(super) fn stream(fill: Arc<Fill>, start: u64, end: Option<u64>) -> BlobStream {
+    let reader = Reader {
+        progress: fill.progress.subscribe(),
+        position: fill.overflow.reader_at(start),
+        fill,
+        end,
+    };
+    Box::pin(stream::try_unfold(reader, async |mut reader| {
+        let chunk = reader.next().await?;
+        Ok(chunk.map(|chunk| (chunk, reader)))
+    }))
+}
+
+struct Reader {
+    fill: Arc<Fill>,
+    progress: watch::Receiver<Progress>,
+    position: Position,
+    end: Option<u64>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let offset = self.position.get();
+        let chunk = match self.wait(offset).await? {
+            Next::Done | Next::Wait => return Ok(None),
+            Next::Fail(error) => return Err(error),
+            Next::Spool { end } => match self.fill.spool.get() {
+                Some(spool) => spool.read(offset, end).await?,
+                None => return Err(run::abandoned(&self.fill.digest)),
+            },
+            Next::Overflow { end } => self.fill.overflow.read(offset, end).ok_or_else(|| self.left_behind())?,
+        };
+        self.position.advance_to(offset + chunk.len() as u64);
+        Ok(Some(chunk))
+    }
+
+    /// What to do at `offset`, as soon as there is something to do.
+    async fn wait(&mut self, offset: u64) -> Result<Next, SourceError> {
+        let mut next = Next::Wait;
+        let decide = |progress: &Progress| {
+            next = progress.next(offset, self.end);
+            !matches!(next, Next::Wait)
+        };
+        match self.progress.wait_for(decide).await {
+            Ok(_) => Ok(next),
+            Err(_) => Err(run::abandoned(&self.fill.digest)),
+        }
+    }
+
+    fn left_behind(&self) -> SourceError {
+        SourceError::new(
+            SourceErrorKind::Storage,
+            format!(
+                "read blob {} while it fills: the store is full, and this reader was too slow to follow",
+                self.fill.digest
+            ),
+        )
+    }
+}

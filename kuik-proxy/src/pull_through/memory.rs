@@ -1,0 +1,110 @@
+//! The manifests that were asked for lately, in memory: a hit costs no system call.
+//!
+//! Invariant: at most [`BUDGET_BYTES`] of manifests are kept. What is forgotten is read from the store again.
+
+use std::sync::{Mutex, PoisonError};
+
+use kuik_core::{
+    content::{Manifest, TagOrDigest},
+    reference::RepositoryName,
+};
+use lru::LruCache;
+use tokio::time::Instant;
+
+/// How many bytes of manifests are kept.
+const BUDGET_BYTES: usize = 4 << 20;
+
+/// A manifest beyond this is read from the store each time, rather than displace a hundred others.
+const LARGEST_BYTES: usize = 256 << 10;
+
+/// What an entry costs beside the manifest's bytes: names, digests, the table.
+const OVERHEAD_BYTES: usize = 512;
+
+/// A manifest as it was last seen under a name.
+#[derive(Debug, Clone)]
+pub(super) struct Remembered {
+    pub manifest: Manifest,
+    /// When upstream is to be asked whether the tag has moved; `None` is never.
+    pub check_at: Option<Instant>,
+}
+
+/// Manifests by the name that they were asked for by.
+#[derive(Debug)]
+pub(super) struct ManifestMemory(Mutex<Entries>);
+
+#[derive(Debug)]
+struct Entries {
+    cache: LruCache<(RepositoryName, TagOrDigest), Remembered>,
+    bytes: usize,
+}
+
+impl ManifestMemory {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Entries { cache: LruCache::unbounded(), bytes: 0 }))
+    }
+
+    pub(super) fn get(&self, key: &(RepositoryName, TagOrDigest)) -> Option<Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).cache.get(key).cloned()
+    }
+
+    pub(super) fn put(&self, key: (RepositoryName, TagOrDigest), remembered: Remembered) {
+        let cost = cost_of(&remembered);
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = entries.cache.pop(&key);
+        entries.bytes -= replaced.as_ref().map_or(0, cost_of);
+        if cost > LARGEST_BYTES {
+            return;
+        }
+        entries.cache.put(key, remembered);
+        entries.bytes += cost;
+        while entries.bytes > BUDGET_BYTES {
+            let Some((_, oldest)) = entries.cache.pop_lru() else { break };
+            entries.bytes -= cost_of(&oldest);
+        }
+    }
+}
+
+fn cost_of(remembered: &Remembered) -> usize {
+    remembered.manifest.bytes().len() + OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn manifest(padding: usize) -> Remembered {
+        let body =
+            format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"p":"{}"}}}}"#, "x".repeat(padding));
+        Remembered { manifest: Manifest::new(None, Bytes::from(body)).unwrap(), check_at: None }
+    }
+
+    fn key(tag: usize) -> (RepositoryName, TagOrDigest) {
+        let repository = RepositoryName::new("docker.io", "library/nginx").unwrap();
+        (repository, TagOrDigest::Tag(format!("v{tag}").parse().unwrap()))
+    }
+
+    #[test]
+    fn forgets_the_least_recently_asked_for() {
+        let memory = ManifestMemory::new();
+        let each = 100 << 10;
+        for tag in 0..60 {
+            memory.put(key(tag), manifest(each));
+            assert!(memory.get(&key(0)).is_some(), "asked for all the time");
+        }
+        assert!(memory.get(&key(1)).is_none());
+        assert!(memory.get(&key(59)).is_some());
+        assert!(memory.0.lock().unwrap().bytes <= BUDGET_BYTES);
+    }
+
+    #[test]
+    fn what_is_replaced_is_not_counted_twice() {
+        let memory = ManifestMemory::new();
+        for padding in [100, 1000, LARGEST_BYTES, 10] {
+            memory.put(key(0), manifest(padding));
+        }
+        let kept = memory.get(&key(0)).unwrap();
+        assert_eq!(memory.0.lock().unwrap().bytes, cost_of(&kept));
+    }
+}

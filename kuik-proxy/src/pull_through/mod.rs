@@ -1,0 +1,279 @@
+//! A cache that fills itself: a store in front of an upstream.
+//!
+//! [`PullThrough`] is a [`ContentSource`] over a [`ContentStore`] and another source. What the store has is served
+//! from it; what it lacks is fetched from upstream once, for everyone who asks ([`crate::fill`]), and kept.
+//!
+//! A manifest or blob that is asked for by digest is never checked again. A tag is: after a while, or at once for
+//! [`Freshness::Revalidate`], upstream is asked where it points. Where upstream cannot say, what the cache has is
+//! served, marked [`Origin::Stale`]: a registry that is down, or that has lost the image, stops nobody.
+
+mod coalesce;
+mod memory;
+mod tags;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use kuik_core::{
+    content::{
+        Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
+        SourceError, TagList, TagOrDigest, TagPage,
+    },
+    reference::RepositoryName,
+};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use self::{
+    coalesce::Coalesced,
+    memory::{ManifestMemory, Remembered},
+};
+use crate::fill::{Fills, Started};
+
+/// How a [`PullThrough`] behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PullThroughOptions {
+    /// When upstream is asked whether a cached tag has moved.
+    pub revalidate: Revalidate,
+    /// How long that question may take before the cached answer is served. 5 s.
+    pub revalidate_timeout: Duration,
+    /// A blob that is larger is refused. 128 GiB.
+    pub max_blob_bytes: u64,
+}
+
+/// When upstream is asked whether a cached tag has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revalidate {
+    /// Only where a request asks for it.
+    Never,
+    /// When the last check is older than this.
+    After(Duration),
+}
+
+impl Default for PullThroughOptions {
+    fn default() -> Self {
+        Self {
+            revalidate: Revalidate::After(Duration::from_secs(60)),
+            revalidate_timeout: Duration::from_secs(5),
+            max_blob_bytes: 128 << 30,
+        }
+    }
+}
+
+/// A [`ContentSource`] that answers from a store, and fills the store from upstream. Cheap to clone.
+///
+/// It runs tasks of its own on tokio's runtime, so that a client that leaves does not stop what others wait for;
+/// [`PullThrough::drain`] waits for them.
+#[derive(Debug, Clone)]
+pub struct PullThrough {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn ContentStore>,
+    upstream: Arc<dyn ContentSource>,
+    options: PullThroughOptions,
+    fills: Arc<Fills>,
+    memory: ManifestMemory,
+    look_ups: Coalesced<(ManifestKey, Freshness), Served<Manifest>>,
+    tasks: TaskTracker,
+}
+
+type ManifestKey = (RepositoryName, TagOrDigest);
+
+impl PullThrough {
+    /// A cache in `store`, filled from `upstream`.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn ContentStore>,
+        upstream: Arc<dyn ContentSource>,
+        options: PullThroughOptions,
+    ) -> Self {
+        let tasks = TaskTracker::new();
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                upstream,
+                options,
+                fills: Arc::new(Fills::new(tasks.clone(), options.max_blob_bytes)),
+                memory: ManifestMemory::new(),
+                look_ups: Coalesced::new(tasks.clone()),
+                tasks,
+            }),
+        }
+    }
+
+    /// Waits until everything that is being fetched is in the store, or has failed. For the end of a process: the
+    /// caller stops asking first, and bounds the wait.
+    pub async fn drain(&self) {
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    /// Keeps `manifest` in memory under `key`; a tag is checked again at `check_at`.
+    fn remember(&self, key: &ManifestKey, manifest: &Manifest, check_at: Option<Instant>) {
+        self.memory.put(key.clone(), Remembered { manifest: manifest.clone(), check_at });
+    }
+
+    /// Fetches the manifest from upstream, remembers it, and keeps it in the store.
+    ///
+    /// The store's work is not the client's to wait for; until it is done, memory answers.
+    async fn fetch_manifest(
+        self: &Arc<Self>,
+        key: &ManifestKey,
+        freshness: Freshness,
+    ) -> Result<Manifest, SourceError> {
+        let (repository, at) = key;
+        let manifest = self.upstream.manifest(repository, at, freshness).await?.content;
+        self.remember(key, &manifest, self.next_check());
+        let (shared, key, kept) = (self.clone(), key.clone(), manifest.clone());
+        self.tasks.spawn(async move {
+            let (repository, at) = key;
+            let tag = match &at {
+                TagOrDigest::Tag(tag) => Some(tag),
+                TagOrDigest::Digest(_) => None,
+            };
+            if let Err(error) = shared.store.put_manifest(&repository, &kept, tag).await {
+                tracing::warn!(%repository, %at, error = error.chain(), "a manifest could not be kept");
+            }
+        });
+        Ok(manifest)
+    }
+
+    /// What the store has; a store that fails counts as one that has nothing, and is reported.
+    async fn kept_manifest(&self, (repository, at): &ManifestKey) -> Option<Manifest> {
+        match self.store.manifest(repository, at, Freshness::Cached).await {
+            Ok(served) => Some(served.content),
+            Err(error) => {
+                report_unless_absent(&error);
+                None
+            }
+        }
+    }
+
+    /// A blob out of the store, out of a fill that is running, or out of a fill that this request starts.
+    async fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        range: ByteRange,
+    ) -> Result<Served<Blob>, SourceError> {
+        loop {
+            match self.store.blob(repository, digest, range).await {
+                Err(error) if error.is_not_found() => {}
+                answer => return answer,
+            }
+            if matches!(self.store.has_blob(digest).await, Ok(Some(_))) {
+                // Another repository's: ours once upstream says that it is this one's too.
+                self.upstream.blob_size(repository, digest).await?;
+                self.store.link_blob(repository, digest).await?;
+                continue;
+            }
+            let fill = self.fills.join_or_start(repository, digest, &self.upstream, &self.store)?;
+            if !fill.is_authorised(repository) {
+                self.upstream.blob_size(repository, digest).await?;
+                fill.authorise(repository);
+            }
+            if let Some(blob) = fill.read(range).await? {
+                return Ok(Served::from_upstream(blob));
+            }
+        }
+    }
+
+    async fn blob_size(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Served<u64>, SourceError> {
+        match self.store.blob_size(repository, digest).await {
+            Ok(size) => return Ok(size),
+            Err(error) => report_unless_absent(&error),
+        }
+        if let Some(fill) = self.fills.get(digest).filter(|fill| fill.is_authorised(repository))
+            && let Ok(Started::Filling { size: Some(size) }) = fill.started().await
+        {
+            return Ok(Served::from_upstream(size));
+        }
+        self.upstream.blob_size(repository, digest).await
+    }
+}
+
+fn report_unless_absent(error: &SourceError) {
+    if !error.is_not_found() {
+        tracing::error!(error = error.chain(), "the store failed; upstream is asked instead");
+    }
+}
+
+#[async_trait]
+impl ContentSource for PullThrough {
+    async fn resolve(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+    ) -> Result<Served<Descriptor>, SourceError> {
+        // The manifest is fetched, not only looked at: whoever resolves a tag pulls what it names next, and then
+        // the tag has to be known.
+        Ok(self.manifest(repository, at, freshness).await?.map(|manifest| manifest.descriptor()))
+    }
+
+    async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+    ) -> Result<Served<Manifest>, SourceError> {
+        let key = (repository.clone(), at.clone());
+        if let Some(manifest) = self.shared.fresh_in_memory(&key, freshness) {
+            return Ok(Served::from_cache(manifest));
+        }
+        let shared = self.shared.clone();
+        self.shared
+            .look_ups
+            .run((key.clone(), freshness), || async move { shared.look_up(&key, freshness).await })
+            .await
+    }
+
+    async fn blob_size(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Served<u64>, SourceError> {
+        self.shared.blob_size(repository, digest).await
+    }
+
+    async fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        range: ByteRange,
+    ) -> Result<Served<Blob>, SourceError> {
+        self.shared.blob(repository, digest, range).await
+    }
+
+    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
+        match self.shared.upstream.tags(repository, page).await {
+            Ok(tags) => Ok(tags),
+            // The tags that are cached are better than none.
+            Err(error) => self.shared.store.tags(repository, page).await.map_err(|_| error),
+        }
+    }
+
+    async fn referrers(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Referrers, SourceError> {
+        match self.shared.upstream.referrers(repository, digest, artifact_type).await {
+            Ok(referrers) => Ok(referrers),
+            Err(error) => {
+                self.shared.store.referrers(repository, digest, artifact_type).await.map_err(|_| error)
+            }
+        }
+    }
+}
