@@ -1,6 +1,15 @@
 //! The validated parts of a reference that travel alone: a repository's full name, and a tag.
+//!
+//! Invariant: both follow the grammar, and a [`RepositoryName`] is normalised, so that one repository has one name
+//! and what it prints reads back as itself.
 
 use std::{fmt, str::FromStr, sync::Arc};
+
+use super::{
+    error::{ReferenceError, ReferenceErrorKind},
+    grammar,
+    parse::{Name, Named},
+};
 
 /// The full name of a repository: the registry that is its origin, and the path there.
 ///
@@ -21,18 +30,28 @@ pub struct Tag(Arc<str>);
 pub struct InvalidName {
     text: String,
     what: &'static str,
+    #[source]
+    reason: ReferenceError,
 }
 
 impl RepositoryName {
-    /// A repository `path` in `registry`; both as they are normalised (`docker.io`, `library/nginx`).
+    /// A repository `path` in `registry`: `docker.io` and `library/nginx`. Docker Hub's defaults are applied.
     ///
     /// # Errors
     /// Where either does not follow the grammar.
     pub fn new(registry: &str, path: &str) -> Result<Self, InvalidName> {
-        if registry.is_empty() || path.is_empty() {
-            return Err(InvalidName { text: format!("{registry}/{path}"), what: "repository name" });
+        grammar::registry_alone(registry.as_bytes())
+            .map_err(|error| InvalidName::new(registry, "registry", error))?;
+        grammar::path_alone(path.as_bytes())
+            .map_err(|error| InvalidName::new(path, "path of a repository", error))?;
+        let name = Name::new(registry, path);
+        match name.excess() {
+            0 => Ok(Self::from(name)),
+            excess => {
+                let error = ReferenceError::new(ReferenceErrorKind::PathTooLong, path.len() - excess);
+                Err(InvalidName::new(path, "path of a repository", error))
+            }
         }
-        Ok(Self { registry: registry.into(), path: path.into() })
     }
 
     /// The registry's host, with its port where it has one: `docker.io`, `registry:5000`, `[::1]:5000`.
@@ -48,6 +67,25 @@ impl RepositoryName {
     }
 }
 
+impl From<Name<'_>> for RepositoryName {
+    fn from(name: Name<'_>) -> Self {
+        Self { registry: name.registry.into(), path: name.full_path().into() }
+    }
+}
+
+impl FromStr for RepositoryName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Named::parse(text) {
+            Ok(named) if named.end == text.len() => Ok(Self::from(named.name)),
+            Ok(named) => Err(ReferenceError::new(ReferenceErrorKind::NotANameAlone, named.end)),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| InvalidName::new(text, "name of a repository", error))
+    }
+}
+
 impl Tag {
     /// The tag as text.
     #[must_use]
@@ -60,13 +98,20 @@ impl FromStr for Tag {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = text.bytes();
-        let head = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if head && text.len() <= 128 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidName { text: text.to_owned(), what: "tag" })
-        }
+        grammar::tag_alone(text.as_bytes()).map_err(|error| InvalidName::new(text, "tag", error))?;
+        Ok(Self(text.into()))
+    }
+}
+
+impl InvalidName {
+    pub(super) fn new(text: &str, what: &'static str, reason: ReferenceError) -> Self {
+        Self { text: text.to_owned(), what, reason: reason.seen_in(text) }
+    }
+
+    /// What is wrong with the text, and at which of its bytes.
+    #[must_use]
+    pub fn reason(&self) -> ReferenceError {
+        self.reason
     }
 }
 
