@@ -7,6 +7,10 @@
 //!
 //! [`route`] is the pure part in front: a request's path and query, and what they ask for.
 
+pub mod admin;
 mod fill;
 pub mod pull_through;
+pub mod route;
+pub mod server;
+pub mod service;
 pub mod store;

@@ -19,7 +19,9 @@ use std::{
 };
 
 use kuik_core::{
-    content::{Blob, BlobSpool, ByteRange, ContentSource, ContentStore, Digest, SourceError, SourceErrorKind},
+    content::{
+        Blob, BlobSpool, ByteRange, ContentSource, ContentStore, Digest, SourceError, SourceErrorKind,
+    },
     reference::RepositoryName,
 };
 use tokio::sync::watch;
@@ -74,7 +76,8 @@ impl Fills {
         store: &Arc<dyn ContentStore>,
     ) -> Result<Arc<Fill>, SourceError> {
         let verifier = kuik_core::content::Verifier::new(digest).ok_or_else(|| {
-            let attempted = format!("fetch blob {digest} of {repository}: its digest cannot be verified here");
+            let attempted =
+                format!("fetch blob {digest} of {repository}: its digest cannot be verified here");
             SourceError::new(SourceErrorKind::Unsupported, attempted)
         })?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

@@ -128,6 +128,9 @@ mod tests {
         let error = SourceError::new(SourceErrorKind::Unavailable, "fetch");
         let failed = progress(10, 10, Phase::Failed(error));
         assert!(matches!(failed.next(0, None), Next::Fail(_)));
-        assert!(matches!(failed.next(5, Some(5)), Next::Done), "who has all that it asked for is not disturbed");
+        assert!(
+            matches!(failed.next(5, Some(5)), Next::Done),
+            "who has all that it asked for is not disturbed"
+        );
     }
 }

@@ -16,12 +16,8 @@ use super::{
 
 /// The bytes from `start` to `end`, or to the end of the blob.
 pub(super) fn stream(fill: Arc<Fill>, start: u64, end: Option<u64>) -> BlobStream {
-    let reader = Reader {
-        progress: fill.progress.subscribe(),
-        position: fill.overflow.reader_at(start),
-        fill,
-        end,
-    };
+    let reader =
+        Reader { progress: fill.progress.subscribe(), position: fill.overflow.reader_at(start), fill, end };
     Box::pin(stream::try_unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
         Ok(chunk.map(|chunk| (chunk, reader)))
@@ -45,7 +41,9 @@ impl Reader {
                 Some(spool) => spool.read(offset, end).await?,
                 None => return Err(run::abandoned(&self.fill.digest)),
             },
-            Next::Overflow { end } => self.fill.overflow.read(offset, end).ok_or_else(|| self.left_behind())?,
+            Next::Overflow { end } => {
+                self.fill.overflow.read(offset, end).ok_or_else(|| self.left_behind())?
+            }
         };
         self.position.advance_to(offset + chunk.len() as u64);
         Ok(Some(chunk))

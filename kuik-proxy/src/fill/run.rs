@@ -190,5 +190,8 @@ async fn hash(mut verifier: Verifier, batch: Vec<Bytes>) -> Result<Verifier, Sou
 
 /// What readers learn when the task of their fill ended without a word: the runtime is shutting down.
 pub(super) fn abandoned(digest: &Digest) -> SourceError {
-    SourceError::new(SourceErrorKind::Unavailable, format!("fetch blob {digest}: this process is shutting down"))
+    SourceError::new(
+        SourceErrorKind::Unavailable,
+        format!("fetch blob {digest}: this process is shutting down"),
+    )
 }

@@ -75,8 +75,10 @@ mod tests {
     use super::*;
 
     fn manifest(padding: usize) -> Remembered {
-        let body =
-            format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"p":"{}"}}}}"#, "x".repeat(padding));
+        let body = format!(
+            r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"p":"{}"}}}}"#,
+            "x".repeat(padding)
+        );
         Remembered { manifest: Manifest::new(None, Bytes::from(body)).unwrap(), check_at: None }
     }
 

@@ -16,8 +16,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use kuik_core::{
     content::{
-        Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
-        SourceError, TagList, TagOrDigest, TagPage,
+        Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, Manifest, Referrers,
+        Served, SourceError, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };

@@ -45,8 +45,7 @@ impl Shared {
         let Some(kept) = kept else {
             return self.fetch_manifest(key, freshness).await.map(Served::from_upstream);
         };
-        let never_checked =
-            freshness == Freshness::Cached && self.options.revalidate == Revalidate::Never;
+        let never_checked = freshness == Freshness::Cached && self.options.revalidate == Revalidate::Never;
         if never_checked || matches!(key.1, TagOrDigest::Digest(_)) {
             self.remember(key, &kept, None);
             return Ok(Served::from_cache(kept));
@@ -67,7 +66,8 @@ impl Shared {
         let question = self.upstream.resolve(repository, at, Freshness::Revalidate);
         let limit = self.options.revalidate_timeout;
         let current = tokio::time::timeout(limit, question).await.map_err(|_| {
-            let attempted = format!("ask upstream where {repository}:{at} points: no answer within {limit:?}");
+            let attempted =
+                format!("ask upstream where {repository}:{at} points: no answer within {limit:?}");
             SourceError::new(SourceErrorKind::TimedOut, attempted)
         })??;
         if current.content.digest == *kept.digest() {

@@ -38,9 +38,7 @@ pub(super) struct DirLock {
 
 impl DirLock {
     pub(super) fn acquire(data_dir: &Path, lock: &Path) -> Result<Self, OpenError> {
-        let failed = |attempted| {
-            move |source| OpenError::Io { path: data_dir.to_owned(), attempted, source }
-        };
+        let failed = |attempted| move |source| OpenError::Io { path: data_dir.to_owned(), attempted, source };
         let mut file = File::options()
             .read(true)
             .write(true)

@@ -54,8 +54,7 @@ impl FilesystemStore {
     /// Where another process has the directory open, or it cannot be written.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let layout = Layout::new(data_dir);
-        let failed =
-            |attempted| move |source| OpenError::Io { path: data_dir.to_owned(), attempted, source };
+        let failed = |attempted| move |source| OpenError::Io { path: data_dir.to_owned(), attempted, source };
         let unpublished = layout.unpublished();
         publish::create_dir_durably(&unpublished).map_err(failed("create it"))?;
         let lock = DirLock::acquire(data_dir, &layout.lock())?;

@@ -1,0 +1,100 @@
+//! Serves a tower service over HTTP/1.1 on several addresses, and ends without cutting anybody off.
+
+mod bind;
+
+use std::{convert::Infallible, future::poll_fn, io, pin::pin, task::Poll, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+pub use bind::{BindAddress, BindError, InvalidBindAddress};
+
+use crate::service::ProxyBody;
+
+/// How long a client may take to send the head of a request.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long to wait after a failed accept: the usual cause is that no file descriptor is left, and only time frees
+/// one.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Serves `service` on `listeners` until `shutdown` ends; then accepts no more, lets the requests that are running
+/// finish, and returns.
+///
+/// Connections that are still open after `drain` are cut; the answer says how many those were.
+pub async fn serve<S>(
+    listeners: Vec<TcpListener>,
+    service: S,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> usize
+where
+    S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listeners) => match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            },
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        let watched = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listeners);
+    match tokio::time::timeout(drain, graceful.shutdown()).await {
+        Ok(()) => 0,
+        Err(_) => {
+            while connections.try_join_next().is_some() {}
+            let cut = connections.len();
+            connections.shutdown().await;
+            cut
+        }
+    }
+}
+
+/// The next connection on any of the listeners.
+async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
+    let accepted = poll_fn(|cx| {
+        for listener in listeners {
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    });
+    let (stream, _) = accepted.await?;
+    // A small answer is not to wait for a larger one. Where the option cannot be set the connection is gone anyway.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}

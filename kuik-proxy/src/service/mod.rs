@@ -1,0 +1,173 @@
+//! The pull half of the OCI distribution API, over any [`ContentSource`], as a tower service.
+//!
+//! Every answer comes within a deadline: its headers, or a refusal that lets the client try again. The service
+//! never fails; its errors are responses.
+
+mod body;
+mod metrics;
+mod refusal;
+mod respond;
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use http::{HeaderMap, Method, Request, Response, Uri, header};
+use kuik_core::{
+    content::{ByteRange, ContentSource, Freshness, SourceError},
+    reference::PortForms,
+};
+
+pub use self::{body::ProxyBody, metrics::ProxyMetrics};
+use self::{metrics::Outcome, refusal::Refusal, respond::Answer};
+use crate::route::Route;
+
+/// How a [`ProxyService`] behaves.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ProxyOptions {
+    /// Which spellings of a registry's port are read in paths.
+    pub ports: PortForms,
+    /// Within what time a response begins, or is refused. 19 s: containerd gives up after 30, and a client that
+    /// tries again needs time for that.
+    pub deadline: Duration,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self { ports: PortForms::default(), deadline: Duration::from_secs(19) }
+    }
+}
+
+/// The pull half of the OCI distribution API over a source. Cheap to clone.
+///
+/// It takes requests with any body, and does not read it.
+#[derive(Debug, Clone)]
+pub struct ProxyService {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    source: Arc<dyn ContentSource>,
+    options: ProxyOptions,
+    metrics: ProxyMetrics,
+}
+
+impl ProxyService {
+    /// A service that answers from `source`, and counts in `metrics`.
+    #[must_use]
+    pub fn new(source: Arc<dyn ContentSource>, options: ProxyOptions, metrics: ProxyMetrics) -> Self {
+        Self { shared: Arc::new(Shared { source, options, metrics }) }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, method: Method, uri: Uri, headers: HeaderMap) -> Response<ProxyBody> {
+        self.shared.answer(&method, &uri, &headers).await
+    }
+}
+
+impl<B> tower::Service<Request<B>> for ProxyService {
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shared = self.shared.clone();
+        let (parts, _) = request.into_parts();
+        Box::pin(async move { Ok(shared.answer(&parts.method, &parts.uri, &parts.headers).await) })
+    }
+}
+
+impl Shared {
+    async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<ProxyBody> {
+        let head = method == Method::HEAD;
+        if !head && method != Method::GET {
+            return Refusal::method().into_response(false);
+        }
+        let route = match Route::parse(uri.path(), uri.query(), self.options.ports) {
+            Ok(route) => route,
+            Err(error) => return Refusal::route(&error).into_response(head),
+        };
+        let limit = self.options.deadline;
+        let (response, outcome) = match tokio::time::timeout(limit, self.fetch(&route, head, uri, headers))
+            .await
+        {
+            Ok(Ok(Answer { response, origin })) => (response, origin.map_or(Outcome::Miss, Outcome::from)),
+            Ok(Err(error)) => {
+                tracing::info!(%method, %uri, error = error.chain(), "a request is refused");
+                (Refusal::source(&error, &route).into_response(head), Outcome::Miss)
+            }
+            Err(_) => {
+                tracing::warn!(%method, %uri, ?limit, "a request is refused: there was no answer in time");
+                (Refusal::deadline(limit).into_response(head), Outcome::Miss)
+            }
+        };
+        if let Some(repository) = route.repository() {
+            self.metrics.count(repository.registry(), response.status(), outcome);
+        }
+        response
+    }
+
+    async fn fetch(
+        &self,
+        route: &Route,
+        head: bool,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Answer, SourceError> {
+        match route {
+            Route::Version => Ok(respond::version()),
+            Route::Manifest { repository, at } => {
+                let served = self.source.manifest(repository, at, freshness(headers)).await?;
+                Ok(respond::manifest(served, head, headers))
+            }
+            Route::Blob { repository, digest } if head => {
+                let served = self.source.blob_size(repository, digest).await?;
+                Ok(respond::blob_size(&served, digest, headers))
+            }
+            Route::Blob { repository, digest } => {
+                if headers.contains_key(header::IF_NONE_MATCH) {
+                    let size = self.source.blob_size(repository, digest).await?;
+                    if let Some(answer) = respond::unchanged(digest, size.origin, headers) {
+                        return Ok(answer);
+                    }
+                }
+                let served = self.source.blob(repository, digest, byte_range(headers)).await?;
+                Ok(respond::blob(served, digest))
+            }
+            Route::Tags { repository, page } => {
+                let list = self.source.tags(repository, page).await?;
+                Ok(respond::tags(repository, uri.path(), page.limit, &list))
+            }
+            Route::Referrers { repository, digest, artifact_type } => {
+                let found = self.source.referrers(repository, digest, artifact_type.as_deref()).await?;
+                Ok(respond::referrers(found))
+            }
+        }
+    }
+}
+
+/// RFC 9111, section 5.2.1.4: `no-cache` asks for an answer that the origin has confirmed.
+fn freshness(headers: &HeaderMap) -> Freshness {
+    let no_cache = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"));
+    if no_cache { Freshness::Revalidate } else { Freshness::Cached }
+}
+
+fn byte_range(headers: &HeaderMap) -> ByteRange {
+    let value = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    value.map_or(ByteRange::Full, ByteRange::from_header)
+}
