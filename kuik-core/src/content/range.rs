@@ -60,7 +60,9 @@ impl ByteRange {
         let first = number(first)?;
         match last {
             "" => Some(Self::From { first, last: None }),
-            last => number(last).filter(|&last| last >= first).map(|last| Self::From { first, last: Some(last) }),
+            last => {
+                number(last).filter(|&last| last >= first).map(|last| Self::From { first, last: Some(last) })
+            }
         }
     }
 
