@@ -5,11 +5,15 @@
 //! - [`content`]: digests, descriptors, manifests, and the two traits that everything else composes:
 //!   [`content::ContentSource`] (something images can be read from) and [`content::ContentStore`]
 //!   (something that keeps them).
+//! - [`credentials`]: what opens a registry, and the docker config that holds it.
 //!
 //! With no feature enabled this crate has no runtime, no TLS and no Kubernetes client: it is pure decisions and
 //! plain types. Features add the edges: `registry` (a client of any OCI registry, as a `ContentSource`),
 //! `testkit` (a registry that misbehaves on demand, for tests).
 
 pub mod content;
+pub mod credentials;
 pub mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
 pub mod rewrite;

@@ -1,0 +1,310 @@
+//! Credentials out of a docker config file (`~/.docker/config.json`, or a pull secret's `.dockerconfigjson`).
+//!
+//! Keys come in many spellings (`https://index.docker.io/v1/`, `registry.example:5000`, `registry.example/team`);
+//! all are reduced to a host with its port and a path, and the most specific match is tried first. A file with a
+//! mistake is refused as a whole, so that a typing error does not show as "unauthorized" much later.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use base64::{
+    Engine as _,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use serde::Deserialize;
+
+use super::{Credential, CredentialError, CredentialProvider, Secret};
+use crate::reference::RepositoryName;
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The credentials of a docker config file.
+///
+/// ```
+/// use kuik_core::credentials::DockerConfig;
+///
+/// let config = DockerConfig::parse("config.json", br#"{"auths": {"registry.example": {"auth": "dTpw"}}}"#)?;
+/// assert_eq!(config.len(), 1);
+/// # Ok::<(), kuik_core::credentials::InvalidDockerConfig>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct DockerConfig {
+    /// Longest key first, so that the first match is the most specific.
+    entries: Vec<Entry>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    host: String,
+    path: String,
+    credential: Credential,
+}
+
+/// A docker config file that cannot be used. Names the file and the key, never what they hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidDockerConfig {
+    /// Not JSON of the shape of a docker config.
+    #[error("{file} is not a docker config: line {line}, column {column} is not what is expected there")]
+    Malformed {
+        /// The file.
+        file: String,
+        /// The line of the mistake, from 1.
+        line: usize,
+        /// The column of the mistake, from 1.
+        column: usize,
+    },
+    /// An entry of `auths` that says no credential.
+    #[error("{file}: auths[{key:?}]: {problem}")]
+    Entry {
+        /// The file.
+        file: String,
+        /// The key in `auths`.
+        key: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    #[serde(default)]
+    auths: BTreeMap<String, Auth>,
+    #[serde(default)]
+    creds_store: String,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    #[serde(default)]
+    auth: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    identitytoken: String,
+    #[serde(default)]
+    registrytoken: String,
+}
+
+impl DockerConfig {
+    /// Reads the content of a docker config; `file` names it in errors.
+    ///
+    /// # Errors
+    /// Where it is not JSON of that shape, or an entry is malformed.
+    pub fn parse(file: &str, content: &[u8]) -> Result<Self, InvalidDockerConfig> {
+        // serde_json's own message may quote a value, which may be a secret: only the place is passed on.
+        let parsed: File =
+            serde_json::from_slice(content).map_err(|error| InvalidDockerConfig::Malformed {
+                file: file.to_owned(),
+                line: error.line(),
+                column: error.column(),
+            })?;
+        let mut entries = Vec::new();
+        for (key, auth) in &parsed.auths {
+            let wrong =
+                |problem| InvalidDockerConfig::Entry { file: file.to_owned(), key: key.clone(), problem };
+            let (host, path) = normalise(key).ok_or_else(|| wrong("the key names no registry"))?;
+            if let Some(credential) = auth.credential().map_err(wrong)? {
+                entries.push(Entry { host, path, credential });
+            }
+        }
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.path.len()));
+        Ok(Self { entries, warnings: warnings(file, &parsed) })
+    }
+
+    /// What the file asks for that is not supported, one sentence each, for a log.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// How many credentials there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no credential.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The credentials for `repository`, the most specific first.
+    pub fn matching(&self, repository: &RepositoryName) -> impl Iterator<Item = &Credential> {
+        let host = canonical_host(repository.registry());
+        let path = repository.path();
+        self.entries
+            .iter()
+            .filter(move |entry| entry.host == host && covers(&entry.path, path))
+            .map(|entry| &entry.credential)
+    }
+}
+
+#[async_trait]
+impl CredentialProvider for DockerConfig {
+    async fn candidates(&self, repository: &RepositoryName) -> Result<Vec<Credential>, CredentialError> {
+        Ok(self.matching(repository).cloned().collect())
+    }
+}
+
+impl Auth {
+    /// The credential that the entry holds; `None` where it is empty, as a credential store leaves it.
+    fn credential(&self) -> Result<Option<Credential>, &'static str> {
+        if !self.identitytoken.is_empty() {
+            return Ok(Some(Credential::IdentityToken(self.identitytoken.as_str().into())));
+        }
+        if !self.registrytoken.is_empty() {
+            return Ok(Some(Credential::RegistryToken(self.registrytoken.as_str().into())));
+        }
+        if !self.auth.is_empty() {
+            return decode(&self.auth).map(Some);
+        }
+        if self.username.is_empty() && self.password.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Credential::basic(self.username.as_str(), self.password.as_str())))
+    }
+}
+
+fn decode(auth: &str) -> Result<Credential, &'static str> {
+    let bytes = BASE64.decode(auth.trim()).map_err(|_| "\"auth\" is not base64")?;
+    let text = String::from_utf8(bytes).map_err(|_| "\"auth\" does not decode to text")?;
+    let (username, password) =
+        text.split_once(':').ok_or("\"auth\" does not decode to USER:PASSWORD: there is no ':'")?;
+    if username.is_empty() {
+        return Err("\"auth\" has no user name");
+    }
+    // Docker pads the password with NUL bytes.
+    Ok(Credential::basic(username, Secret::from(password.trim_end_matches('\0'))))
+}
+
+/// A key as host (with port) and path, without what its many spellings add.
+fn normalise(key: &str) -> Option<(String, String)> {
+    let rest = key.trim();
+    let rest = rest.strip_prefix("https://").or_else(|| rest.strip_prefix("http://")).unwrap_or(rest);
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = path.trim_matches('/');
+    let path = if matches!(path, "v1" | "v2") { "" } else { path };
+    (!host.is_empty()).then(|| (canonical_host(host), path.to_owned()))
+}
+
+/// The host as references name it: Docker Hub has several names.
+fn canonical_host(host: &str) -> String {
+    match host.to_ascii_lowercase().as_str() {
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// Whether the entry for `prefix` is for `path` too: whole path components only.
+fn covers(prefix: &str, path: &str) -> bool {
+    prefix.is_empty()
+        || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn warnings(file: &str, parsed: &File) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !parsed.creds_store.is_empty() {
+        warnings.push(format!(
+            "{file}: credsStore {:?} is not used: credential helpers are not supported, only \"auths\" is read",
+            parsed.creds_store
+        ));
+    }
+    for (registry, helper) in &parsed.cred_helpers {
+        warnings.push(format!(
+            "{file}: credHelpers[{registry:?}] ({helper:?}) is not used: credential helpers are not supported"
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_for(config: &DockerConfig, registry: &str, path: &str) -> Vec<String> {
+        config
+            .matching(&RepositoryName::new(registry, path).unwrap())
+            .map(|credential| match credential {
+                Credential::Basic { username, .. } => username.clone(),
+                Credential::IdentityToken(_) => "(identity)".to_owned(),
+                Credential::RegistryToken(_) => "(registry)".to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_most_specific_key_comes_first() {
+        let config = DockerConfig::parse(
+            "config.json",
+            br#"{"auths": {
+                "https://index.docker.io/v1/": {"auth": "aHViOnB3"},
+                "registry.example": {"username": "host", "password": "pw"},
+                "registry.example/team": {"username": "team", "password": "pw"},
+                "registry.example/team/app": {"identitytoken": "tok"},
+                "http://registry.example:5000/v2/": {"registrytoken": "tok"},
+                "empty.example": {}
+            }}"#,
+        )
+        .unwrap();
+        assert_eq!(user_for(&config, "docker.io", "library/nginx"), ["hub"]);
+        assert_eq!(user_for(&config, "registry.example", "other"), ["host"]);
+        assert_eq!(user_for(&config, "registry.example", "teamwork"), ["host"]);
+        assert_eq!(user_for(&config, "registry.example", "team/app"), ["(identity)", "team", "host"]);
+        assert_eq!(user_for(&config, "registry.example:5000", "app"), ["(registry)"]);
+        assert!(user_for(&config, "empty.example", "app").is_empty());
+        assert!(user_for(&config, "another.example", "app").is_empty());
+    }
+
+    #[test]
+    fn a_mistake_is_named_and_no_secret_is() {
+        for (content, expected) in [
+            (
+                r#"{"auths": {"r.example": {"auth": "hunter2!"}}}"#,
+                "auths[\"r.example\"]: \"auth\" is not base64",
+            ),
+            (r#"{"auths": {"r.example": {"auth": "aHVudGVyMg=="}}}"#, "there is no ':'"),
+            (r#"{"auths": {"r.example": {"auth": "Omh1bnRlcjI="}}}"#, "no user name"),
+            (r#"{"auths": {"https://": {"auth": "dTpw"}}}"#, "names no registry"),
+            (r#"{"auths": "hunter2"}"#, "line 1, column 19"),
+            (r#"{"auths": {"r.example": {"password": 7}}}"#, "line 1, column"),
+            ("", "line 1, column 0"),
+        ] {
+            let error =
+                DockerConfig::parse("/etc/kuik/config.json", content.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{content}: {error}");
+            assert!(error.starts_with("/etc/kuik/config.json"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn helpers_are_reported() {
+        let config = DockerConfig::parse(
+            "c",
+            br#"{"credsStore": "desktop", "credHelpers": {"x.example": "ecr-login"}, "auths": {"x.example": {}}}"#,
+        )
+        .unwrap();
+        assert!(config.is_empty());
+        assert_eq!(config.warnings().len(), 2);
+        assert!(config.warnings().concat().contains("ecr-login"));
+    }
+
+    #[test]
+    fn docker_pads_passwords() {
+        let config = DockerConfig::parse("c", br#"{"auths": {"x.example": {"auth": "dTpwdwAA"}}}"#).unwrap();
+        let repository = RepositoryName::new("x.example", "app").unwrap();
+        assert_eq!(config.matching(&repository).next(), Some(&Credential::basic("u", "pw")));
+    }
+}

@@ -1,0 +1,259 @@
+//! Authentication: which credential opens a repository, found once and remembered.
+//!
+//! A question is asked as it was answered last time, or without any credential. Where the registry refuses, every
+//! candidate is tried once, in order, anonymous tokens last; the first that is accepted is remembered for the
+//! repository. A registry that refuses for ever therefore gets a bounded number of requests.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+use lru::LruCache;
+
+use super::{
+    body,
+    challenge::Challenge,
+    exchange::{Answer, Exchange, Question},
+    token::{self, TokenRequest, Tokens},
+};
+use crate::{
+    content::{SourceError, SourceErrorKind},
+    credentials::{Credential, CredentialProvider, Secret},
+    reference::RepositoryName,
+};
+
+/// For how many repositories it is remembered what opens them.
+const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// How many ways are tried for one question.
+const MAX_WAYS: usize = 8;
+
+/// Finds and remembers what opens repositories.
+#[derive(Debug)]
+pub(super) struct Authenticator {
+    credentials: Arc<dyn CredentialProvider>,
+    tokens: Tokens,
+    remembered: Mutex<LruCache<Door, Way>>,
+}
+
+/// A repository at an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Door {
+    /// The upstream's base URL.
+    pub(super) registry: String,
+    /// The repository's path there.
+    pub(super) path: String,
+    /// The name under which credentials are looked up.
+    pub(super) credentials_of: RepositoryName,
+}
+
+/// A way to authorize a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    /// User and password, with every request.
+    Basic { username: String, password: Secret },
+    /// A token that was configured.
+    Fixed(Secret),
+    /// A token from the endpoint that the registry names.
+    Bearer { request: TokenRequest, credential: Option<Credential> },
+}
+
+impl Authenticator {
+    pub(super) fn new(credentials: Arc<dyn CredentialProvider>) -> Self {
+        Self { credentials, tokens: Tokens::default(), remembered: Mutex::new(LruCache::new(MAX_REMEMBERED)) }
+    }
+
+    /// Asks the question with what opens the door. The answer may still be a refusal: the most telling one.
+    pub(super) async fn ask(
+        &self,
+        exchange: &Exchange,
+        question: &Question,
+        door: &Door,
+    ) -> Result<Answer, SourceError> {
+        if let Some(way) = self.recall(door) {
+            match self.go(exchange, question, &way).await {
+                Ok(answer) if answer.status() != StatusCode::UNAUTHORIZED => return Ok(answer),
+                Ok(answer) => body::discard(answer.response.into_body(), exchange.timeouts.stall).await,
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error),
+            }
+            self.forget(door);
+        }
+        let plain = exchange.send(question, None).await?;
+        if plain.status() != StatusCode::UNAUTHORIZED || plain.elsewhere {
+            return Ok(plain);
+        }
+        let challenges = Challenge::parse_all(
+            plain.response.headers().get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes),
+        );
+        let (candidates, unreadable) = self.candidates(door).await;
+        let ways = ways(&challenges, candidates, door);
+        if ways.is_empty() {
+            return unreadable.map_or(Ok(plain), Err);
+        }
+        body::discard(plain.response.into_body(), exchange.timeouts.stall).await;
+        let tried = self.try_all(exchange, question, door, ways).await;
+        let refused = match &tried {
+            Ok(answer) => answer.is_refusal(),
+            Err(error) => is_refusal(error),
+        };
+        unreadable.filter(|_| refused).map_or(tried, Err)
+    }
+
+    /// Tries every way, up to the first that is accepted; else the first refusal, which is the most telling.
+    async fn try_all(
+        &self,
+        exchange: &Exchange,
+        question: &Question,
+        door: &Door,
+        ways: Vec<Way>,
+    ) -> Result<Answer, SourceError> {
+        let mut first_refusal: Option<Result<Answer, SourceError>> = None;
+        for way in ways {
+            let tried = match self.go(exchange, question, &way).await {
+                Ok(answer) if !answer.is_refusal() => {
+                    self.remember(door, way);
+                    return Ok(answer);
+                }
+                Err(error) if !is_refusal(&error) => return Err(error),
+                refusal => refusal,
+            };
+            if first_refusal.is_none() {
+                first_refusal = Some(tried);
+            } else if let Ok(answer) = tried {
+                body::discard(answer.response.into_body(), exchange.timeouts.stall).await;
+            }
+        }
+        first_refusal.unwrap_or_else(|| {
+            Err(question.error(SourceErrorKind::Unauthorized, "no credential was accepted"))
+        })
+    }
+
+    /// Asks the question one way. A kept token that is refused is replaced once.
+    async fn go(&self, exchange: &Exchange, question: &Question, way: &Way) -> Result<Answer, SourceError> {
+        match way {
+            Way::Basic { username, password } => {
+                exchange.send(question, header(question, token::basic(username, password))?.as_ref()).await
+            }
+            Way::Fixed(secret) => {
+                exchange.send(question, header(question, token::bearer(secret))?.as_ref()).await
+            }
+            Way::Bearer { request, credential } => {
+                let credential = credential.as_ref();
+                let token = self.tokens.get(exchange, question, request, credential, None).await?;
+                let authorization = header(question, token::bearer(token.secret()))?;
+                let answer = exchange.send(question, authorization.as_ref()).await?;
+                if answer.status() != StatusCode::UNAUTHORIZED || token.fresh || answer.elsewhere {
+                    return Ok(answer);
+                }
+                body::discard(answer.response.into_body(), exchange.timeouts.stall).await;
+                let refused = Some(token.secret());
+                let token = self.tokens.get(exchange, question, request, credential, refused).await?;
+                exchange.send(question, header(question, token::bearer(token.secret()))?.as_ref()).await
+            }
+        }
+    }
+
+    /// The candidates, and why there are none where they cannot be read. Public images need none, so that is an
+    /// error only where the registry then refuses.
+    async fn candidates(&self, door: &Door) -> (Vec<Credential>, Option<SourceError>) {
+        match self.credentials.candidates(&door.credentials_of).await {
+            Ok(candidates) => (candidates, None),
+            Err(error) => {
+                tracing::warn!(repository = %door.credentials_of, %error, "credentials cannot be read");
+                let attempted = format!("credentials for {}", door.credentials_of);
+                (Vec::new(), Some(SourceError::caused_by(SourceErrorKind::Unauthorized, attempted, error)))
+            }
+        }
+    }
+
+    fn recall(&self, door: &Door) -> Option<Way> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(door).cloned()
+    }
+
+    fn remember(&self, door: &Door, way: Way) {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(door.clone(), way);
+    }
+
+    fn forget(&self, door: &Door) {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).pop(door);
+    }
+}
+
+/// Every way that the challenges allow, in the order of the candidates. Bearer is preferred to Basic.
+fn ways(challenges: &[Challenge], candidates: Vec<Credential>, door: &Door) -> Vec<Way> {
+    let bearer = challenges
+        .iter()
+        .filter(|challenge| challenge.is("bearer"))
+        .find_map(|challenge| TokenRequest::new(challenge, &door.registry, &door.path));
+    let basic = challenges.iter().any(|challenge| challenge.is("basic"));
+    let mut ways: Vec<Way> = candidates
+        .into_iter()
+        .filter_map(|candidate| match (candidate, &bearer) {
+            (Credential::RegistryToken(token), _) => Some(Way::Fixed(token)),
+            (credential, Some(request)) => {
+                Some(Way::Bearer { request: request.clone(), credential: Some(credential) })
+            }
+            (Credential::Basic { username, password }, None) if basic => {
+                Some(Way::Basic { username, password })
+            }
+            _ => None,
+        })
+        .take(MAX_WAYS)
+        .collect();
+    ways.extend(bearer.map(|request| Way::Bearer { request, credential: None }));
+    ways
+}
+
+fn is_refusal(error: &SourceError) -> bool {
+    matches!(error.kind(), SourceErrorKind::Unauthorized | SourceErrorKind::Denied)
+}
+
+fn header(question: &Question, value: Option<HeaderValue>) -> Result<Option<HeaderValue>, SourceError> {
+    match value {
+        Some(value) => Ok(Some(value)),
+        None => Err(question
+            .error(SourceErrorKind::Unauthorized, "the credential has a character that no header can carry")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door() -> Door {
+        Door {
+            registry: "https://r.example".to_owned(),
+            path: "app".to_owned(),
+            credentials_of: RepositoryName::new("r.example", "app").unwrap(),
+        }
+    }
+
+    fn ways_of(header: &str, candidates: Vec<Credential>) -> Vec<&'static str> {
+        let challenges = Challenge::parse_all([header.as_bytes()]);
+        ways(&challenges, candidates, &door())
+            .iter()
+            .map(|way| match way {
+                Way::Basic { .. } => "basic",
+                Way::Fixed(_) => "fixed",
+                Way::Bearer { credential: Some(_), .. } => "bearer",
+                Way::Bearer { credential: None, .. } => "anonymous",
+            })
+            .collect()
+    }
+
+    #[test]
+    fn ways_follow_the_challenges_and_the_order_of_candidates() {
+        let basic = || Credential::basic("u", "p");
+        let fixed = || Credential::RegistryToken("t".into());
+        let identity = || Credential::IdentityToken("i".into());
+        let both = r#"Basic realm="r", Bearer realm="https://a/t""#;
+        assert_eq!(ways_of(both, vec![basic(), fixed()]), ["bearer", "fixed", "anonymous"]);
+        assert_eq!(ways_of(both, vec![]), ["anonymous"]);
+        assert_eq!(ways_of("Basic realm=r", vec![identity(), basic()]), ["basic"]);
+        assert_eq!(ways_of("Bearer service=x", vec![basic()]), Vec::<&str>::new());
+        assert_eq!(ways_of("Negotiate", vec![basic()]), Vec::<&str>::new());
+        assert_eq!(ways_of(both, vec![basic(); 100]).len(), MAX_WAYS + 1);
+    }
+}

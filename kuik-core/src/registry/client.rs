@@ -1,0 +1,507 @@
+//! The registry client: the OCI distribution API, read as a [`ContentSource`].
+//!
+//! What a registry sends is not believed: manifests are bounded, decoded and compared with the digest they were asked
+//! for by, ranges are compared with what was asked for. The bytes of blobs pass through unhashed; who keeps them
+//! verifies them.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, RANGE,
+    },
+};
+use jiff::Timestamp;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{
+    Timeouts,
+    auth::{Authenticator, Door},
+    body,
+    exchange::{Answer, Exchange, Question},
+    status,
+    transport::{Body, RegistryTransport, erase},
+    upstream::UpstreamResolver,
+};
+use crate::{
+    content::{
+        Blob, ByteRange, ContentSource, DecodedManifest, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES,
+        Manifest, MediaType, Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+    },
+    credentials::CredentialProvider,
+    reference::{RepositoryName, Tag},
+};
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+
+/// A client of any OCI registry. Cheap to clone; clones share connections, tokens and what they have learnt.
+#[derive(Clone)]
+pub struct RegistryClient {
+    resolver: Arc<dyn UpstreamResolver>,
+    exchange: Arc<Exchange>,
+    authenticator: Arc<Authenticator>,
+}
+
+impl RegistryClient {
+    /// A client that sends its requests through `transport`.
+    pub fn new(
+        transport: impl RegistryTransport,
+        resolver: impl UpstreamResolver,
+        credentials: impl CredentialProvider,
+        timeouts: Timeouts,
+    ) -> Self {
+        let guard = resolver.guard();
+        Self {
+            resolver: Arc::new(resolver),
+            exchange: Arc::new(Exchange { transport: erase(transport), guard, timeouts }),
+            authenticator: Arc::new(Authenticator::new(Arc::new(credentials))),
+        }
+    }
+
+    /// Asks about `repository`, as what opens it.
+    async fn ask(&self, repository: &RepositoryName, about: About) -> Result<Asked, SourceError> {
+        let upstream = self.resolver.upstream(repository).await?;
+        let About { method, name, rest, headers, deadline } = about;
+        let path = repository.path();
+        let (kind, name) = name;
+        let what = format!("{method} {kind} {path}{name} from {}", upstream.base());
+        let uri = upstream
+            .url(path, &rest)
+            .map_err(|error| SourceError::caused_by(SourceErrorKind::Unsupported, what.clone(), error))?;
+        let question =
+            Question { what, method, uri, headers, body: Bytes::new(), deadline, over_http: false };
+        let door = Door {
+            registry: upstream.base().to_owned(),
+            path: path.to_owned(),
+            credentials_of: upstream.credentials_of().clone(),
+        };
+        let answer = self.authenticator.ask(&self.exchange, &question, &door).await?;
+        Ok(Asked { what: question.what, answer })
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.exchange.timeouts.answer
+    }
+
+    /// The error that an answer stands for.
+    async fn failure(&self, asked: Asked) -> SourceError {
+        let (parts, body) = asked.answer.response.into_parts();
+        let time = self.exchange.timeouts.stall.min(self.exchange.timeouts.headers);
+        let said = body::read_some(body, status::MAX_ERROR_BODY, time).await;
+        status::failure(&asked.what, parts.status, &parts.headers, &said, Timestamp::now())
+    }
+
+    /// The whole body of a successful answer, which is expected to be small.
+    async fn small(&self, asked: Asked) -> Result<(String, HeaderMap, Bytes), SourceError> {
+        if asked.answer.status() != StatusCode::OK {
+            return Err(self.failure(asked).await);
+        }
+        let (parts, body) = asked.answer.response.into_parts();
+        let stall = self.exchange.timeouts.stall;
+        let bytes = body::read(&asked.what, body, MAX_MANIFEST_BYTES, stall).await?;
+        Ok((asked.what, parts.headers, bytes))
+    }
+
+    async fn get_manifest(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+        deadline: Instant,
+    ) -> Result<Manifest, SourceError> {
+        let about = About::manifest(Method::GET, at, freshness, deadline);
+        let (what, headers, bytes) = self.small(self.ask(repository, about).await?).await?;
+        let invalid = |error: Box<dyn std::error::Error + Send + Sync>| {
+            SourceError::caused_by(SourceErrorKind::InvalidContent, what.clone(), error)
+        };
+        let manifest =
+            Manifest::new(media_type(&headers).as_ref(), bytes).map_err(|error| invalid(error.into()))?;
+        match (at, content_digest(&headers)) {
+            (TagOrDigest::Digest(digest), _) => {
+                manifest.verified_as(digest).map_err(|error| invalid(error.into()))
+            }
+            // The header names the bytes that a tag stands for: where it is another digest, the bytes are damaged.
+            (TagOrDigest::Tag(_), Some(digest)) if digest.algorithm().is_some() => {
+                manifest.clone().verified_as(&digest).map_err(|error| invalid(error.into()))?;
+                Ok(manifest)
+            }
+            _ => Ok(manifest),
+        }
+    }
+
+    /// The referrers that were pushed to a registry without the referrers API: an index under a tag that is made of
+    /// the digest (OCI distribution specification, "Referrers Tag Schema").
+    async fn tagged_referrers(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Referrers, SourceError> {
+        let empty = || Referrers { index: Bytes::from_static(EMPTY_INDEX.as_bytes()), filtered: false };
+        let Ok(tag) = format!("{}-{}", digest.algorithm_name(), digest.encoded()).parse::<Tag>() else {
+            return Ok(empty());
+        };
+        match self.get_manifest(repository, &TagOrDigest::Tag(tag), Freshness::Cached, deadline).await {
+            Ok(manifest) if manifest.media_type().is_index() => {
+                Ok(Referrers { index: manifest.bytes().clone(), filtered: false })
+            }
+            Ok(_) => Ok(empty()),
+            Err(error) if error.is_not_found() => Ok(empty()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+const EMPTY_INDEX: &str =
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+/// What is asked.
+struct About {
+    method: Method,
+    /// The kind of thing, and what follows the repository in errors.
+    name: (&'static str, String),
+    /// What follows the repository in the URL.
+    rest: String,
+    headers: HeaderMap,
+    deadline: Instant,
+}
+
+/// A question by its name, and the answer.
+struct Asked {
+    what: String,
+    answer: Answer,
+}
+
+impl About {
+    fn manifest(method: Method, at: &TagOrDigest, freshness: Freshness, deadline: Instant) -> Self {
+        let mut headers = HeaderMap::new();
+        for media_type in MediaType::MANIFESTS {
+            headers.extend(HeaderValue::from_str(media_type.as_str()).ok().map(|value| (ACCEPT, value)));
+        }
+        if freshness == Freshness::Revalidate {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
+        let separator = if matches!(at, TagOrDigest::Tag(_)) { ':' } else { '@' };
+        let name = ("manifest", format!("{separator}{at}"));
+        Self { method, name, rest: format!("manifests/{at}"), headers, deadline }
+    }
+
+    fn blob(method: Method, digest: &Digest, range: ByteRange, deadline: Instant) -> Self {
+        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("*/*"))]);
+        // Nobody is to compress what is named by its digest.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(value) = range_header(range) {
+            headers.insert(RANGE, value);
+        }
+        let name = ("blob", format!("@{digest}"));
+        Self { method, name, rest: format!("blobs/{digest}"), headers, deadline }
+    }
+}
+
+#[async_trait]
+impl ContentSource for RegistryClient {
+    async fn resolve(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+    ) -> Result<Served<Descriptor>, SourceError> {
+        let deadline = self.deadline();
+        let about = About::manifest(Method::HEAD, at, freshness, deadline);
+        let asked = self.ask(repository, about).await?;
+        if asked.answer.status() == StatusCode::OK {
+            if let Some(descriptor) = described(at, asked.answer.response.headers()) {
+                return described_as(at, descriptor, &asked.what).map(Served::from_upstream);
+            }
+        } else if !lacks_head(asked.answer.status()) {
+            return Err(self.failure(asked).await);
+        }
+        let manifest = self.get_manifest(repository, at, freshness, deadline).await?;
+        Ok(Served::from_upstream(manifest.descriptor()))
+    }
+
+    async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+    ) -> Result<Served<Manifest>, SourceError> {
+        self.get_manifest(repository, at, freshness, self.deadline()).await.map(Served::from_upstream)
+    }
+
+    async fn blob_size(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Served<u64>, SourceError> {
+        let deadline = self.deadline();
+        let about = About::blob(Method::HEAD, digest, ByteRange::Full, deadline);
+        let asked = self.ask(repository, about).await?;
+        let status = asked.answer.status();
+        if status == StatusCode::OK {
+            if let Some(size) = content_length(asked.answer.response.headers()) {
+                return Ok(Served::from_upstream(size));
+            }
+        } else if !lacks_head(status) && !asked.answer.elsewhere {
+            // Storage that a redirect leads to may be open for this one GET alone.
+            return Err(self.failure(asked).await);
+        }
+        let about = About::blob(Method::GET, digest, ByteRange::Full, deadline);
+        let asked = self.ask(repository, about).await?;
+        if asked.answer.status() != StatusCode::OK {
+            return Err(self.failure(asked).await);
+        }
+        match content_length(asked.answer.response.headers()) {
+            Some(size) => Ok(Served::from_upstream(size)),
+            None => Err(invalid(&asked.what, "the answer does not say how long it is")),
+        }
+    }
+
+    async fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        range: ByteRange,
+    ) -> Result<Served<Blob>, SourceError> {
+        let about = About::blob(Method::GET, digest, range, self.deadline());
+        let asked = self.ask(repository, about).await?;
+        let headers = asked.answer.response.headers();
+        let (size, sent) = match asked.answer.status() {
+            // A server may ignore a range, and then sends everything.
+            StatusCode::OK => (content_length(headers), None),
+            StatusCode::PARTIAL_CONTENT if range != ByteRange::Full => {
+                let (sent, size) = content_range(headers)
+                    .filter(|(sent, size)| answers(range, sent, *size))
+                    .ok_or_else(|| invalid(&asked.what, "another range was sent than was asked for"))?;
+                (size, Some(sent))
+            }
+            _ => return Err(self.failure(asked).await),
+        };
+        let expected = sent.as_ref().map(|sent| sent.end - sent.start).or(size);
+        let body: Body = asked.answer.response.into_body();
+        let body = body::stream(asked.what, body, expected, self.exchange.timeouts.stall);
+        Ok(Served::from_upstream(Blob { size, range: sent, body }))
+    }
+
+    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
+        let mut query = Vec::new();
+        query.extend(page.limit.map(|limit| format!("n={limit}")));
+        query.extend(page.after.as_ref().map(|after| format!("last={}", escaped(after))));
+        let about = About {
+            method: Method::GET,
+            name: ("tags of", String::new()),
+            rest: with_query("tags/list", &query),
+            headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]),
+            deadline: self.deadline(),
+        };
+        let (what, headers, body) = self.small(self.ask(repository, about).await?).await?;
+        let answer: TagAnswer = serde_json::from_slice(&body)
+            .map_err(|error| SourceError::caused_by(SourceErrorKind::InvalidContent, what, error))?;
+        Ok(TagList { tags: answer.tags.unwrap_or_default(), more: has_next(&headers) })
+    }
+
+    async fn referrers(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Referrers, SourceError> {
+        let deadline = self.deadline();
+        let query: Vec<_> =
+            artifact_type.map(|wanted| format!("artifactType={}", escaped(wanted))).into_iter().collect();
+        let accepted = HeaderValue::from_str(MediaType::OCI_INDEX.as_str()).ok();
+        let about = About {
+            method: Method::GET,
+            name: ("referrers of", format!("@{digest}")),
+            rest: with_query(&format!("referrers/{digest}"), &query),
+            headers: accepted.map(|value| (ACCEPT, value)).into_iter().collect(),
+            deadline,
+        };
+        let asked = self.ask(repository, about).await?;
+        if asked.answer.status() == StatusCode::NOT_FOUND {
+            body::discard(asked.answer.response.into_body(), self.exchange.timeouts.stall).await;
+            return self.tagged_referrers(repository, digest, deadline).await;
+        }
+        let (what, headers, bytes) = self.small(asked).await?;
+        let decoded = Manifest::new(None, bytes.clone())
+            .and_then(|manifest| manifest.decode())
+            .map_err(|error| SourceError::caused_by(SourceErrorKind::InvalidContent, what.clone(), error))?;
+        if !matches!(decoded, DecodedManifest::Index(_)) {
+            return Err(invalid(&what, "the answer is not an index"));
+        }
+        let filtered = headers.get_all(FILTERS_APPLIED).iter().any(|value| {
+            value.to_str().is_ok_and(|text| text.split(',').any(|filter| filter.trim() == "artifactType"))
+        });
+        Ok(Referrers { index: bytes, filtered })
+    }
+}
+
+impl fmt::Debug for RegistryClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryClient").field("resolver", &self.resolver).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct TagAnswer {
+    tags: Option<Vec<String>>,
+}
+
+fn invalid(what: &str, problem: &str) -> SourceError {
+    SourceError::new(SourceErrorKind::InvalidContent, format!("{what}: {problem}"))
+}
+
+/// Whether the status says that the registry does not do `HEAD` here, rather than that the content is not there.
+fn lacks_head(status: StatusCode) -> bool {
+    matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST)
+}
+
+/// The descriptor that the headers of a manifest give; `None` where they do not tell enough.
+fn described(at: &TagOrDigest, headers: &HeaderMap) -> Option<Descriptor> {
+    let size = content_length(headers).filter(|size| (1..=MAX_MANIFEST_BYTES as u64).contains(size))?;
+    let media_type = media_type(headers).filter(|sent| MediaType::MANIFESTS.contains(sent))?;
+    let digest = match at {
+        TagOrDigest::Tag(_) => content_digest(headers)?,
+        TagOrDigest::Digest(digest) => content_digest(headers).unwrap_or_else(|| digest.clone()),
+    };
+    Some(Descriptor::new(media_type, digest, size))
+}
+
+/// The descriptor, unless it is of something else than was asked for.
+fn described_as(at: &TagOrDigest, descriptor: Descriptor, what: &str) -> Result<Descriptor, SourceError> {
+    match at {
+        TagOrDigest::Digest(digest)
+            if digest.algorithm_name() == descriptor.digest.algorithm_name()
+                && *digest != descriptor.digest =>
+        {
+            Err(invalid(what, "the answer is about another digest"))
+        }
+        TagOrDigest::Digest(digest) => Ok(Descriptor { digest: digest.clone(), ..descriptor }),
+        TagOrDigest::Tag(_) => Ok(descriptor),
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn media_type(headers: &HeaderMap) -> Option<MediaType> {
+    text(headers, CONTENT_TYPE).map(MediaType::from_header)
+}
+
+fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    text(headers, CONTENT_DIGEST)?.parse().ok()
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    text(headers, CONTENT_LENGTH)?.parse().ok()
+}
+
+/// `Content-Range: bytes FIRST-LAST/SIZE`, as offsets and the size of the whole.
+fn content_range(headers: &HeaderMap) -> Option<(Range<u64>, Option<u64>)> {
+    let (range, size) = text(headers, CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let size = match size.trim() {
+        "*" => None,
+        size => Some(size.parse().ok()?),
+    };
+    let end = last.checked_add(1)?;
+    (first < end && size.is_none_or(|size| end <= size)).then_some((first..end, size))
+}
+
+/// Whether the range that was sent is the one that was asked for.
+fn answers(asked: ByteRange, sent: &Range<u64>, size: Option<u64>) -> bool {
+    match (asked.resolve(size.unwrap_or(u64::MAX)), size) {
+        (Ok(meant), Some(_)) => meant == *sent,
+        // Of a whole of unknown size, a beginning can be compared, an end cannot.
+        (_, None) => match asked {
+            ByteRange::From { first, last } => {
+                sent.start == first && last.is_none_or(|last| sent.end <= last.saturating_add(1))
+            }
+            _ => false,
+        },
+        (Err(_), _) => false,
+    }
+}
+
+fn range_header(range: ByteRange) -> Option<HeaderValue> {
+    let value = match range {
+        ByteRange::Full => return None,
+        ByteRange::From { first, last: None } => format!("bytes={first}-"),
+        ByteRange::From { first, last: Some(last) } => format!("bytes={first}-{last}"),
+        ByteRange::Suffix { length } => format!("bytes=-{length}"),
+    };
+    HeaderValue::from_str(&value).ok()
+}
+
+/// Whether a `Link` header leads to a next page (RFC 8288).
+fn has_next(headers: &HeaderMap) -> bool {
+    headers.get_all(LINK).iter().any(|value| {
+        let spaceless: String =
+            value.as_bytes().iter().map(|&byte| char::from(byte.to_ascii_lowercase())).collect();
+        let spaceless = spaceless.replace([' ', '\t'], "");
+        spaceless.contains(";rel=\"next\"") || spaceless.contains(";rel=next")
+    })
+}
+
+fn escaped(value: &str) -> impl fmt::Display + '_ {
+    utf8_percent_encode(value, NON_ALPHANUMERIC)
+}
+
+fn with_query(path: &str, query: &[String]) -> String {
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn ranges_are_compared_with_what_was_asked() {
+        let sent = |value: &str| content_range(&headers(CONTENT_RANGE, value));
+        assert_eq!(sent("bytes 0-4/10"), Some((0..5, Some(10))));
+        assert_eq!(sent("bytes 5-9/*"), Some((5..10, None)));
+        for malformed in
+            ["bytes 5-4/10", "bytes 0-10/10", "bytes */10", "items 0-1/2", "bytes 0-18446744073709551615/*"]
+        {
+            assert_eq!(sent(malformed), None, "{malformed}");
+        }
+        let from = |first, last| ByteRange::From { first, last };
+        for (asked, range, size, expected) in [
+            (from(2, None), 2..10, Some(10), true),
+            (from(2, Some(4)), 2..5, Some(10), true),
+            (from(2, Some(40)), 2..10, Some(10), true),
+            (from(2, Some(4)), 2..10, Some(10), false),
+            (from(2, None), 0..10, Some(10), false),
+            (from(2, Some(4)), 2..5, None, true),
+            (from(2, Some(4)), 3..5, None, false),
+            (ByteRange::Suffix { length: 3 }, 7..10, Some(10), true),
+            (ByteRange::Suffix { length: 3 }, 7..10, None, false),
+        ] {
+            assert_eq!(answers(asked, &range, size), expected, "{asked:?} {range:?} {size:?}");
+        }
+    }
+
+    #[test]
+    fn next_pages_are_noticed() {
+        for (value, expected) in [
+            (r#"</v2/app/tags/list?n=2&last=b>; rel="next""#, true),
+            ("</v2/app/tags/list>;rel=next", true),
+            (r#"</v2/app/tags/list>; rel="prev""#, false),
+            ("", false),
+        ] {
+            assert_eq!(has_next(&headers(LINK, value)), expected, "{value}");
+        }
+    }
+}

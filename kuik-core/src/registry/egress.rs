@@ -1,0 +1,302 @@
+//! The way out: straight to a guarded address, or through a corporate proxy.
+//!
+//! Proxies are configuration, so they may be at any address, and are never guarded. An `https` upstream is reached
+//! through a `CONNECT` tunnel, with TLS inside it; a plain `http` one by asking the proxy for the absolute URL.
+
+use std::{
+    fmt,
+    future::{Future, ready},
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{HeaderValue, Uri};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::{
+        legacy::connect::{
+            Connected, Connection, HttpConnector,
+            dns::{GaiResolver, Name},
+            proxy::Tunnel,
+        },
+        proxy::matcher::Matcher,
+    },
+    rt::TokioIo,
+};
+use tokio::net::TcpStream;
+use tower::{Service, ServiceExt as _};
+
+use super::{
+    guard::{Guard, check_resolved},
+    transport::BoxError,
+};
+
+/// Which proxies to use, as the variables `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say it.
+///
+/// The default is none. `Debug` prints no password of a proxy.
+#[derive(Clone, Default)]
+pub struct ProxyConfig {
+    /// The proxy for `http` upstreams: a URL, with user and password where it needs them.
+    pub http: Option<String>,
+    /// The proxy for `https` upstreams.
+    pub https: Option<String>,
+    /// What is contacted directly: names (with all below them), addresses, networks, separated by commas; or `*`.
+    pub no: String,
+    /// Whether loopback upstreams go through the proxy too. Commonly they do not.
+    pub loopback: bool,
+}
+
+/// A proxy that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the {variable} proxy is not an http:// or https:// URL of a proxy")]
+pub struct InvalidProxy {
+    variable: &'static str,
+}
+
+impl ProxyConfig {
+    /// What the environment says: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, each in upper case or, where
+    /// that is not set, in lower case.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// The same, with another place to look variables up.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let first = |name: &str| {
+            let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+            set(name).or_else(|| set(&name.to_ascii_lowercase()))
+        };
+        let all = first("ALL_PROXY");
+        Self {
+            http: first("HTTP_PROXY").or_else(|| all.clone()),
+            https: first("HTTPS_PROXY").or(all),
+            no: first("NO_PROXY").unwrap_or_default(),
+            loopback: false,
+        }
+    }
+
+    fn matcher(&self) -> Result<Matcher, InvalidProxy> {
+        let checked = |proxy: &Option<String>, variable| {
+            let Some(url) = proxy else { return Ok(String::new()) };
+            let uri: Uri = url.parse().map_err(|_| InvalidProxy { variable })?;
+            match uri.scheme_str() {
+                None | Some("http" | "https") if uri.authority().is_some() => Ok(url.clone()),
+                _ => Err(InvalidProxy { variable }),
+            }
+        };
+        let http = checked(&self.http, "http")?;
+        let https = checked(&self.https, "https")?;
+        Ok(Matcher::builder().http(http).https(https).no(self.no.as_str()).build())
+    }
+}
+
+impl fmt::Debug for ProxyConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = |proxy: &Option<String>| {
+            proxy.as_ref().map(|url| url.rsplit_once('@').map_or(url.clone(), |(_, host)| host.to_owned()))
+        };
+        f.debug_struct("ProxyConfig")
+            .field("http", &host(&self.http))
+            .field("https", &host(&self.https))
+            .field("no", &self.no)
+            .finish()
+    }
+}
+
+/// Opens connections for the HTTP client; TLS to the upstream is put on top of it.
+#[derive(Clone)]
+pub(super) struct Egress {
+    guard: Guard,
+    proxies: std::sync::Arc<Matcher>,
+    proxy_loopback: bool,
+    guarded: HttpConnector<GuardedResolver>,
+    named: HttpConnector,
+    to_proxy: HttpsConnector<HttpConnector>,
+}
+
+/// A connection, straight or through a proxy.
+pub(super) struct EgressStream {
+    io: MaybeHttpsStream<TokioIo<TcpStream>>,
+    /// Whether the other end is a proxy that wants absolute URLs.
+    absolute: bool,
+}
+
+impl Egress {
+    pub(super) fn new(
+        guard: Guard,
+        proxy: &ProxyConfig,
+        tls: rustls::ClientConfig,
+    ) -> Result<Self, InvalidProxy> {
+        let mut guarded = HttpConnector::new_with_resolver(GuardedResolver(GaiResolver::new()));
+        let mut named = HttpConnector::new();
+        guarded.enforce_http(false);
+        guarded.set_nodelay(true);
+        named.enforce_http(false);
+        named.set_nodelay(true);
+        Ok(Self {
+            guard,
+            proxies: std::sync::Arc::new(proxy.matcher()?),
+            proxy_loopback: proxy.loopback,
+            guarded,
+            to_proxy: HttpsConnector::from((named.clone(), tls)),
+            named,
+        })
+    }
+
+    /// The `Proxy-Authorization` of a request for the absolute `uri`; a tunnel carries its own.
+    pub(super) fn proxy_authorization(&self, uri: &Uri) -> Option<HeaderValue> {
+        if uri.scheme_str() != Some("http") || self.is_direct(uri) {
+            return None;
+        }
+        self.proxies.intercept(uri)?.basic_auth().cloned()
+    }
+
+    fn is_direct(&self, uri: &Uri) -> bool {
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let loopback = host.eq_ignore_ascii_case("localhost")
+            || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        loopback && !self.proxy_loopback
+    }
+
+    async fn connect(self, uri: Uri) -> Result<EgressStream, BoxError> {
+        // The client has checked the scheme; here it is the address that counts, whoever sent the request.
+        self.guard.check(&uri, true)?;
+        let proxy = if self.is_direct(&uri) { None } else { self.proxies.intercept(&uri) };
+        let Some(proxy) = proxy else {
+            let tcp = if self.guard.names(&uri) {
+                self.named.oneshot(uri).await?
+            } else {
+                self.guarded.oneshot(uri).await?
+            };
+            return Ok(EgressStream { io: MaybeHttpsStream::Http(tcp), absolute: false });
+        };
+        if uri.scheme_str() != Some("https") {
+            let io = self.to_proxy.oneshot(proxy.uri().clone()).await?;
+            return Ok(EgressStream { io, absolute: true });
+        }
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.to_proxy);
+        if let Some(authorization) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(authorization.clone());
+        }
+        Ok(EgressStream { io: tunnel.oneshot(uri).await?, absolute: false })
+    }
+}
+
+impl Service<Uri> for Egress {
+    type Response = EgressStream;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<EgressStream, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// Refuses names that lead to addresses which are not to be contacted.
+#[derive(Clone)]
+struct GuardedResolver(GaiResolver);
+
+impl Service<Name> for GuardedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let host = name.as_str().to_owned();
+        let resolving = self.0.call(name);
+        Box::pin(async move {
+            let addresses: Vec<SocketAddr> = resolving.await?.collect();
+            // One bad address refuses the name: a name that mixes them is trying something.
+            for address in &addresses {
+                check_resolved(&host, address.ip())?;
+            }
+            ready(Ok(addresses.into_iter())).await
+        })
+    }
+}
+
+impl Connection for EgressStream {
+    fn connected(&self) -> Connected {
+        self.io.connected().proxy(self.absolute)
+    }
+}
+
+impl Read for EgressStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl Write for EgressStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_read_in_both_cases() {
+        let config = ProxyConfig::from_variables(|name| match name {
+            "https_proxy" => Some("http://user:hunter2@proxy.example:3128".to_owned()),
+            "ALL_PROXY" => Some("http://all.example:1".to_owned()),
+            "NO_PROXY" => Some("internal.example".to_owned()),
+            _ => None,
+        });
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let matcher = config.matcher().unwrap();
+        let via = |uri: &str| matcher.intercept(&uri.parse().unwrap()).map(|proxy| proxy.uri().to_string());
+        assert_eq!(via("https://registry.example/").as_deref(), Some("http://proxy.example:3128/"));
+        assert_eq!(via("http://registry.example/").as_deref(), Some("http://all.example:1/"));
+        assert_eq!(via("https://registry.internal.example/"), None);
+    }
+
+    #[test]
+    fn a_proxy_of_another_kind_is_refused() {
+        for url in ["socks5://proxy.example:1080", "not a url", "http://"] {
+            let config = ProxyConfig { https: Some(url.to_owned()), ..ProxyConfig::default() };
+            assert!(config.matcher().is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! One request and its answer, redirects followed, within the time that it may take.
+//!
+//! Redirects are followed here and not by the reader of the content: their targets are guarded like any upstream, and
+//! what identifies us is never sent to another scheme, host or port than it was meant for.
+
+use std::{error::Error, fmt, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{AUTHORIZATION, LOCATION, USER_AGENT},
+};
+use tokio::time::{Instant, timeout};
+use tower::ServiceExt as _;
+
+use super::{
+    body,
+    connect::ConnectTimedOut,
+    guard::{Guard, Refused, port_of},
+    redirect,
+    transport::{AnyTransport, Body, BoxError},
+};
+use crate::content::{SourceError, SourceErrorKind};
+
+/// How many redirects are followed.
+const MAX_REDIRECTS: usize = 5;
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("kuik/", env!("CARGO_PKG_VERSION")));
+
+/// How long to wait for what. Every wait of the client is bounded by one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To resolve, connect and agree on TLS: 5 s.
+    pub connect: Duration,
+    /// From sending a request to the headers of its response, connecting included: 15 s.
+    pub headers: Duration,
+    /// For the whole answer to a question until its headers, with everything that it takes: authentication,
+    /// redirects, fall-backs: 18 s, so that a puller that gives up after 20 s gets an answer.
+    pub answer: Duration,
+    /// Between two frames of a body, and for the whole of a small one (manifests, tokens, errors): 30 s.
+    pub stall: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            headers: Duration::from_secs(15),
+            answer: Duration::from_secs(18),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Sends requests.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) transport: AnyTransport,
+    pub(super) guard: Guard,
+    pub(super) timeouts: Timeouts,
+}
+
+/// A request that can be sent again, and what it is called in errors.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    /// "GET manifest library/nginx:latest from <https://registry-1.docker.io>".
+    pub(super) what: String,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// When the answer's headers must have arrived.
+    pub(super) deadline: Instant,
+    /// Whether this may go over plain http because the registry in whose name it is asked is allowed that.
+    pub(super) over_http: bool,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<Body>,
+    /// Whether it came from another host than was asked, after a redirect.
+    pub(super) elsewhere: bool,
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// Whether it says that the credential will not do.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    }
+}
+
+impl Question {
+    pub(super) fn error(&self, kind: SourceErrorKind, problem: impl fmt::Display) -> SourceError {
+        SourceError::new(kind, format!("{}: {problem}", self.what))
+    }
+}
+
+impl Exchange {
+    /// Sends the question, with `authorization` as long as its host is not left.
+    pub(super) async fn send(
+        &self,
+        question: &Question,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Answer, SourceError> {
+        let mut uri = question.uri.clone();
+        let mut authorization = authorization;
+        let mut over_http = question.over_http;
+        let mut elsewhere = false;
+        for _ in 0..=MAX_REDIRECTS {
+            self.guard.check(&uri, over_http).map_err(|refused| forbidden(question, refused))?;
+            let response = self.send_once(question, &uri, authorization).await?;
+            if !redirect::is_redirect(response.status()) {
+                return Ok(Answer { response, elsewhere });
+            }
+            let next = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|location| redirect::target(&uri, location.as_bytes()))
+                .ok_or_else(|| {
+                    question.error(SourceErrorKind::InvalidContent, "it redirects to no usable address")
+                })?;
+            body::discard(response.into_body(), self.timeouts.stall).await;
+            if !same_origin(&uri, &next) {
+                if !question.body.is_empty() {
+                    // The body is a credential.
+                    return Err(question.error(
+                        SourceErrorKind::InvalidContent,
+                        "it redirects a credential to another host",
+                    ));
+                }
+                authorization = None;
+                elsewhere = true;
+            }
+            over_http = uri.scheme_str() == Some("http");
+            uri = next;
+        }
+        Err(question
+            .error(SourceErrorKind::InvalidContent, format_args!("more than {MAX_REDIRECTS} redirects")))
+    }
+
+    async fn send_once(
+        &self,
+        question: &Question,
+        uri: &Uri,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response<Body>, SourceError> {
+        let mut request = Request::new(match question.body.is_empty() {
+            true => Body::empty(),
+            false => Body::from(question.body.clone()),
+        });
+        *request.method_mut() = question.method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = question.headers.clone();
+        request.headers_mut().insert(USER_AGENT, AGENT);
+        if let Some(authorization) = authorization {
+            let mut authorization = authorization.clone();
+            authorization.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, authorization);
+        }
+        let left = question.deadline.saturating_duration_since(Instant::now());
+        let limit = self.timeouts.headers.min(left);
+        match timeout(limit, self.transport.clone().oneshot(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(failed(question, error)),
+            Err(_) => Err(question.error(SourceErrorKind::TimedOut, "no answer in time")),
+        }
+    }
+}
+
+fn forbidden(question: &Question, refused: Refused) -> SourceError {
+    SourceError::caused_by(SourceErrorKind::Forbidden, question.what.clone(), refused)
+}
+
+/// An error of the transport, by what lies below it.
+fn failed(question: &Question, error: BoxError) -> SourceError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    let mut kind = SourceErrorKind::Unavailable;
+    while let Some(below) = cause {
+        if below.is::<Refused>() {
+            kind = SourceErrorKind::Forbidden;
+        } else if below.is::<ConnectTimedOut>()
+            || below
+                .downcast_ref()
+                .is_some_and(|io: &std::io::Error| io.kind() == std::io::ErrorKind::TimedOut)
+        {
+            kind = SourceErrorKind::TimedOut;
+        }
+        cause = below.source();
+    }
+    SourceError::caused_by(kind, question.what.clone(), error)
+}
+
+fn same_origin(one: &Uri, other: &Uri) -> bool {
+    let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+    one.scheme_str() == other.scheme_str() && host(one) == host(other) && port_of(one) == port_of(other)
+}

@@ -1,0 +1,53 @@
+//! A client of any OCI registry, as a [`ContentSource`](crate::content::ContentSource).
+//!
+//! [`RegistryClient`] asks; an [`UpstreamResolver`] says where, a
+//! [`CredentialProvider`](crate::credentials::CredentialProvider) as whom, and a [`RegistryTransport`] carries the
+//! requests: any tower service, [`HttpTransport`] being the one over TCP and TLS. Nothing is spawned behind the
+//! caller's back but what the connection pool of that transport needs; no wait and no size is without bound, and no
+//! credential is ever printed or sent to another host.
+//!
+//! ```no_run
+//! use kuik_core::{
+//!     content::{ContentSource, Freshness, TagOrDigest},
+//!     credentials::Anonymous,
+//!     reference::RepositoryName,
+//!     registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
+//! };
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let upstreams = Upstreams::default().insecure("registry.test:5000")?;
+//! let mut config = TransportConfig::default();
+//! config.guard = upstreams.guard();
+//! let transport = HttpTransport::new(config)?;
+//! let client = RegistryClient::new(transport, upstreams, Anonymous, Timeouts::default());
+//!
+//! let nginx = RepositoryName::new("docker.io", "library/nginx")?;
+//! let latest = TagOrDigest::Tag("latest".parse()?);
+//! let manifest = client.manifest(&nginx, &latest, Freshness::Cached).await?;
+//! println!("{}", manifest.content.digest());
+//! # Ok(())
+//! # }
+//! ```
+
+mod auth;
+mod body;
+mod challenge;
+mod client;
+mod connect;
+mod egress;
+mod exchange;
+mod guard;
+mod redirect;
+mod status;
+mod token;
+mod transport;
+mod upstream;
+
+pub use challenge::Challenge;
+pub use client::RegistryClient;
+pub use connect::{CertificateAuthorities, HttpTransport, InvalidTransport, TransportConfig};
+pub use egress::{InvalidProxy, ProxyConfig};
+pub use exchange::Timeouts;
+pub use guard::{Guard, HostPort, InvalidHostPort, Refused};
+pub use transport::{Body, BoxError, RegistryTransport};
+pub use upstream::{InvalidUpstream, Upstream, UpstreamResolver, Upstreams};

@@ -1,0 +1,149 @@
+//! What an answer that is not a success means: pure functions over status, headers and the beginning of the body.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::content::{SourceError, SourceErrorKind};
+
+/// How much of an error's body is read.
+pub(super) const MAX_ERROR_BODY: usize = 8 * 1024;
+/// How many characters of a registry's own words are passed on.
+const MAX_MESSAGE: usize = 200;
+/// The longest wait that is believed.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// The error that an answer with `status` stands for; `what` is what was asked.
+pub(super) fn failure(
+    what: &str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> SourceError {
+    let mut text = format!("{what}: {status}");
+    if let Some(message) = message(body) {
+        text.push_str(": ");
+        text.push_str(&message);
+    }
+    match kind(status) {
+        SourceErrorKind::RateLimited => SourceError::rate_limited(text, retry_after(headers, now)),
+        kind => SourceError::new(kind, text),
+    }
+}
+
+fn kind(status: StatusCode) -> SourceErrorKind {
+    match status.as_u16() {
+        401 | 407 => SourceErrorKind::Unauthorized,
+        402 | 403 | 451 => SourceErrorKind::Denied,
+        404 | 410 => SourceErrorKind::NotFound,
+        408 => SourceErrorKind::TimedOut,
+        429 => SourceErrorKind::RateLimited,
+        500..=599 => SourceErrorKind::Unavailable,
+        400..=499 => SourceErrorKind::Unsupported,
+        // A success or a redirect, where neither was to be expected.
+        _ => SourceErrorKind::InvalidContent,
+    }
+}
+
+/// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            // A date that has passed means now.
+            Duration::try_from(date.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(MAX_WAIT))
+}
+
+#[derive(Deserialize)]
+struct OciErrors {
+    errors: Vec<OciError>,
+}
+
+#[derive(Deserialize)]
+struct OciError {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// What the registry itself says (OCI distribution specification, "Error Codes"), on one bounded line.
+fn message(body: &[u8]) -> Option<String> {
+    let parsed: OciErrors = serde_json::from_slice(body).ok()?;
+    let first = parsed.errors.first()?;
+    let words = [first.code.as_str(), first.message.as_str()];
+    let said = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(": ");
+    let mut line: String =
+        said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
+    if said.chars().count() > MAX_MESSAGE {
+        line.push('…');
+    }
+    (!line.trim().is_empty()).then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "1994-11-06T08:49:07Z".parse().unwrap()
+    }
+
+    fn wait(value: &str) -> Option<u64> {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+        retry_after(&headers, now()).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn waits_are_read_in_both_forms() {
+        assert_eq!(wait("120"), Some(120));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
+        assert_eq!(wait("Sat, 05 Nov 1994 08:49:37 GMT"), Some(0));
+        assert_eq!(wait("99999999999"), Some(MAX_WAIT.as_secs()));
+        assert_eq!(wait("-1"), None);
+        assert_eq!(wait("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now()), None);
+    }
+
+    #[test]
+    fn a_status_says_what_to_do() {
+        for (status, expected) in [
+            (400, SourceErrorKind::Unsupported),
+            (401, SourceErrorKind::Unauthorized),
+            (403, SourceErrorKind::Denied),
+            (404, SourceErrorKind::NotFound),
+            (416, SourceErrorKind::Unsupported),
+            (429, SourceErrorKind::RateLimited),
+            (500, SourceErrorKind::Unavailable),
+            (503, SourceErrorKind::Unavailable),
+            (204, SourceErrorKind::InvalidContent),
+            (304, SourceErrorKind::InvalidContent),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(failure("x", status, &HeaderMap::new(), b"", now()).kind(), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_registrys_words_are_passed_on_tamed() {
+        let said = |body: &str| message(body.as_bytes());
+        assert_eq!(
+            said(r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest\nunknown"}]}"#).as_deref(),
+            Some("MANIFEST_UNKNOWN: manifest unknown")
+        );
+        assert_eq!(said(r#"{"errors":[{"code":"DENIED"}]}"#).as_deref(), Some("DENIED"));
+        for nothing in ["", "<html>", "{}", r#"{"errors":[]}"#, r#"{"errors":[{}]}"#] {
+            assert_eq!(said(nothing), None, "{nothing}");
+        }
+        let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "é".repeat(1000));
+        assert_eq!(said(&long).unwrap().chars().count(), MAX_MESSAGE + 1);
+    }
+}
