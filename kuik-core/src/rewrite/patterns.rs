@@ -57,7 +57,8 @@ impl ImagePatterns {
         I: AsRef<str>,
         A: AsRef<str>,
     {
-        match (Patterns::compile(PatternList::Ignore, ignore), Patterns::compile(PatternList::Accept, accept)) {
+        match (Patterns::compile(PatternList::Ignore, ignore), Patterns::compile(PatternList::Accept, accept))
+        {
             (Ok(ignore), Ok(accept)) => Ok(Self { ignore, accept }),
             (ignore, accept) => {
                 Err(InvalidPatterns([ignore.err(), accept.err()].into_iter().flatten().flatten().collect()))
@@ -98,7 +99,9 @@ impl BadPattern {
     fn find_in(list: PatternList, text: &str) -> Option<Self> {
         let (at, problem) = match regex_syntax::parse(text) {
             Err(regex_syntax::Error::Parse(error)) => (error.span().start.offset, error.kind().to_string()),
-            Err(regex_syntax::Error::Translate(error)) => (error.span().start.offset, error.kind().to_string()),
+            Err(regex_syntax::Error::Translate(error)) => {
+                (error.span().start.offset, error.kind().to_string())
+            }
             // Well formed, but perhaps too large: the compiler knows, and has no position to tell.
             Ok(_) | Err(_) => (0, regex::Regex::new(text).err()?.to_string()),
         };
