@@ -1,1 +1,3 @@
 //! The configuration and the commands of kuik's binaries.
+
+pub mod command;
