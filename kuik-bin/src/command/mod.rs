@@ -1,10 +1,11 @@
 //! The command line of `kuik`: one module per subcommand, each with its arguments and what it does.
 
 pub mod image_ref;
+pub mod serve;
 
 use std::{error::Error, io, process::ExitCode};
 
-/// Keeps the images that a cluster runs close to it.
+/// Keeps the container images that you run close to you.
 #[derive(Debug, clap::Parser)]
 #[command(name = "kuik", version)]
 pub struct Cli {
@@ -14,7 +15,15 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Serve(Box<serve::Arguments>),
     ImageRef(image_ref::Arguments),
+}
+
+/// Why a command failed, and what that means for the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    error: Box<dyn Error + Send + Sync>,
+    usage: bool,
 }
 
 impl Cli {
@@ -22,24 +31,42 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
-            Command::ImageRef(arguments) => arguments.run(),
+            Command::Serve(arguments) => arguments.run(),
+            Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
             // Whoever reads our output has seen enough: `kuik … | head` is no failure.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(error) => {
-                report(&error);
-                ExitCode::FAILURE
+            Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+            Err(failure) => {
+                failure.report();
+                ExitCode::from(if failure.usage { 2 } else { 1 })
             }
         }
     }
 }
 
-/// Prints an error and its causes in one line.
-#[expect(clippy::print_stderr, reason = "standard error is where a command says what went wrong")]
-fn report(error: &dyn Error) {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    let line: Vec<_> = causes.map(ToString::to_string).collect();
-    eprintln!("kuik: {}", line.join(": "));
+impl Failure {
+    /// Something went wrong: exit code 1.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), usage: false }
+    }
+
+    /// The command was told something that cannot be: exit code 2.
+    pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), usage: true }
+    }
+
+    fn is_broken_pipe(&self) -> bool {
+        self.error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Prints the error and its causes.
+    #[expect(clippy::print_stderr, reason = "standard error is where a command says what went wrong")]
+    fn report(&self) {
+        let first: &dyn Error = self.error.as_ref();
+        let chain = std::iter::successors(Some(first), |&error| error.source());
+        let line: Vec<_> = chain.map(ToString::to_string).collect();
+        eprintln!("kuik: {}", line.join(": "));
+    }
 }

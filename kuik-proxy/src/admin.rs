@@ -37,22 +37,26 @@ impl Admin {
         Self { metrics: Arc::new(metrics), checks: checks.into() }
     }
 
-    /// The answer to a request for `path`; `None` where it is none of ours.
-    pub async fn answer(&self, method: &Method, path: &str) -> Option<Response<ProxyBody>> {
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
-            return None;
-        }
+    /// Whether a request for `path` is one of the operators' questions.
+    #[must_use]
+    pub fn answers(path: &str) -> bool {
+        matches!(path, "/healthz" | "/readyz" | "/metrics")
+    }
+
+    /// The answer to a request for `path`.
+    pub async fn answer(&self, method: &Method, path: &str) -> Response<ProxyBody> {
         if method != Method::GET && method != Method::HEAD {
             let mut refused =
                 text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
             refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Some(refused);
+            return refused;
         }
-        Some(match path {
+        match path {
             "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => self.readiness().await,
-            _ => self.exposition(),
-        })
+            "/metrics" => self.exposition(),
+            _ => text(StatusCode::NOT_FOUND, "there is nothing here\n".to_owned()),
+        }
     }
 
     async fn readiness(&self) -> Response<ProxyBody> {

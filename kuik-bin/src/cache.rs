@@ -1,0 +1,97 @@
+//! Assembles a pull-through cache on one machine: a directory, a registry client, and the proxy over both.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kuik_core::{
+    content::{ContentSource, ContentStore},
+    credentials::CredentialProvider,
+    reference::PortForms,
+    registry::{
+        CertificateAuthorities, HttpTransport, InvalidTransport, ProxyConfig, RegistryClient, Timeouts,
+        TransportConfig, UpstreamResolver as _, Upstreams,
+    },
+};
+use kuik_proxy::{
+    admin::{Admin, ReadinessCheck},
+    pull_through::{PullThrough, PullThroughOptions},
+    service::{ProxyMetrics, ProxyOptions, ProxyService},
+};
+use prometheus_client::{metrics::info::Info, registry::Registry};
+
+use crate::frontend::Frontend;
+
+/// What a cache needs to know of the world outside.
+#[derive(Debug)]
+pub struct Outside<C> {
+    /// Where registries are.
+    pub upstreams: Upstreams,
+    /// Credentials for them.
+    pub credentials: C,
+    /// Certificate authorities beside the system's.
+    pub roots: Vec<CertificateAuthorities>,
+    /// Proxies between here and there.
+    pub proxy: ProxyConfig,
+}
+
+/// A pull-through cache, ready to be served.
+#[derive(Debug)]
+pub struct Cache {
+    /// Serves it.
+    pub frontend: Frontend,
+    /// To be drained when serving has ended.
+    pub pull_through: PullThrough,
+}
+
+/// A client of the registries outside.
+///
+/// # Errors
+/// Where a certificate or a proxy is unusable.
+pub fn registry_client<C: CredentialProvider>(outside: Outside<C>) -> Result<RegistryClient, InvalidTransport> {
+    let mut config = TransportConfig::default();
+    config.guard = outside.upstreams.guard();
+    config.extra_roots = outside.roots;
+    config.proxy = outside.proxy;
+    let timeouts = Timeouts::default();
+    let transport = HttpTransport::new(config)?;
+    Ok(RegistryClient::new(transport, outside.upstreams, outside.credentials, timeouts))
+}
+
+/// A cache in `store` of what `upstream` has.
+#[must_use]
+pub fn cache(
+    store: Arc<dyn ContentStore>,
+    upstream: Arc<dyn ContentSource>,
+    options: PullThroughOptions,
+    ports: PortForms,
+) -> Cache {
+    let pull_through = PullThrough::new(store.clone(), upstream, options);
+    let mut metrics = Registry::with_prefix("kube_image_keeper");
+    let proxy_metrics = ProxyMetrics::default();
+    proxy_metrics.register(&mut metrics);
+    metrics.sub_registry_with_prefix("proxy").register(
+        "build",
+        "The version that is running",
+        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+    );
+    let admin = Admin::new(metrics, vec![Box::new(Writable(store))]);
+    let mut proxy_options = ProxyOptions::default();
+    proxy_options.ports = ports;
+    let proxy = ProxyService::new(Arc::new(pull_through.clone()), proxy_options, proxy_metrics);
+    Cache { frontend: Frontend::new(admin, proxy), pull_through }
+}
+
+/// Ready while the store can be written to.
+#[derive(Debug)]
+struct Writable(Arc<dyn ContentStore>);
+
+#[async_trait]
+impl ReadinessCheck for Writable {
+    fn name(&self) -> &str {
+        "store"
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        self.0.check_writable().await.map_err(|error| error.chain())
+    }
+}

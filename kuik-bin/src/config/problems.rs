@@ -1,0 +1,59 @@
+//! Everything that is wrong with a configuration, together.
+
+use std::{error::Error, fmt};
+
+/// Collects what is wrong while a configuration is read.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<String>);
+
+/// A configuration with at least one mistake.
+#[derive(Debug)]
+pub struct InvalidConfig(Vec<String>);
+
+impl Problems {
+    /// Adds a problem with the setting `key`.
+    pub fn add(&mut self, key: &str, problem: impl fmt::Display) {
+        self.0.push(format!("{key}: {problem}"));
+    }
+
+    /// The value, or a problem with the setting `key`.
+    pub fn check<T, E: Error>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let causes = std::iter::successors(error.source(), |&cause| cause.source());
+                let chain = causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"));
+                self.add(key, chain);
+                None
+            }
+        }
+    }
+
+    /// The configuration, where nothing is wrong with it.
+    ///
+    /// # Errors
+    /// All the problems.
+    pub fn into_result<T>(self, config: Option<T>) -> Result<T, InvalidConfig> {
+        match config {
+            Some(config) if self.0.is_empty() => Ok(config),
+            _ => Err(InvalidConfig(self.0)),
+        }
+    }
+}
+
+impl InvalidConfig {
+    /// The problems, one a line.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "the configuration has {count} {}", if count == 1 { "mistake" } else { "mistakes" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Error for InvalidConfig {}
