@@ -23,6 +23,11 @@ const IMAGES: [&str; 10] = [
 ];
 
 fn parse_and_normalize(criterion: &mut Criterion) {
+    for image in IMAGES {
+        let ours = ImageReference::parse(image).map(|image| image.normalized());
+        let theirs = image.parse().map(|image: oci_spec::distribution::Reference| image.whole());
+        assert_eq!(ours.ok(), theirs.ok(), "{image}");
+    }
     let mut group = criterion.benchmark_group("reference");
     group.throughput(Throughput::Elements(IMAGES.len() as u64));
     group.bench_function("kuik", |bencher| {

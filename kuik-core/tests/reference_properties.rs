@@ -1,6 +1,6 @@
 //! What holds for every reference: it reads back from what it is printed as, and from its path in the proxy.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![expect(clippy::panic, reason = "a test may fail")]
 
 use kuik_core::reference::{
     CannotEncode, ImageReference, PortForms, ProxyAuthority, RepositoryName, Tag, decode, decode_path, encode,

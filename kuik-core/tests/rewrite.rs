@@ -1,6 +1,6 @@
 //! The rules of the standard policy: each by itself, and all in their order.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use kuik_core::{
     reference::{CannotEncode, ProxyAuthority},

@@ -18,9 +18,9 @@
 //! It is that of the distribution project's `reference` package, read as `ParseNormalizedNamed` reads it; digests
 //! of unknown algorithms, which that refuses, are accepted where they are well formed.
 //!
-//! A production takes the whole text and the byte where it begins, and answers the byte where it ends. It looks one
-//! byte ahead and never back, so that a text is read once. A `/` that no path can go on after is an error at the
-//! byte behind it, and so for every other sign: errors point at the first byte that no reference could have there.
+//! A production takes the whole text and the byte where it begins, and answers the byte where it ends, or an error
+//! at the first byte that it cannot have there. It looks one byte ahead and never back: a text is read once, but for
+//! its first part, which has to be seen whole to tell a registry from a path.
 
 use super::error::{ReferenceError, ReferenceErrorKind as Kind};
 
@@ -34,7 +34,7 @@ pub const MIN_HEX_DIGITS: usize = 32;
 /// Where a production ends.
 type End = Result<usize, ReferenceError>;
 
-/// Where the first part of `text` ends, if it is a registry and not the begin of a path.
+/// Where the first part of `text` ends, if it is a registry and not the beginning of a path.
 pub(super) fn registry_ahead(text: &[u8]) -> Option<usize> {
     let slash = text.iter().position(|byte| matches!(byte, b'/' | b'@'))?;
     (byte(text, slash) == b'/' && is_registry(text.get(..slash)?)).then_some(slash)

@@ -145,7 +145,7 @@ impl<'a> TryFrom<&'a str> for ImageReference<'a> {
     }
 }
 
-/// The begin of a reference: `[ registry "/" ] path`.
+/// The beginning of a reference: `[ registry "/" ] path`.
 pub(super) struct Named<'a> {
     /// The registry as written, if it is.
     host: Option<&'a str>,
