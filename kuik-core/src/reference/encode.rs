@@ -1,8 +1,9 @@
 //! References as they go through the proxy: `registry:5000/app` is `localhost:7439/registry__5000/app` there.
 //!
 //! Invariant: what is encoded decodes to what it was made from, and is itself a valid reference. A port's colon
-//! becomes a double underscore, which the name of no host has by the grammar; what would be taken for that without being it is written
-//! out (`foo__5000/bar` as `docker.io/foo__5000/bar`) or refused. Only the proxy's own prefix is ever taken off.
+//! becomes a double underscore, which no host's name has by the grammar. What would be taken for that without being
+//! it is written out (`foo__5000/bar` as `docker.io/foo__5000/bar`) or refused. Only the proxy's own prefix is ever
+//! taken off.
 
 use std::{borrow::Cow, fmt};
 

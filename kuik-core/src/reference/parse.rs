@@ -59,10 +59,10 @@ impl<'a> ImageReference<'a> {
     /// # Errors
     /// Where `text` does not follow the grammar; see [`ReferenceError`].
     pub fn parse(text: &'a str) -> Result<Self, ReferenceError> {
-        Self::parse_bytes(text).map_err(|error| error.seen_in(text))
+        Self::parse_parts(text).map_err(|error| error.seen_in(text))
     }
 
-    fn parse_bytes(text: &'a str) -> Result<Self, ReferenceError> {
+    fn parse_parts(text: &'a str) -> Result<Self, ReferenceError> {
         let bytes = text.as_bytes();
         let Named { host, name, mut end } = Named::parse(text)?;
         let (mut tag, mut digest) = (None, None);
