@@ -47,7 +47,9 @@ pub struct Cache {
 ///
 /// # Errors
 /// Where a certificate or a proxy is unusable.
-pub fn registry_client<C: CredentialProvider>(outside: Outside<C>) -> Result<RegistryClient, InvalidTransport> {
+pub fn registry_client<C: CredentialProvider>(
+    outside: Outside<C>,
+) -> Result<RegistryClient, InvalidTransport> {
     let mut config = TransportConfig::default();
     config.guard = outside.upstreams.guard();
     config.extra_roots = outside.roots;

@@ -1,6 +1,6 @@
 //! What images, references and caches *are*: the concepts that every part of kuik shares.
 //!
-//! - [`reference`]: image references: parse, normalise, print, and encode into a proxy path and back.
+//! - [`mod@reference`]: image references: parse, normalise, print, and encode into a proxy path and back.
 //! - [`rewrite`]: which images of a pod are rewritten to the proxy, and why the others are kept.
 //! - [`content`]: digests, descriptors, manifests, and the two traits that everything else composes:
 //!   [`content::ContentSource`] (something images can be read from) and [`content::ContentStore`]

@@ -38,7 +38,8 @@ impl Arguments {
     /// Where the configuration is wrong, the directory is in use, or an address is taken.
     pub fn run(self) -> Result<(), Failure> {
         let config = self.raw.validate().map_err(Failure::usage)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
         runtime.block_on(serve(config))
     }
 }

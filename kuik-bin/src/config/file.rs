@@ -65,7 +65,9 @@ impl ConfigFile {
             };
             match texts(&value) {
                 Some(texts) => drop(settings.insert((*known).to_owned(), texts)),
-                None => problems.add(&key, format_args!("it is neither a text nor a list of texts (in {name})")),
+                None => {
+                    problems.add(&key, format_args!("it is neither a text nor a list of texts (in {name})"))
+                }
             }
         }
         Ok(Self(settings))

@@ -18,19 +18,43 @@ use super::{ConfigFile, InvalidConfig, Problems};
 pub struct RawServe {
     /// Where to listen: HOST:PORT. `localhost` is both loopback addresses, no host is every address. May be given
     /// several times [default: localhost:7439]
-    #[arg(long, env = "KUIK_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "KUIK_BIND_ADDRESS",
+        hide_env_values = true,
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
     bind_address: Vec<String>,
     /// Where the cache is kept: a directory, made where it is missing, in the layout of Docker's registry. Required
     #[arg(long, env = "KUIK_DATA_DIR", hide_env_values = true, value_name = "DIR")]
     data_dir: Option<String>,
     /// A registry that is contacted over plain http. It may be at any address
-    #[arg(long, env = "KUIK_INSECURE_REGISTRIES", hide_env_values = true, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "KUIK_INSECURE_REGISTRIES",
+        hide_env_values = true,
+        value_name = "HOST[:PORT]",
+        value_delimiter = ','
+    )]
     insecure_registries: Vec<String>,
     /// Fetch the images of a registry from this URL: docker.io=https://mirror.example
-    #[arg(long, env = "KUIK_UPSTREAM", hide_env_values = true, value_name = "REGISTRY=URL", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "KUIK_UPSTREAM",
+        hide_env_values = true,
+        value_name = "REGISTRY=URL",
+        value_delimiter = ','
+    )]
     upstream: Vec<String>,
     /// A PEM file of certificate authorities to trust beside the system's
-    #[arg(long, env = "KUIK_ROOT_CERTIFICATE_AUTHORITIES", hide_env_values = true, value_name = "FILE", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "KUIK_ROOT_CERTIFICATE_AUTHORITIES",
+        hide_env_values = true,
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
     root_certificate_authorities: Vec<String>,
     /// A docker config file with credentials for registries, such as ~/.docker/config.json
     #[arg(long, env = "KUIK_DOCKER_CONFIG", hide_env_values = true, value_name = "FILE")]
@@ -310,11 +334,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kuik.yaml");
         fs::write(&path, "dataDir: from-file\nrevalidateAfter: never\nshutdownTimeout: 1h30m\n").unwrap();
-        let raw = RawServe {
-            data_dir: Some("from-flag".to_owned()),
-            config: Some(path),
-            ..RawServe::default()
-        };
+        let raw =
+            RawServe { data_dir: Some("from-flag".to_owned()), config: Some(path), ..RawServe::default() };
         let config = raw.validate().unwrap();
         assert_eq!(config.data_dir, PathBuf::from("from-flag"));
         assert_eq!(config.revalidate, Revalidate::Never);

@@ -141,10 +141,10 @@ impl Digest {
 
 /// Checks `text` against the digest grammar; returns where the colon is.
 fn check(text: &str) -> Result<usize, InvalidDigest> {
-    let colon = text.find(':').ok_or(InvalidDigest::NoColon)?;
-    let (name, encoded) = (&text.as_bytes()[..colon], &text.as_bytes()[colon + 1..]);
+    let (name, encoded) = text.split_once(':').ok_or(InvalidDigest::NoColon)?;
+    let colon = name.len();
     let mut separated = true;
-    for (at, &byte) in name.iter().enumerate() {
+    for (at, byte) in name.bytes().enumerate() {
         separated = match byte {
             b'a'..=b'z' | b'0'..=b'9' => false,
             b'+' | b'.' | b'_' | b'-' if !separated => true,
@@ -154,12 +154,12 @@ fn check(text: &str) -> Result<usize, InvalidDigest> {
     if separated {
         return Err(InvalidDigest::Algorithm(colon));
     }
-    let algorithm = Algorithm::from_name(text.get(..colon).unwrap_or_default());
+    let algorithm = Algorithm::from_name(name);
     let allowed = |byte: u8| match algorithm {
         Some(_) => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
         None => byte.is_ascii_alphanumeric() || b"=_-".contains(&byte),
     };
-    if let Some(at) = encoded.iter().position(|&byte| !allowed(byte)) {
+    if let Some(at) = encoded.bytes().position(|byte| !allowed(byte)) {
         return Err(InvalidDigest::Encoded(colon + 1 + at));
     }
     match algorithm {
