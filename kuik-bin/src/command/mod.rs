@@ -1,5 +1,6 @@
 //! The command line of `kuik`: one module per subcommand, each with its arguments and what it does.
 
+pub mod demo;
 pub mod image_ref;
 pub mod serve;
 
@@ -16,6 +17,7 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Serve(Box<serve::Arguments>),
+    Demo(demo::Arguments),
     ImageRef(image_ref::Arguments),
 }
 
@@ -32,6 +34,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(arguments) => arguments.run(),
+            Command::Demo(arguments) => arguments.run(),
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
         };
         match result {

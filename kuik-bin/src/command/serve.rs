@@ -1,6 +1,9 @@
 //! `kuik serve`: cache and proxy in one process, on one machine, without Kubernetes.
 
-use std::sync::Arc;
+use std::{
+    io::{self, IsTerminal as _},
+    sync::Arc,
+};
 
 use kuik_proxy::{
     pull_through::PullThroughOptions,
@@ -82,9 +85,11 @@ async fn serve(config: ServeConfig) -> Result<(), Failure> {
 /// Logs go to standard error. A process has one log, and this is the one place that installs it.
 fn install_log(log: LogConfig) {
     let registry = tracing_subscriber::registry().with(log.filter);
-    let (text, json) = match log.json {
-        true => (None, Some(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr))),
-        false => (Some(tracing_subscriber::fmt::layer().with_writer(std::io::stderr)), None),
-    };
-    registry.with(text).with(json).init();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    if log.json {
+        registry.with(lines.json()).init();
+    } else {
+        registry.with(lines).init();
+    }
 }
