@@ -53,7 +53,7 @@ async fn serve(config: ServeConfig) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let signals = Signals::catch().map_err(Failure::new)?;
-    let store = Arc::new(FilesystemStore::open(&config.data_dir).map_err(Failure::new)?);
+    let store = Arc::new(FilesystemStore::open(&config.data_dir).map_err(Failure::new)?.as_cache());
     let upstream = cache::registry_client(Outside {
         upstreams: config.upstreams,
         credentials: config.credentials,

@@ -1,17 +1,18 @@
 //! One upstream fetch, any number of readers, while it fills.
 //!
 //! The first request for a blob starts a [`Fill`]: a task that streams the blob from upstream into the store's
-//! spool and hashes it on the way. Every reader, the first one included, reads from the spool as the bytes arrive.
+//! spool and hashes it on the way. Every reader, the first one included, reads along as the bytes arrive.
 //!
 //! - A reader that leaves does not stop the fill, and one that comes late starts at the first byte all the same.
 //! - The last bytes wait for the digest ([`progress`]); wrong content ends every transfer and is never stored.
-//! - A store that is full does not stop the readers ([`overflow`]).
+//! - Readers have the newest bytes from memory ([`window`]), the older ones from the spool: a slow store does not
+//!   hold them up, and neither does one that is full.
 //! - A fill that failed is told to all its readers, and forgotten: the next request starts a new one.
 
-mod overflow;
 mod progress;
 mod reader;
 mod run;
+mod window;
 
 use std::{
     collections::HashMap,
@@ -28,8 +29,8 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use self::{
-    overflow::Overflow,
     progress::{Phase, Progress},
+    window::Window,
 };
 
 /// The fills that are running, by digest.
@@ -46,7 +47,9 @@ pub(crate) struct Fill {
     digest: Digest,
     progress: watch::Sender<Progress>,
     spool: OnceLock<Arc<dyn BlobSpool>>,
-    overflow: Arc<Overflow>,
+    window: Arc<Window>,
+    /// True once the store cannot keep the blob: its bytes are for those who wait for them now.
+    overflow: watch::Sender<bool>,
     /// Where upstream said that the blob may be read; it is linked into each once it is published.
     repositories: Mutex<Vec<RepositoryName>>,
 }
@@ -88,7 +91,8 @@ impl Fills {
             digest: digest.clone(),
             progress: watch::Sender::new(Progress::new()),
             spool: OnceLock::new(),
-            overflow: Arc::default(),
+            window: Arc::default(),
+            overflow: watch::Sender::new(false),
             repositories: Mutex::new(vec![repository.clone()]),
         });
         running.insert(digest.clone(), fill.clone());
@@ -122,6 +126,25 @@ impl Fill {
         if !repositories.contains(repository) {
             repositories.push(repository.clone());
         }
+    }
+
+    /// Nothing more is kept: the window waits for the readers from now on.
+    fn overflow(&self) {
+        self.overflow.send_replace(true);
+        self.window.has_moved();
+    }
+
+    fn is_overflowing(&self) -> bool {
+        *self.overflow.borrow()
+    }
+
+    async fn overflowing(&self) {
+        // The sender is ours: this ends with the value, or never.
+        let _ = self.overflow.subscribe().wait_for(|overflowing| *overflowing).await;
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.progress.send_modify(|progress| progress.phase = phase);
     }
 
     fn authorised_repositories(&self) -> Vec<RepositoryName> {
@@ -200,7 +223,7 @@ struct Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.fill.progress.send_if_modified(|progress| {
-            let unfinished = matches!(progress.phase, Phase::Connecting | Phase::Filling { .. });
+            let unfinished = !progress.has_ended();
             if unfinished {
                 progress.phase = Phase::Failed(run::abandoned(&self.fill.digest));
             }

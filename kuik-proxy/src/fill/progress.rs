@@ -13,7 +13,7 @@ pub(super) const HOLD_BACK: u64 = 16 << 10;
 pub(super) struct Progress {
     /// Bytes that have arrived from upstream.
     pub received: u64,
-    /// How many of these can be read from the spool; the others are in the overflow window.
+    /// How many of these the spool has; the others are in the window.
     pub spooled: u64,
     pub phase: Phase,
 }
@@ -36,10 +36,8 @@ pub(super) enum Phase {
 /// What a reader at some offset does next.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Read from the spool, up to this offset.
-    Spool { end: u64 },
-    /// Read from the overflow window, up to this offset.
-    Overflow { end: u64 },
+    /// Read on, up to this offset.
+    Read { end: u64 },
     /// Everything that was asked for has been read.
     Done,
     /// Wait for the fill to move.
@@ -62,6 +60,11 @@ impl Progress {
         }
     }
 
+    /// Whether nothing more will come from upstream.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Verified | Phase::Kept | Phase::Failed(_))
+    }
+
     /// The offset up to which readers may read.
     pub(super) fn readable(&self) -> u64 {
         match self.phase {
@@ -80,8 +83,7 @@ impl Progress {
         let readable = self.readable().min(end.unwrap_or(u64::MAX));
         match &self.phase {
             Phase::Failed(error) => Next::Fail(error.clone()),
-            _ if offset < readable.min(self.spooled) => Next::Spool { end: readable.min(self.spooled) },
-            _ if offset < readable => Next::Overflow { end: readable },
+            _ if offset < readable => Next::Read { end: readable },
             Phase::Verified | Phase::Kept => Next::Done,
             Phase::Connecting | Phase::Filling { .. } => Next::Wait,
         }
@@ -111,15 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn readers_go_from_spool_to_overflow_to_the_end() {
+    fn readers_read_what_they_may_and_asked_for() {
         let filling = progress(200_000, 100_000, Phase::Filling { size: Some(1 << 20) });
-        assert!(matches!(filling.next(0, None), Next::Spool { end: 100_000 }));
-        assert!(matches!(filling.next(0, Some(10)), Next::Spool { end: 10 }));
+        assert!(matches!(filling.next(0, None), Next::Read { end: 200_000 }));
+        assert!(matches!(filling.next(0, Some(10)), Next::Read { end: 10 }));
         assert!(matches!(filling.next(10, Some(10)), Next::Done));
-        assert!(matches!(filling.next(100_000, None), Next::Overflow { end: 200_000 }));
         assert!(matches!(filling.next(200_000, None), Next::Wait));
         let done = progress(200_000, 200_000, Phase::Verified);
-        assert!(matches!(done.next(199_999, None), Next::Spool { end: 200_000 }));
+        assert!(matches!(done.next(199_999, None), Next::Read { end: 200_000 }));
         assert!(matches!(done.next(200_000, None), Next::Done));
     }
 

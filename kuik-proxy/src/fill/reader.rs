@@ -9,15 +9,15 @@ use tokio::sync::watch;
 
 use super::{
     Fill,
-    overflow::Position,
     progress::{Next, Progress},
     run,
+    window::Position,
 };
 
 /// The bytes from `start` to `end`, or to the end of the blob.
 pub(super) fn stream(fill: Arc<Fill>, start: u64, end: Option<u64>) -> BlobStream {
     let reader =
-        Reader { progress: fill.progress.subscribe(), position: fill.overflow.reader_at(start), fill, end };
+        Reader { progress: fill.progress.subscribe(), position: fill.window.reader_at(start), fill, end };
     Box::pin(stream::try_unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
         Ok(chunk.map(|chunk| (chunk, reader)))
@@ -37,16 +37,23 @@ impl Reader {
         let chunk = match self.wait(offset).await? {
             Next::Done | Next::Wait => return Ok(None),
             Next::Fail(error) => return Err(error),
-            Next::Spool { end } => match self.fill.spool.get() {
-                Some(spool) => spool.read(offset, end).await?,
-                None => return Err(run::abandoned(&self.fill.digest)),
-            },
-            Next::Overflow { end } => {
-                self.fill.overflow.read(offset, end).ok_or_else(|| self.left_behind())?
-            }
+            Next::Read { end } => self.read(offset, end).await?,
         };
         self.position.advance_to(offset + chunk.len() as u64);
         Ok(Some(chunk))
+    }
+
+    /// The newest bytes are in the window; those that have left it are in the spool.
+    async fn read(&self, offset: u64, end: u64) -> Result<Bytes, SourceError> {
+        if let Some(chunk) = self.fill.window.read(offset, end) {
+            return Ok(chunk);
+        }
+        // Bytes leave the window after they were counted as spooled, so this is not too early to look.
+        let spooled = self.fill.progress.borrow().spooled;
+        match self.fill.spool.get() {
+            Some(spool) if offset < spooled => spool.read(offset, end.min(spooled)).await,
+            _ => Err(self.left_behind()),
+        }
     }
 
     /// What to do at `offset`, as soon as there is something to do.
@@ -66,7 +73,7 @@ impl Reader {
         SourceError::new(
             SourceErrorKind::Storage,
             format!(
-                "read blob {} while it fills: the store is full, and this reader was too slow to follow",
+                "read blob {} while it fills: the store cannot keep it, and this reader was too slow to follow",
                 self.fill.digest
             ),
         )

@@ -1,6 +1,7 @@
-//! The task of a fill: upstream's bytes into the spool, through the hash, and then into the store.
+//! The task of a fill. Two things go on in it side by side: upstream's bytes are received, shown to the readers and
+//! hashed; and they are written to the spool. Neither a slow disk nor a full one holds up the readers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, stream::Fuse};
@@ -12,13 +13,16 @@ use kuik_core::{
     reference::RepositoryName,
 };
 
-use super::{Fill, Fills, progress::Phase};
+use super::{Fill, Fills, progress::Phase, window::WINDOW_BYTES};
 
-/// How many bytes are hashed and written at once.
+/// How many bytes are received before they are shown, hashed and written.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Below this, hashing costs less than handing it to another thread.
 const WORTH_A_THREAD: usize = 64 << 10;
+
+/// How long the disk, or one reader, may stand still before the others go on without it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Fetches, verifies and publishes; every outcome ends up in the fill's progress.
 pub(super) async fn run(
@@ -31,125 +35,152 @@ pub(super) async fn run(
 ) {
     // An earlier fill may have published between the miss that started this one and now.
     if store.has_blob(&fill.digest).await.is_ok_and(|size| size.is_some()) {
-        fill.progress.send_modify(|progress| progress.phase = Phase::Kept);
+        fill.enter(Phase::Kept);
         return;
     }
-    let mut sink = Sink { fills, fill, writer: None };
-    match fetch(&mut sink, verifier, repository, upstream, store).await {
-        Err(error) => {
-            tracing::warn!(digest = %fill.digest, %repository, error = error.chain(), "a blob could not be fetched");
-            fill.progress.send_modify(|progress| progress.phase = Phase::Failed(error));
-        }
-        Ok(verified) => {
+    let receiving = async {
+        let received = receive(fills, fill, verifier, repository, upstream).await;
+        match &received {
             // Readers get their last bytes now; that the blob becomes durable is not theirs to wait for.
-            fill.progress.send_modify(|progress| progress.phase = Phase::Verified);
-            sink.publish(verified).await;
+            Ok(_) => fill.enter(Phase::Verified),
+            Err(error) => {
+                tracing::warn!(digest = %fill.digest, %repository, error = error.chain(), "a blob could not be fetched");
+                fill.enter(Phase::Failed(error.clone()));
+            }
         }
+        received.ok()
+    };
+    let (verified, writer) = tokio::join!(receiving, spool_or_overflow(fills, fill, store));
+    if let (Some(verified), Some(writer)) = (verified, writer)
+        && let Err(error) = writer.publish(verified, &fill.authorised_repositories()).await
+    {
+        tracing::warn!(digest = %fill.digest, error = error.chain(), "a fetched blob could not be kept");
     }
 }
 
-async fn fetch(
-    sink: &mut Sink<'_>,
+/// Upstream's bytes, into the window and through the hash.
+async fn receive(
+    fills: &Fills,
+    fill: &Fill,
     mut verifier: Verifier,
     repository: &RepositoryName,
     upstream: &dyn ContentSource,
-    store: &dyn ContentStore,
 ) -> Result<Verified, SourceError> {
-    let digest = &sink.fill.digest;
+    let digest = &fill.digest;
+    let invalid = |problem: String| {
+        let attempted = format!("fetch blob {digest} of {repository}: {problem}");
+        SourceError::new(SourceErrorKind::InvalidContent, attempted)
+    };
     let blob = upstream.blob(repository, digest, ByteRange::Full).await?.content;
-    let attempted = || format!("fetch blob {digest} of {repository}");
-    let limit = blob.size.unwrap_or(sink.fills.max_blob_bytes).min(sink.fills.max_blob_bytes);
+    let limit = fills.max_blob_bytes;
     if blob.size.is_some_and(|size| size > limit) {
-        let problem = format!("{}: it has more than the {limit} bytes that are accepted", attempted());
-        return Err(SourceError::new(SourceErrorKind::InvalidContent, problem));
+        return Err(invalid(format!("it has more than the {limit} bytes that are accepted")));
     }
-    sink.open(store, blob.size).await;
+    let limit = blob.size.unwrap_or(limit);
+    fill.enter(Phase::Filling { size: blob.size });
 
     let mut body = blob.body.fuse();
     let mut received = 0;
-    while let Some(batch) = next_batch(&mut body).await {
+    let mut next = next_batch(&mut body).await;
+    while let Some(batch) = next {
         let batch = batch?;
-        received += batch.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let length = length_of(&batch);
+        received += length;
         if received > limit {
-            let problem = format!("{}: upstream sent more than {limit} bytes", attempted());
-            return Err(SourceError::new(SourceErrorKind::InvalidContent, problem));
+            return Err(invalid(format!("upstream sent more than {limit} bytes")));
         }
-        let (hashed, kept) = tokio::join!(hash(verifier, batch.clone()), sink.take(batch));
-        verifier = hashed?;
-        kept?;
+        fill.window.push(&batch);
+        fill.progress.send_modify(|progress| progress.received += length);
+        let (hashed, following) = tokio::join!(hash(verifier, batch), next_batch(&mut body));
+        (verifier, next) = (hashed?, following);
+        room(fill).await?;
     }
     if let Some(size) = blob.size.filter(|&size| size != received) {
-        let problem = format!("{}: upstream announced {size} bytes and sent {received}", attempted());
-        return Err(SourceError::new(SourceErrorKind::InvalidContent, problem));
+        return Err(invalid(format!("upstream announced {size} bytes and sent {received}")));
     }
-    verifier
-        .finish()
-        .map_err(|mismatch| SourceError::caused_by(SourceErrorKind::InvalidContent, attempted(), mismatch))
+    verifier.finish().map_err(|mismatch| {
+        let attempted = format!("fetch blob {digest} of {repository}");
+        SourceError::caused_by(SourceErrorKind::InvalidContent, attempted, mismatch)
+    })
 }
 
-/// Where the bytes go: into the store's writer, or into the overflow window once the writer has failed.
-struct Sink<'a> {
-    fills: &'a Fills,
-    fill: &'a Arc<Fill>,
-    writer: Option<Box<dyn BlobWriter>>,
+/// Waits until the window has room for more.
+async fn room(fill: &Fill) -> Result<(), SourceError> {
+    loop {
+        let moved = fill.window.moved();
+        let spooled = fill.progress.borrow().spooled;
+        let needed_from = match fill.is_overflowing() {
+            false => spooled,
+            true => fill.window.slowest().ok_or_else(|| nobody_is_left(&fill.digest))?,
+        };
+        if fill.window.trim(needed_from) <= WINDOW_BYTES {
+            return Ok(());
+        }
+        if tokio::time::timeout(PATIENCE, moved).await.is_err() {
+            match fill.is_overflowing() {
+                false => fill.overflow(),
+                true => fill.window.leave_behind(needed_from),
+            }
+        }
+    }
 }
 
-impl Sink<'_> {
-    /// Starts a writer, and tells the readers that bytes will come.
-    async fn open(&mut self, store: &dyn ContentStore, size: Option<u64>) {
-        match store.write_blob().await {
-            Ok(writer) => {
-                // Set once: a fill is opened once.
-                let _ = self.fill.spool.set(writer.spool());
-                self.writer = Some(writer);
-            }
-            Err(error) => self.overflow(&error),
-        }
-        self.fill.progress.send_modify(|progress| progress.phase = Phase::Filling { size });
-    }
-
-    async fn take(&mut self, batch: Vec<Bytes>) -> Result<(), SourceError> {
-        let length: u64 = batch.iter().map(|chunk| chunk.len() as u64).sum();
-        if let Some(writer) = &mut self.writer {
-            match writer.append(&batch).await {
-                Ok(()) => {
-                    self.fill.progress.send_modify(|progress| {
-                        progress.received += length;
-                        progress.spooled += length;
-                    });
-                    return Ok(());
-                }
-                Err(error) => self.overflow(&error),
-            }
-        }
-        self.fill.overflow.push(batch);
-        self.fill.progress.send_modify(|progress| progress.received += length);
-        if self.fill.overflow.room().await {
-            Ok(())
-        } else {
-            let problem = format!("fetch blob {}: the store is full, and nobody reads it", self.fill.digest);
+/// Writes what the window holds to the spool, until everything is there. `None` where the fill fails, or where the
+/// store cannot keep the blob: then its bytes are for those who wait for them now.
+async fn spool_or_overflow(
+    fills: &Fills,
+    fill: &Arc<Fill>,
+    store: &dyn ContentStore,
+) -> Option<Box<dyn BlobWriter>> {
+    let spooling = tokio::select! {
+        spooled = spool(fill, store) => spooled,
+        () = fill.overflowing() => {
+            let problem = format!("write blob {}: the store does not answer", fill.digest);
             Err(SourceError::new(SourceErrorKind::Storage, problem))
         }
-    }
-
-    /// From here on nothing more is kept. Newcomers start a fill of their own, which may find room again.
-    fn overflow(&mut self, error: &SourceError) {
+    };
+    spooling.unwrap_or_else(|error| {
         tracing::warn!(
-            digest = %self.fill.digest,
+            digest = %fill.digest,
             error = error.chain(),
             "the store cannot keep a blob: it is passed on to those who wait for it"
         );
-        self.writer = None;
-        self.fill.overflow.open_at(self.fill.progress.borrow().spooled);
-        self.fills.forget(self.fill);
-    }
+        // Newcomers start a fill of their own, which may find room again.
+        fills.forget(fill);
+        fill.overflow();
+        None
+    })
+}
 
-    async fn publish(self, verified: Verified) {
-        let Some(writer) = self.writer else { return };
-        let repositories = self.fill.authorised_repositories();
-        if let Err(error) = writer.publish(verified, &repositories).await {
-            tracing::warn!(digest = %self.fill.digest, error = error.chain(), "a fetched blob could not be kept");
+async fn spool(fill: &Fill, store: &dyn ContentStore) -> Result<Option<Box<dyn BlobWriter>>, SourceError> {
+    let mut progress = fill.progress.subscribe();
+    let mut when = async |reached: fn(&super::Progress) -> bool| {
+        let seen = progress.wait_for(reached).await;
+        seen.map(|now| now.clone()).map_err(|_| abandoned(&fill.digest))
+    };
+    if let Phase::Failed(_) = when(|now| !matches!(now.phase, Phase::Connecting)).await?.phase {
+        return Ok(None);
+    }
+    let mut writer = store.write_blob().await?;
+    // Set once: a fill has one spool.
+    let _ = fill.spool.set(writer.spool());
+    loop {
+        let now = when(|now| now.received > now.spooled || now.has_ended()).await?;
+        match now.phase {
+            Phase::Failed(_) => return Ok(None),
+            Phase::Verified if now.spooled == now.received => return Ok(Some(writer)),
+            _ => {}
         }
+        let chunks = fill.window.all_from(now.spooled);
+        writer.append(&chunks).await?;
+        let spooled = now.spooled + length_of(&chunks);
+        // Readers do not wait for this: what is spooled was readable before.
+        fill.progress.send_if_modified(|progress| {
+            progress.spooled = spooled;
+            false
+        });
+        fill.window.trim(spooled);
+        fill.window.has_moved();
     }
 }
 
@@ -175,17 +206,26 @@ async fn next_batch(body: &mut Fuse<BlobStream>) -> Option<Result<Vec<Bytes>, So
 }
 
 async fn hash(mut verifier: Verifier, batch: Vec<Bytes>) -> Result<Verifier, SourceError> {
-    let length: usize = batch.iter().map(Bytes::len).sum();
+    let worth_a_thread = length_of(&batch) >= WORTH_A_THREAD as u64;
     let update = move || {
         batch.iter().for_each(|chunk| verifier.update(chunk));
         verifier
     };
-    if length < WORTH_A_THREAD {
+    if !worth_a_thread {
         return Ok(update());
     }
     tokio::task::spawn_blocking(update)
         .await
         .map_err(|error| SourceError::caused_by(SourceErrorKind::Storage, "hash a blob", error))
+}
+
+fn length_of(chunks: &[Bytes]) -> u64 {
+    chunks.iter().map(|chunk| chunk.len() as u64).sum()
+}
+
+fn nobody_is_left(digest: &Digest) -> SourceError {
+    let problem = format!("fetch blob {digest}: the store cannot keep it, and nobody waits for it");
+    SourceError::new(SourceErrorKind::Storage, problem)
 }
 
 /// What readers learn when the task of their fill ended without a word: the runtime is shutting down.

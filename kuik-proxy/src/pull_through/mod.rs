@@ -81,6 +81,9 @@ struct Shared {
     tasks: TaskTracker,
 }
 
+/// How often a blob is looked for: it may be published, or turn out to be another repository's, between two looks.
+const LOOK_UPS: usize = 4;
+
 type ManifestKey = (RepositoryName, TagOrDigest);
 
 impl PullThrough {
@@ -162,18 +165,24 @@ impl Shared {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
-        loop {
-            match self.store.blob(repository, digest, range).await {
-                Err(error) if error.is_not_found() => {}
-                answer => return answer,
-            }
-            if matches!(self.store.has_blob(digest).await, Ok(Some(_))) {
-                // Another repository's: ours once upstream says that it is this one's too.
-                self.upstream.blob_size(repository, digest).await?;
-                self.store.link_blob(repository, digest).await?;
-                continue;
-            }
-            let fill = self.fills.join_or_start(repository, digest, &self.upstream, &self.store)?;
+        for _ in 0..LOOK_UPS {
+            // A running fill first: while it publishes, the store has the blob without its links.
+            let fill = match self.fills.get(digest) {
+                Some(fill) => fill,
+                None => {
+                    match self.store.blob(repository, digest, range).await {
+                        Err(error) if error.is_not_found() => {}
+                        answer => return answer,
+                    }
+                    if matches!(self.store.has_blob(digest).await, Ok(Some(_))) {
+                        // Another repository's: ours once upstream says that it is this one's too.
+                        self.upstream.blob_size(repository, digest).await?;
+                        self.store.link_blob(repository, digest).await?;
+                        continue;
+                    }
+                    self.fills.join_or_start(repository, digest, &self.upstream, &self.store)?
+                }
+            };
             if !fill.is_authorised(repository) {
                 self.upstream.blob_size(repository, digest).await?;
                 fill.authorise(repository);
@@ -182,6 +191,9 @@ impl Shared {
                 return Ok(Served::from_upstream(blob));
             }
         }
+        let attempted =
+            format!("read blob {digest} of {repository}: the store does not keep what it is given");
+        Err(SourceError::new(SourceErrorKind::Storage, attempted))
     }
 
     async fn blob_size(
@@ -189,14 +201,14 @@ impl Shared {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
-        match self.store.blob_size(repository, digest).await {
-            Ok(size) => return Ok(size),
-            Err(error) => report_unless_absent(&error),
-        }
         if let Some(fill) = self.fills.get(digest).filter(|fill| fill.is_authorised(repository))
             && let Ok(Started::Filling { size: Some(size) }) = fill.started().await
         {
             return Ok(Served::from_upstream(size));
+        }
+        match self.store.blob_size(repository, digest).await {
+            Ok(size) => return Ok(size),
+            Err(error) => report_unless_absent(&error),
         }
         self.upstream.blob_size(repository, digest).await
     }

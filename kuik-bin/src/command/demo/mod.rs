@@ -114,7 +114,7 @@ struct LocalCache {
 
 impl LocalCache {
     async fn start(dir: &Path, upstream_port: u16) -> Result<Self, Failure> {
-        let store = Arc::new(FilesystemStore::open(dir).map_err(Failure::new)?);
+        let store = Arc::new(FilesystemStore::open(dir).map_err(Failure::new)?.as_cache());
         let upstreams = Upstreams::default()
             .overriding(&format!("{REGISTRY}=http://127.0.0.1:{upstream_port}"))
             .map_err(Failure::new)?;

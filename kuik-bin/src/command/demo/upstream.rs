@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use kuik_core::{
     content::{ContentStore, Verifier},
     reference::{RepositoryName, Tag},
@@ -112,12 +112,13 @@ impl<B> tower::Service<Request<B>> for Logged {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let path = request.uri().path().to_owned();
+        let (path, head) = (request.uri().path().to_owned(), request.method() == Method::HEAD);
         let (answer, log) = (self.inner.call(request), self.log.clone());
         Box::pin(async move {
             let response = answer.await?;
             let length = response.headers().get(header::CONTENT_LENGTH);
-            let bytes = length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+            let length = length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+            let bytes = if head { 0 } else { length };
             if response.status() == StatusCode::OK {
                 log.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { path, bytes });
             }

@@ -28,15 +28,17 @@ use kuik_core::{
     reference::{RepositoryName, Tag},
 };
 
-use self::{layout::Layout, lock::DirLock, writer::FileWriter};
+use self::{layout::Layout, lock::DirLock, publish::Durability, writer::FileWriter};
 pub use lock::OpenError;
 
 /// A [`ContentStore`] in a directory, in the layout of Docker's registry. Cheap to clone.
 ///
+/// What it has acknowledged survives a crash of the machine; see [`FilesystemStore::as_cache`] for what need not.
 /// Disk work runs on tokio's blocking pool.
 #[derive(Debug, Clone)]
 pub struct FilesystemStore {
     shared: Arc<Shared>,
+    durability: Durability,
 }
 
 #[derive(Debug)]
@@ -56,10 +58,17 @@ impl FilesystemStore {
         let layout = Layout::new(data_dir);
         let failed = |attempted| move |source| OpenError::Io { path: data_dir.to_owned(), attempted, source };
         let unpublished = layout.unpublished();
-        publish::create_dir_durably(&unpublished).map_err(failed("create it"))?;
+        publish::create_dir(&unpublished, Durability::Acknowledged).map_err(failed("create it"))?;
         let lock = DirLock::acquire(data_dir, &layout.lock())?;
         remove_files(&unpublished).map_err(failed("remove the unfinished files of an earlier run"))?;
-        Ok(Self { shared: Arc::new(Shared { layout, _lock: lock }) })
+        Ok(Self { shared: Arc::new(Shared { layout, _lock: lock }), durability: Durability::Acknowledged })
+    }
+
+    /// The same store for content that can be fetched again: a crash of the machine may lose what was kept last,
+    /// and pulls do not wait for one another's disk writes. Nothing torn is visible either way.
+    #[must_use]
+    pub fn as_cache(&self) -> Self {
+        Self { shared: self.shared.clone(), durability: Durability::Refetchable }
     }
 
     /// Runs `work` on the blocking pool; `attempted` says what it is for.
@@ -91,11 +100,11 @@ impl FilesystemStore {
 }
 
 impl Shared {
-    fn write_link(&self, link: &Path, digest: &Digest) -> io::Result<()> {
+    fn write_link(&self, link: &Path, digest: &Digest, durability: Durability) -> io::Result<()> {
         if self.read_link(link)?.is_some_and(|linked| linked == *digest) {
             return Ok(());
         }
-        publish::write_file(&self.layout.unpublished(), link, digest.as_str().as_bytes())
+        publish::write_file(&self.layout.unpublished(), link, digest.as_str().as_bytes(), durability)
     }
 
     fn read_link(&self, link: &Path) -> io::Result<Option<Digest>> {
@@ -217,17 +226,17 @@ impl ContentSource for FilesystemStore {
 #[async_trait]
 impl ContentStore for FilesystemStore {
     async fn write_blob(&self) -> Result<Box<dyn BlobWriter>, SourceError> {
-        let shared = self.shared.clone();
-        let writer = blocking("start a new blob in the store", move || FileWriter::create(shared)).await?;
-        Ok(Box::new(writer))
+        let (shared, durability) = (self.shared.clone(), self.durability);
+        let create = move || FileWriter::create(shared, durability);
+        Ok(Box::new(blocking("start a new blob in the store", create).await?))
     }
 
     async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
         let link = self.shared.layout.layer_link(repository, digest)?;
-        let digest = digest.clone();
+        let (digest, durability) = (digest.clone(), self.durability);
         self.disk(format!("link blob {digest} into {repository}"), move |shared| {
             fs::metadata(shared.layout.blob(&digest))?;
-            shared.write_link(&link, &digest)
+            shared.write_link(&link, &digest, durability)
         })
         .await
     }
@@ -256,14 +265,14 @@ impl ContentStore for FilesystemStore {
             links.push(layout.tag_history_link(repository, tag, &digest)?);
             links.push(layout.tag_link(repository, tag)?);
         }
-        let bytes = manifest.bytes().clone();
+        let (bytes, durability) = (manifest.bytes().clone(), self.durability);
         self.disk(format!("keep manifest {digest} of {repository}"), move |shared| {
             let blob = shared.layout.blob(&digest);
             // Compared, not only looked for: a damaged one is mended by writing it again.
             if !fs::read(&blob).is_ok_and(|kept| kept == bytes) {
-                publish::write_file(&shared.layout.unpublished(), &blob, &bytes)?;
+                publish::write_file(&shared.layout.unpublished(), &blob, &bytes, durability)?;
             }
-            links.iter().try_for_each(|link| shared.write_link(link, &digest))
+            links.iter().try_for_each(|link| shared.write_link(link, &digest, durability))
         })
         .await
     }

@@ -1,6 +1,6 @@
-//! Atomic, durable publishing: temporary file, fsync, rename, fsync of the directory.
+//! Atomic publishing: temporary file, fsync, rename, and for what is acknowledged fsync of the directory.
 //!
-//! Invariant: under its final name a file is always whole. A crash at any instant leaves the old file or the new
+//! Invariant: under its final name a blob is always whole. A crash at any instant leaves the old file or the new
 //! one, and at worst a temporary file, which the next start removes.
 
 use std::{
@@ -9,6 +9,25 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
+
+/// What has to survive a crash of the machine. (A crash of the process loses nothing that was published.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Everything, from the moment that publishing returns.
+    Acknowledged,
+    /// What is there has to be right, but may be missing: it can be fetched again. Each fsync makes whoever uses
+    /// the directory wait for the file system's journal, and pulls that come in a row are just that.
+    Refetchable,
+}
+
+/// Whether anybody finds out where a file's bytes were lost in a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nobody does: it is served as it is.
+    Trusted,
+    /// Whoever reads it sees: a manifest is hashed, an empty link is no link.
+    CheckedWhenRead,
+}
 
 /// A file without its final name. Dropping it removes it.
 #[derive(Debug)]
@@ -32,14 +51,22 @@ impl Unpublished {
         &self.file
     }
 
-    /// Makes the file durable and gives it its final name, in place of what had that name before.
-    pub(super) fn publish(mut self, target: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
+    /// Gives the file its final name, in place of what had that name before.
+    pub(super) fn publish(
+        mut self,
+        target: &Path,
+        content: Content,
+        durability: Durability,
+    ) -> io::Result<()> {
+        let acknowledged = durability == Durability::Acknowledged;
+        if acknowledged || content == Content::Trusted {
+            self.file.sync_all()?;
+        }
         let parent = parent_of(target)?;
-        create_dir_durably(parent)?;
+        create_dir(parent, durability)?;
         fs::rename(&self.path, target)?;
         self.published = true;
-        sync_dir(parent)
+        if acknowledged { sync_dir(parent) } else { Ok(()) }
     }
 }
 
@@ -52,24 +79,30 @@ impl Drop for Unpublished {
     }
 }
 
-/// Publishes a small file of the given content.
-pub(super) fn write_file(unpublished_dir: &Path, target: &Path, content: &[u8]) -> io::Result<()> {
+/// Publishes a small file, of a kind that is checked when it is read.
+pub(super) fn write_file(
+    unpublished_dir: &Path,
+    target: &Path,
+    content: &[u8],
+    durability: Durability,
+) -> io::Result<()> {
     let file = Unpublished::create(unpublished_dir)?;
     (&file.file).write_all(content)?;
-    file.publish(target)
+    file.publish(target, Content::CheckedWhenRead, durability)
 }
 
-/// Creates a directory and those above it, so that they survive a crash.
-pub(super) fn create_dir_durably(dir: &Path) -> io::Result<()> {
+/// Creates a directory and those above it.
+pub(super) fn create_dir(dir: &Path, durability: Durability) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
     let parent = parent_of(dir)?;
-    create_dir_durably(parent)?;
+    create_dir(parent, durability)?;
     match fs::create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => sync_dir(parent),
+        Ok(()) if durability == Durability::Acknowledged => sync_dir(parent),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -99,8 +132,10 @@ mod tests {
         drop(abandoned);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "an abandoned file is gone");
 
-        write_file(dir.path(), &target, b"old").unwrap();
-        write_file(dir.path(), &target, b"new").unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"new");
+        for durability in [Durability::Acknowledged, Durability::Refetchable] {
+            write_file(dir.path(), &target, b"old", durability).unwrap();
+            write_file(dir.path(), &target, b"new", durability).unwrap();
+            assert_eq!(fs::read(&target).unwrap(), b"new");
+        }
     }
 }

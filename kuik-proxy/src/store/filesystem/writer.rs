@@ -13,7 +13,10 @@ use kuik_core::{
     reference::RepositoryName,
 };
 
-use super::{Shared, blocking, map, publish::Unpublished};
+use super::{
+    Shared, blocking, map,
+    publish::{Content, Durability, Unpublished},
+};
 
 /// The writer of one blob. Its file appends only: each `append` writes after the last byte that was kept.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub(super) struct FileWriter {
     unpublished: Option<Unpublished>,
     spool: Arc<FileSpool>,
     written: u64,
+    durability: Durability,
 }
 
 /// A second handle on the file, so that it can be read whatever becomes of its name.
@@ -32,10 +36,11 @@ struct FileSpool {
 
 impl FileWriter {
     /// Blocks on the disk.
-    pub(super) fn create(store: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn create(store: Arc<Shared>, durability: Durability) -> io::Result<Self> {
         let unpublished = Unpublished::create(&store.layout.unpublished())?;
         let file = Arc::new(unpublished.file().try_clone()?);
-        Ok(Self { store, unpublished: Some(unpublished), spool: Arc::new(FileSpool { file }), written: 0 })
+        let spool = Arc::new(FileSpool { file });
+        Ok(Self { store, unpublished: Some(unpublished), spool, written: 0, durability })
     }
 }
 
@@ -72,10 +77,10 @@ impl BlobWriter for FileWriter {
             .iter()
             .map(|repository| self.store.layout.layer_link(repository, &digest))
             .collect::<Result<Vec<_>, _>>()?;
-        let store = self.store.clone();
+        let (store, durability) = (self.store.clone(), self.durability);
         blocking(attempted, move || {
-            unpublished.publish(&store.layout.blob(&digest))?;
-            links.iter().try_for_each(|link| store.write_link(link, &digest))
+            unpublished.publish(&store.layout.blob(&digest), Content::Trusted, durability)?;
+            links.iter().try_for_each(|link| store.write_link(link, &digest, durability))
         })
         .await
     }

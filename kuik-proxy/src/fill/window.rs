@@ -1,0 +1,199 @@
+//! The newest bytes of a fill, in memory: readers have them before the disk does.
+//!
+//! Bytes leave the window once nobody needs them here: when the spool has them, or, where the store cannot keep the
+//! blob (a full disk), when the slowest reader has read them. Invariant: the window holds at most [`WINDOW_BYTES`]
+//! and one batch; upstream waits while it is full.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, futures::Notified};
+
+/// How many bytes the window holds before upstream has to wait.
+pub(super) const WINDOW_BYTES: u64 = 4 << 20;
+
+/// The window, and the readers of the fill.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    held: Mutex<Held>,
+    readers: Mutex<Vec<Weak<AtomicU64>>>,
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    start: u64,
+    end: u64,
+    chunks: VecDeque<Bytes>,
+}
+
+/// Where a reader stands; dropping it tells the window not to wait for it.
+#[derive(Debug)]
+pub(super) struct Position {
+    offset: Arc<AtomicU64>,
+    window: Arc<Window>,
+}
+
+impl Window {
+    /// Registers a reader that starts at `offset`.
+    pub(super) fn reader_at(self: &Arc<Self>, offset: u64) -> Position {
+        let position = Arc::new(AtomicU64::new(offset));
+        let mut readers = self.readers();
+        readers.retain(|reader| reader.strong_count() > 0);
+        readers.push(Arc::downgrade(&position));
+        Position { offset: position, window: self.clone() }
+    }
+
+    /// Adds bytes at the window's end.
+    pub(super) fn push(&self, chunks: &[Bytes]) {
+        let mut held = self.held();
+        for chunk in chunks {
+            held.end += chunk.len() as u64;
+            held.chunks.push_back(chunk.clone());
+        }
+    }
+
+    /// Some bytes from `offset` on, up to `end`; `None` where they are not here any more.
+    pub(super) fn read(&self, offset: u64, end: u64) -> Option<Bytes> {
+        let held = self.held();
+        let mut start = held.start;
+        for chunk in &held.chunks {
+            let next = start + chunk.len() as u64;
+            if (start..next).contains(&offset) {
+                let from = usize::try_from(offset - start).ok()?;
+                let to = usize::try_from(end.min(next) - start).ok()?;
+                return Some(chunk.slice(from..to));
+            }
+            start = next;
+        }
+        None
+    }
+
+    /// Everything from `offset` on, which is where a chunk begins.
+    pub(super) fn all_from(&self, offset: u64) -> Vec<Bytes> {
+        let held = self.held();
+        let mut start = held.start;
+        let skipped = held.chunks.iter().take_while(|chunk| {
+            let skipped = start < offset;
+            start += if skipped { chunk.len() as u64 } else { 0 };
+            skipped
+        });
+        let skipped = skipped.count();
+        held.chunks.iter().skip(skipped).cloned().collect()
+    }
+
+    /// Drops the chunks that end at or before `offset`; returns how many bytes are left.
+    pub(super) fn trim(&self, offset: u64) -> u64 {
+        let mut held = self.held();
+        while let Some(chunk) = held.chunks.front() {
+            let next = held.start + chunk.len() as u64;
+            if next > offset {
+                break;
+            }
+            held.start = next;
+            held.chunks.pop_front();
+        }
+        held.end - held.start
+    }
+
+    /// Ends when a reader, or the spool, has moved since this was called.
+    pub(super) fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
+    }
+
+    /// Says that a reader, or the spool, has moved.
+    pub(super) fn has_moved(&self) {
+        self.moved.notify_one();
+    }
+
+    /// Where the slowest reader stands; `None` where there is none.
+    pub(super) fn slowest(&self) -> Option<u64> {
+        let mut readers = self.readers();
+        readers.retain(|reader| reader.strong_count() > 0);
+        readers.iter().filter_map(Weak::upgrade).map(|position| position.load(Ordering::Acquire)).min()
+    }
+
+    /// Waits no longer for the readers that stand at or before `offset`. Once the others have moved on, they find
+    /// their bytes gone.
+    pub(super) fn leave_behind(&self, offset: u64) {
+        self.readers().retain(|reader| {
+            reader.upgrade().is_some_and(|position| position.load(Ordering::Acquire) > offset)
+        });
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Vec<Weak<AtomicU64>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Position {
+    pub(super) fn get(&self) -> u64 {
+        self.offset.load(Ordering::Acquire)
+    }
+
+    /// Says that everything before `offset` has been read.
+    pub(super) fn advance_to(&self, offset: u64) {
+        self.offset.store(offset, Ordering::Release);
+        self.window.has_moved();
+    }
+}
+
+impl Drop for Position {
+    fn drop(&mut self) {
+        // Beyond every byte, so that this reader is nobody's slowest even before it is forgotten.
+        self.advance_to(u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: u64 = 1 << 20;
+
+    fn filled() -> Arc<Window> {
+        let window = Arc::new(Window::default());
+        window.push(&(0..6).map(|n| Bytes::from(vec![n; 1 << 20])).collect::<Vec<_>>());
+        window
+    }
+
+    #[test]
+    fn holds_what_was_not_trimmed() {
+        let window = filled();
+        assert_eq!(
+            window.read(CHUNK - 3, u64::MAX).unwrap(),
+            Bytes::from_static(&[0; 3]),
+            "a chunk at a time"
+        );
+        assert_eq!(window.read(CHUNK + 5, CHUNK + 7).unwrap(), Bytes::from_static(&[1; 2]));
+        assert_eq!(window.trim(2 * CHUNK + 1), 4 * CHUNK, "a chunk that is half needed stays");
+        assert!(window.read(2 * CHUNK - 1, u64::MAX).is_none());
+        assert!(window.read(6 * CHUNK, u64::MAX).is_none());
+        assert_eq!(window.all_from(4 * CHUNK), [vec![4; 1 << 20], vec![5; 1 << 20]]);
+        assert!(window.all_from(6 * CHUNK).is_empty());
+    }
+
+    #[test]
+    fn knows_the_slowest_reader() {
+        let window = filled();
+        assert_eq!(window.slowest(), None);
+        let (slow, fast) = (window.reader_at(10), window.reader_at(20));
+        assert_eq!(window.slowest(), Some(10));
+        slow.advance_to(30);
+        assert_eq!(window.slowest(), Some(20));
+        window.leave_behind(20);
+        assert_eq!(window.slowest(), Some(30));
+        drop((slow, fast));
+        assert_eq!(window.slowest(), None);
+    }
+}
