@@ -50,7 +50,7 @@ fn arguments_are_answered_in_their_order() {
             }),
             json!({
                 "input": "Nginx", "valid": false,
-                "error": "'N' at byte 0 is an upper-case letter: a repository's path has lower-case letters and \
+                "error": "'N' at byte 0 is an upper-case letter, in a repository's path: it has lower-case letters and \
                           digits, with '.', '_', '__' or dashes between them, in parts divided by '/'",
             }),
         ]

@@ -14,8 +14,8 @@ use std::fmt;
 /// assert_eq!((error.kind(), error.at()), (ReferenceErrorKind::UpperCase, 8));
 /// assert_eq!(
 ///     error.to_string(),
-///     "'A' at byte 8 is an upper-case letter: a repository's path has lower-case letters and digits, \
-///      with '.', '_', '__' or dashes between them, in parts divided by '/'"
+///     "'A' at byte 8 is an upper-case letter, in a repository's path: it has lower-case letters and digits, with \
+///      '.', '_', '__' or dashes between them, in parts divided by '/'"
 /// );
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,8 +110,8 @@ impl ReferenceError {
             }
             _ => (
                 "a repository's path",
-                "a repository's path has lower-case letters and digits, with '.', '_', '__' or dashes between \
-                 them, in parts divided by '/'",
+                "it has lower-case letters and digits, with '.', '_', '__' or dashes between them, in parts \
+                 divided by '/'",
             ),
         }
     }
@@ -155,10 +155,10 @@ impl fmt::Display for ReferenceError {
             }
             K::UpperCase => {
                 let letter = found.unwrap_or('?');
-                write!(f, "{letter:?} at byte {at} is an upper-case letter: {allowed}")
+                write!(f, "{letter:?} at byte {at} is an upper-case letter, in {place}: {allowed}")
             }
             K::Host | K::Port | K::Path | K::Tag | K::DigestAlgorithm | K::DigestHex => match found {
-                Some(found) => write!(f, "{found:?} at byte {at} cannot stand there in {place}: {allowed}"),
+                Some(found) => write!(f, "{found:?} at byte {at} cannot stand in {place}: {allowed}"),
                 None => write!(f, "the text ends at byte {at}, within {place}: {allowed}"),
             },
         }
