@@ -45,7 +45,7 @@ async fn a_whole_image_is_read() {
         assert_eq!(size, bytes.len() as u64);
         let blob = client.blob(&app, digest, ByteRange::Full).await.unwrap().content;
         assert_eq!((blob.size, blob.range.clone()), (Some(size), None));
-        assert_eq!(read(blob).await.unwrap(), bytes);
+        assert_eq!(read(blob).await.unwrap(), *bytes);
     }
 }
 
@@ -57,9 +57,9 @@ async fn requests_say_what_is_wanted_and_no_more() {
     client.manifest(&app, &tag("latest"), Freshness::Revalidate).await.unwrap();
     let log = registry.log();
     assert_eq!(log.len(), 2);
-    let accepted: Vec<_> =
-        log[0].headers.get_all(ACCEPT).iter().map(|value| value.to_str().unwrap()).collect();
-    assert_eq!(accepted, MediaType::MANIFESTS.iter().map(MediaType::as_str).collect::<Vec<_>>());
+    // One line, because there are proxies that pass on one of several.
+    assert_eq!(log[0].headers.get_all(ACCEPT).iter().count(), 1);
+    assert_eq!(log[0].header(ACCEPT), MediaType::MANIFESTS.each_ref().map(MediaType::as_str).join(", "));
     assert_eq!(log[0].header(USER_AGENT), concat!("kuik/", env!("CARGO_PKG_VERSION")));
     assert_eq!((log[0].header(CACHE_CONTROL), log[1].header(CACHE_CONTROL)), ("", "no-cache"));
     let sent: Vec<_> =
@@ -96,7 +96,7 @@ async fn a_range_that_is_ignored_is_told_truthfully() {
     let range = ByteRange::From { first: 1, last: Some(2) };
     let blob = client.blob(&app, digest, range).await.unwrap().content;
     assert_eq!((blob.size, blob.range.clone()), (Some(bytes.len() as u64), None));
-    assert_eq!(read(blob).await.unwrap(), bytes);
+    assert_eq!(read(blob).await.unwrap(), *bytes);
 
     registry.clear_script();
     let lie = Some(HeaderValue::from_static("bytes 0-1/9999"));
@@ -113,7 +113,7 @@ async fn a_blob_without_length_is_read_to_its_end() {
     registry.script(Rule::on(Target::Blob).does(Behaviour::NoLength));
     let blob = client.blob(&app, digest, ByteRange::Full).await.unwrap().content;
     assert_eq!((blob.size, blob.len()), (None, None));
-    assert_eq!(read(blob).await.unwrap(), bytes);
+    assert_eq!(read(blob).await.unwrap(), *bytes);
     assert_eq!(client.blob_size(&app, digest).await.unwrap_err().kind(), SourceErrorKind::InvalidContent);
 }
 

@@ -17,7 +17,8 @@ use kuik_core::{
         TagOrDigest,
     },
     credentials::Anonymous,
-    registry::RegistryClient,
+    reference::RepositoryName,
+    registry::{RegistryClient, Upstreams},
     testkit::{Behaviour, Gate, Rule, SampleImage, ScriptedRegistry, Target},
 };
 use registry_common::{anonymous, client, named, read, short, tag};
@@ -51,8 +52,12 @@ async fn a_registry_that_is_not_there_is_unavailable() {
 #[tokio::test]
 async fn a_connection_closed_without_answer_is_unavailable() {
     let (registry, _) = with_image().await;
+    // Once may be an idle connection that was just closed, so it is tried again, and only once.
+    registry.script(Rule::on_all().times(1).does(Behaviour::Refuse));
+    get(&hurried(&registry), &registry).await.unwrap();
     registry.script(Rule::on_all().does(Behaviour::Refuse));
     let error = get(&hurried(&registry), &registry).await.unwrap_err();
+    assert_eq!(registry.log().len(), 4);
     assert_eq!(error.kind(), SourceErrorKind::Unavailable);
     assert!(error.to_string().starts_with("GET manifest app:latest from http://127.0.0.1:"), "{error}");
 }
@@ -87,7 +92,7 @@ async fn a_stalled_blob_times_out_after_what_came() {
     let reading = tokio::spawn(read(blob));
     registry.wait_for(|log| log.iter().filter(|entry| entry.bytes_sent == 1000).count() == 2).await;
     gate.open();
-    assert_eq!(reading.await.unwrap().unwrap(), bytes);
+    assert_eq!(reading.await.unwrap().unwrap(), *bytes);
 }
 
 #[tokio::test]
@@ -215,4 +220,17 @@ async fn more_of_a_blob_than_was_announced_is_not_passed_on() {
     let range = ByteRange::From { first: 0, last: Some(4) };
     let blob = client.blob(&app, digest, range).await.unwrap().content;
     assert_eq!(read(blob).await.unwrap_err().kind(), SourceErrorKind::InvalidContent);
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_does_not_come_times_out() {
+    // The kernel accepts the connection; nobody ever speaks on it.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = silent.local_addr().unwrap().to_string();
+    let upstreams = Upstreams::default().overriding(&format!("{host}=https://{host}")).unwrap();
+    let app = RepositoryName::new(&host, "app").unwrap();
+    let client = client(upstreams, Anonymous, short());
+    let error = client.manifest(&app, &tag("latest"), Freshness::Cached).await.unwrap_err();
+    assert_eq!(error.kind(), SourceErrorKind::TimedOut);
+    assert!(error.chain().contains("no connection within 300ms"), "{}", error.chain());
 }

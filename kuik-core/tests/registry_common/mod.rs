@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 use kuik_core::{
     content::{Blob, SourceError, TagOrDigest},
@@ -12,7 +13,7 @@ use kuik_core::{
 };
 
 /// Times that are short enough to wait for, and long enough for a busy machine where nothing is to time out.
-pub fn short() -> Timeouts {
+pub(crate) fn short() -> Timeouts {
     Timeouts {
         connect: Duration::from_millis(300),
         headers: Duration::from_millis(400),
@@ -21,7 +22,7 @@ pub fn short() -> Timeouts {
     }
 }
 
-pub fn client(
+pub(crate) fn client(
     upstreams: Upstreams,
     credentials: impl CredentialProvider,
     timeouts: Timeouts,
@@ -34,23 +35,19 @@ pub fn client(
 }
 
 /// A client that may contact the registry, and has no credentials.
-pub fn anonymous(registry: &ScriptedRegistry) -> RegistryClient {
+pub(crate) fn anonymous(registry: &ScriptedRegistry) -> RegistryClient {
     client(named(registry), Anonymous, Timeouts::default())
 }
 
-pub fn named(registry: &ScriptedRegistry) -> Upstreams {
+pub(crate) fn named(registry: &ScriptedRegistry) -> Upstreams {
     Upstreams::default().insecure(&registry.host()).unwrap()
 }
 
-pub async fn read(blob: Blob) -> Result<Vec<u8>, SourceError> {
-    blob.body
-        .try_fold(Vec::new(), async |mut all, bytes| {
-            all.extend_from_slice(&bytes);
-            Ok(all)
-        })
-        .await
+pub(crate) async fn read(blob: Blob) -> Result<Bytes, SourceError> {
+    let frames: Vec<Bytes> = blob.body.try_collect().await?;
+    Ok(frames.concat().into())
 }
 
-pub fn tag(text: &str) -> TagOrDigest {
+pub(crate) fn tag(text: &str) -> TagOrDigest {
     TagOrDigest::Tag(text.parse().unwrap())
 }
