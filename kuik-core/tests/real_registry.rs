@@ -1,6 +1,7 @@
 //! The registry client against real programs: Docker's registry (open, with Basic authentication, with TLS under a
 //! private CA), content pushed by skopeo, and a forward proxy.
 #![cfg(all(feature = "registry", feature = "testkit"))]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
 mod registry_common;
 

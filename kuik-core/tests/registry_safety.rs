@@ -1,5 +1,6 @@
 //! The registry client does not go where it was not sent: redirects, addresses, plain http.
 #![cfg(all(feature = "registry", feature = "testkit"))]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
 mod registry_common;
 
