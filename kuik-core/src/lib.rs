@@ -17,3 +17,5 @@ pub mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod rewrite;
+#[cfg(feature = "testkit")]
+pub mod testkit;

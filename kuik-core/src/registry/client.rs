@@ -181,9 +181,9 @@ struct Asked {
 impl About {
     fn manifest(method: Method, at: &TagOrDigest, freshness: Freshness, deadline: Instant) -> Self {
         let mut headers = HeaderMap::new();
-        for media_type in MediaType::MANIFESTS {
-            headers.extend(HeaderValue::from_str(media_type.as_str()).ok().map(|value| (ACCEPT, value)));
-        }
+        // In one line: there are proxies that pass on one line of several with the same name.
+        let accepted = MediaType::MANIFESTS.each_ref().map(MediaType::as_str).join(", ");
+        headers.extend(HeaderValue::from_str(&accepted).ok().map(|value| (ACCEPT, value)));
         if freshness == Freshness::Revalidate {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }

@@ -4,8 +4,10 @@
 //! blob then holds up nobody else.
 
 use std::{
+    error::Error as _,
     fmt,
     future::Future,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,6 +15,7 @@ use std::{
 };
 
 use http::{Request, Response, Uri, header::PROXY_AUTHORIZATION};
+use http_body::Body as _;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::Client,
@@ -160,9 +163,48 @@ impl Service<Request<Body>> for HttpTransport {
         if let Some(authorization) = self.egress.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
         }
-        let responding = self.client.request(request);
-        Box::pin(async move { Ok(responding.await?.map(Body::new)) })
+        let again = repeatable(&request);
+        let client = self.client.clone();
+        Box::pin(async move {
+            let answered = match (client.request(request).await, again) {
+                (Err(error), Some(again)) if was_idle(&error) => client.request(again).await,
+                (answered, _) => answered,
+            };
+            Ok(answered?.map(Body::new))
+        })
     }
+}
+
+/// The same request once more, where it changes nothing at the other end.
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(Body::empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// Whether a connection was closed before any of the answer came. That is how it looks when a server closes an idle
+/// connection just as it is used again, so one more attempt is worth it.
+fn was_idle(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut cause = if error.is_connect() { None } else { error.source() };
+    while let Some(below) = cause {
+        if let Some(error) = below.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = below.downcast_ref::<io::Error>()
+            && matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        {
+            return true;
+        }
+        cause = below.source();
+    }
+    false
 }
 
 fn client_config(config: &TransportConfig) -> Result<ClientConfig, InvalidTransport> {

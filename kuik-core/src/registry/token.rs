@@ -170,7 +170,8 @@ async fn fetch(
     let time = exchange.timeouts.stall.min(question.deadline.saturating_duration_since(Instant::now()));
     if parts.status != StatusCode::OK {
         let said = body::read_some(body, status::MAX_ERROR_BODY, time).await;
-        return Err(status::failure(&question.what, parts.status, &parts.headers, &said, Timestamp::now()));
+        let failure = status::failure(&question.what, parts.status, &parts.headers, &said, Timestamp::now());
+        return Err(refused(failure));
     }
     let body = body::read(&question.what, body, MAX_TOKEN_BODY, time).await?;
     let answer: TokenAnswer = serde_json::from_slice(&body).map_err(|_| {
@@ -183,6 +184,17 @@ async fn fetch(
         None => {
             Err(question.error(SourceErrorKind::InvalidContent, "there is no usable token in the answer"))
         }
+    }
+}
+
+/// What a failure of the token endpoint means for the content: that it has no such thing, or does not like the request,
+/// says nothing about the image, but that this credential gets no token.
+fn refused(failure: SourceError) -> SourceError {
+    match failure.kind() {
+        SourceErrorKind::NotFound | SourceErrorKind::Unsupported => {
+            SourceError::new(SourceErrorKind::Unauthorized, failure.to_string())
+        }
+        _ => failure,
     }
 }
 

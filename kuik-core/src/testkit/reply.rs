@@ -1,0 +1,144 @@
+//! An answer as it is meant, and the body that does to it what the script says.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http_body::{Frame, SizeHint};
+
+use super::{Gate, log::Log};
+
+/// How many bytes are sent at once.
+const FRAME: usize = 64 * 1024;
+
+/// An answer as a well-behaved registry gives it.
+#[derive(Debug, Clone)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Reply {
+    pub(super) fn new(status: StatusCode, body: Bytes) -> Self {
+        Self { status, headers: HeaderMap::new(), body }
+    }
+
+    pub(super) fn json(value: &serde_json::Value) -> Self {
+        Self::new(StatusCode::OK, value.to_string().into()).with(CONTENT_TYPE.as_str(), "application/json")
+    }
+
+    pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Self {
+        let errors = serde_json::json!({"errors": [{"code": code, "message": message}]});
+        Self { status, ..Self::json(&errors) }
+    }
+
+    /// The same with one more header, where it is a valid one.
+    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+/// What happens in the middle of a body.
+#[derive(Debug)]
+pub(super) enum Incident {
+    /// Nothing is sent until the gate opens.
+    Stall(Gate),
+    /// The connection is closed.
+    Cut,
+}
+
+type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A body that counts what it sends.
+pub(super) struct ScriptedBody {
+    rest: Bytes,
+    /// After how many more bytes what happens.
+    incident: Option<(u64, Incident)>,
+    waiting: Option<Waiting>,
+    log: Arc<Log>,
+    number: usize,
+    known_length: bool,
+    /// Whether the connection has had a chance to send what came before a cut.
+    flushed: bool,
+}
+
+impl ScriptedBody {
+    pub(super) fn new(
+        rest: Bytes,
+        incident: Option<(u64, Incident)>,
+        known_length: bool,
+        log: Arc<Log>,
+        number: usize,
+    ) -> Self {
+        Self { rest, incident, waiting: None, log, number, known_length, flushed: false }
+    }
+}
+
+impl http_body::Body for ScriptedBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(waiting) = &mut self.waiting {
+            ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+        }
+        let mut most = FRAME as u64;
+        match self.incident.take() {
+            Some((0, Incident::Stall(gate))) => {
+                self.waiting = Some(Box::pin(gate.opened()));
+                return self.poll_frame(cx);
+            }
+            Some((0, Incident::Cut)) if self.flushed => {
+                return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
+            }
+            Some((0, Incident::Cut)) => {
+                self.flushed = true;
+                self.incident = Some((0, Incident::Cut));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some((after, incident)) => {
+                most = most.min(after);
+                let sent = most.min(self.rest.len() as u64);
+                // A body that ends before the incident never comes to it.
+                self.incident = (sent > 0).then_some((after - sent, incident));
+            }
+            None => {}
+        }
+        let length = usize::try_from(most).unwrap_or(FRAME).min(self.rest.len());
+        if length == 0 {
+            return Poll::Ready(None);
+        }
+        let data = self.rest.split_to(length);
+        self.log.update(self.number, |entry| entry.bytes_sent += length as u64);
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.incident.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.known_length { SizeHint::with_exact(self.rest.len() as u64) } else { SizeHint::default() }
+    }
+}
+
+impl Drop for ScriptedBody {
+    fn drop(&mut self) {
+        self.log.update(self.number, |entry| entry.finished = true);
+    }
+}

@@ -1,0 +1,53 @@
+//! What the tests of the registry client share: a client for a scripted registry, with short times.
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use kuik_core::{
+    content::{Blob, SourceError, TagOrDigest},
+    credentials::{Anonymous, CredentialProvider},
+    registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
+    testkit::ScriptedRegistry,
+};
+
+/// Times that are short enough to wait for, and long enough for a busy machine where nothing is to time out.
+pub(crate) fn short() -> Timeouts {
+    Timeouts {
+        connect: Duration::from_millis(300),
+        headers: Duration::from_millis(400),
+        answer: Duration::from_millis(900),
+        stall: Duration::from_millis(300),
+    }
+}
+
+pub(crate) fn client(
+    upstreams: Upstreams,
+    credentials: impl CredentialProvider,
+    timeouts: Timeouts,
+) -> RegistryClient {
+    let mut config = TransportConfig::default();
+    config.guard = upstreams.guard();
+    config.timeouts = timeouts;
+    config.system_roots = false;
+    RegistryClient::new(HttpTransport::new(config).unwrap(), upstreams, credentials, timeouts)
+}
+
+/// A client that may contact the registry, and has no credentials.
+pub(crate) fn anonymous(registry: &ScriptedRegistry) -> RegistryClient {
+    client(named(registry), Anonymous, Timeouts::default())
+}
+
+pub(crate) fn named(registry: &ScriptedRegistry) -> Upstreams {
+    Upstreams::default().insecure(&registry.host()).unwrap()
+}
+
+pub(crate) async fn read(blob: Blob) -> Result<Bytes, SourceError> {
+    let frames: Vec<Bytes> = blob.body.try_collect().await?;
+    Ok(frames.concat().into())
+}
+
+pub(crate) fn tag(text: &str) -> TagOrDigest {
+    TagOrDigest::Tag(text.parse().unwrap())
+}
