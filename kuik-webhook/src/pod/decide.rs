@@ -62,7 +62,8 @@ impl<'a> Decided<'a> {
 #[must_use]
 pub fn decide<'a>(pod_spec: &'a Value, base: &str, policy: &dyn RewritePolicy) -> PodDecisions<'a> {
     let images = walk(pod_spec, base);
-    let mut decisions = PodDecisions { decided: Vec::with_capacity(images.sites.len()), skipped: images.skipped };
+    let mut decisions =
+        PodDecisions { decided: Vec::with_capacity(images.sites.len()), skipped: images.skipped };
     for site in images.sites {
         match Decided::by(policy, site) {
             Ok(decided) => decisions.decided.push(decided),
@@ -118,7 +119,8 @@ mod tests {
 
     #[test]
     fn an_unknown_pull_policy_is_reported_and_nothing_is_decided() {
-        let spec = json!({ "containers": [{ "name": "a", "image": "nginx:1", "imagePullPolicy": "always" }] });
+        let spec =
+            json!({ "containers": [{ "name": "a", "image": "nginx:1", "imagePullPolicy": "always" }] });
         let decisions = decide(&spec, "", &policy());
         assert_eq!(decisions.decided, []);
         assert_eq!(decisions.skipped[0].problem, Problem::UnknownPullPolicy);
