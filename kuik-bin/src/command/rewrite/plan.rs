@@ -165,3 +165,54 @@ impl fmt::Display for Printable<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kuik_core::{reference::ProxyAuthority, rewrite::StandardPolicy};
+
+    use super::*;
+
+    fn policy() -> StandardPolicy {
+        StandardPolicy::new(ProxyAuthority::localhost(7439))
+    }
+
+    const MANIFEST: &str = "\u{feff}x: &i 'nginx:1' # é\r\n\
+        kind: Pod\n\
+        spec:\n  containers:\n\
+        \u{20} - {name: a, image: *i}\n\
+        \u{20} - &c\n    name: \"b\"\n    image: >-\n      busybox:2\n\
+        \u{20} - <<: *c\n\
+        \u{20} - {\"image\":\"quay.io\\/app:1\"}\n\
+        ---\n{\"kind\": \"Pod\"}\n";
+
+    /// Whatever becomes of a manifest on its way here, it is an error or it is rewritten soundly.
+    #[test]
+    fn no_damage_to_a_manifest_makes_an_unsound_rewrite() {
+        let policy = policy();
+        assert_ne!(rewrite(MANIFEST, &policy).unwrap().text, MANIFEST);
+        let cuts = MANIFEST.char_indices().map(|(at, _)| MANIFEST[..at].to_owned());
+        let damages = MANIFEST.char_indices().flat_map(|(at, old)| {
+            "\n\t :-*&!|>'\"{}[]#,%@\\é"
+                .chars()
+                .map(move |new| format!("{}{new}{}", &MANIFEST[..at], &MANIFEST[at + old.len_utf8()..]))
+        });
+        let mut sound = 0;
+        for text in cuts.chain(damages) {
+            if let Ok(once) = rewrite(&text, &policy) {
+                let twice = rewrite(&once.text, &policy).unwrap();
+                assert_eq!(twice.text, once.text, "{text:?}");
+                sound += 1;
+            }
+        }
+        assert!(sound > 100, "{sound}");
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_obeyed_by_no_terminal() {
+        let text = "kind: \"Po\\nd\"\nspec: {template: {spec: {containers: [{name: \"\\e[2J\", image: \"\\u009b1m\"}]}}}";
+        let rewritten = rewrite(text, &policy()).unwrap();
+        let line = rewritten.lines[0].to_string();
+        assert!(line.starts_with("Po\\nd/-/-, container \\u{1b}[2J: \\u{9b}1m kept: "), "{line}");
+        assert!(!line.contains(char::is_control));
+    }
+}
