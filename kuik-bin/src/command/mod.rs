@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod image_ref;
+pub mod rewrite;
 pub mod serve;
 
 use std::{error::Error, io, process::ExitCode};
@@ -19,6 +20,7 @@ enum Command {
     Serve(Box<serve::Arguments>),
     Demo(demo::Arguments),
     ImageRef(image_ref::Arguments),
+    Rewrite(rewrite::Arguments),
 }
 
 /// Why a command failed, and what that means for the exit code.
@@ -36,6 +38,7 @@ impl Cli {
             Command::Serve(arguments) => arguments.run(),
             Command::Demo(arguments) => arguments.run(),
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
+            Command::Rewrite(arguments) => arguments.run(),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
