@@ -66,7 +66,7 @@ impl ConfigFile {
             match texts(&value) {
                 Some(texts) => drop(settings.insert((*known).to_owned(), texts)),
                 None => {
-                    problems.add(&key, format_args!("it is neither a text nor a list of texts (in {name})"))
+                    problems.add(&key, format_args!("it is neither a text nor a list of texts (in {name})"));
                 }
             }
         }

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use kuik_core::{
     content::{
         Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, Manifest, Referrers,
-        Served, SourceError, TagList, TagOrDigest, TagPage,
+        Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };
