@@ -1,9 +1,9 @@
 //! `kuik rewrite`: manifests in, the same manifests with their images rewritten out.
 //!
 //! Images are edited in place in the text: comments, order, quotes, indentation, line ends and whatever this build
-//! has never heard of come out byte for byte as they went in. The way through: [`input`] reads, [`chunk`] and [`tree`]
-//! parse, [`value`] says what a document means, [`workload`] finds its pod specs, `kuik_webhook::pod` decides about
-//! their images, [`shared`] finds the texts to edit, [`edit`] edits and proves that nothing else changed; [`plan`]
+//! has never heard of come out byte for byte as they went in. The way through: `input` reads, `chunk` and `tree`
+//! parse, `value` says what a document means, `workload` finds its pod specs, `kuik_webhook::pod` decides about
+//! their images, `shared` finds the texts to edit, `edit` edits and proves that nothing else changed; `plan`
 //! puts these together for one text, and this file for all of them.
 //!
 //! Invariant: standard output gets every manifest, or, where anything is wrong with any of them, nothing.
