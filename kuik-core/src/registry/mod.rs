@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod about;
 mod auth;
 mod body;
 mod challenge;
@@ -37,6 +38,7 @@ mod connect;
 mod egress;
 mod exchange;
 mod guard;
+mod headers;
 mod redirect;
 mod status;
 mod token;

@@ -8,6 +8,8 @@ use crate::reference::{CannotEncode, ReferenceError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeepReason {
+    /// Its pod carries the label that opts out of caching.
+    PodOptedOut,
     /// The container's pull policy is `Never`: its node pulls nothing.
     PullPolicyNever,
     /// The container's pull policy is `Always`: its user wants what the registry has now.
@@ -32,6 +34,7 @@ impl KeepReason {
     #[must_use]
     pub fn as_label(&self) -> &'static str {
         match self {
+            Self::PodOptedOut => "pod_opted_out",
             Self::PullPolicyNever => "pull_policy_never",
             Self::PullPolicyAlways => "pull_policy_always",
             Self::PullPolicyAlwaysByDefault => "pull_policy_always_by_default",
@@ -46,6 +49,7 @@ impl KeepReason {
 impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::PodOptedOut => f.write_str("its pod opts out by label"),
             Self::PullPolicyNever => f.write_str("its pull policy is Never"),
             Self::PullPolicyAlways => f.write_str("its pull policy is Always"),
             Self::PullPolicyAlwaysByDefault => {

@@ -8,9 +8,11 @@
 //! Kubernetes demands is left alone and reported as [`Skipped`].
 
 mod decide;
+mod opt_out;
 mod site;
 mod walk;
 
 pub use decide::{Decided, PodDecisions, decide};
+pub use opt_out::{OPT_OUT_LABEL, OPT_OUT_VALUE, OptedOut, opts_out};
 pub use site::{ImageSite, Problem, SiteKind, Skipped};
 pub use walk::{PodImages, walk};

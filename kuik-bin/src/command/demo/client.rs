@@ -8,13 +8,11 @@ use kuik_core::{
         ByteRange, ContentSource as _, DecodedManifest, Descriptor, Digest, Freshness, Manifest, TagOrDigest,
         Verifier,
     },
-    credentials::Anonymous,
     reference::RepositoryName,
-    registry::{ProxyConfig, RegistryClient, Upstreams},
+    registry::{RegistryClient, Upstreams},
 };
 
 use super::{Failure, REGISTRY, REPOSITORY, TAG};
-use crate::cache::{self, Outside};
 
 /// Something that was pulled.
 #[derive(Debug, Clone)]
@@ -37,13 +35,7 @@ impl Pulled {
 pub(super) async fn pull(port: u16) -> Result<Vec<Pulled>, Failure> {
     let authority = format!("127.0.0.1:{port}");
     let upstreams = Upstreams::default().insecure(&authority).map_err(Failure::new)?;
-    let client = cache::registry_client(Outside {
-        upstreams,
-        credentials: Anonymous,
-        roots: Vec::new(),
-        proxy: ProxyConfig::default(),
-    })
-    .map_err(Failure::new)?;
+    let client = super::client_of(upstreams)?;
     let repository =
         RepositoryName::new(&authority, &format!("{REGISTRY}/{REPOSITORY}")).map_err(Failure::new)?;
     let mut node = Node { client, repository, pulled: Vec::new() };

@@ -14,7 +14,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use kuik_core::{
     credentials::Anonymous,
     reference::PortForms,
-    registry::{ProxyConfig, Upstreams},
+    registry::{ProxyConfig, RegistryClient, Upstreams},
 };
 use kuik_proxy::{
     pull_through::{PullThrough, PullThroughOptions},
@@ -104,6 +104,12 @@ fn check(holds: bool, otherwise: &'static str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(Failure::new(otherwise)) }
 }
 
+/// A client that finds registries as `upstreams` says: the one of the cache, and the one of each node.
+fn client_of(upstreams: Upstreams) -> Result<RegistryClient, Failure> {
+    let (credentials, roots, proxy) = (Anonymous, Vec::new(), ProxyConfig::default());
+    cache::registry_client(Outside { upstreams, credentials, roots, proxy }).map_err(Failure::new)
+}
+
 /// The cache, as `kuik serve` runs it, on a free port.
 struct LocalCache {
     port: u16,
@@ -118,13 +124,7 @@ impl LocalCache {
         let upstreams = Upstreams::default()
             .overriding(&format!("{REGISTRY}=http://127.0.0.1:{upstream_port}"))
             .map_err(Failure::new)?;
-        let client = cache::registry_client(Outside {
-            upstreams,
-            credentials: Anonymous,
-            roots: Vec::new(),
-            proxy: ProxyConfig::default(),
-        })
-        .map_err(Failure::new)?;
+        let client = client_of(upstreams)?;
         let cache =
             cache::cache(store, Arc::new(client), PullThroughOptions::default(), PortForms::default());
         let listeners = BindAddress::localhost(0).listen().map_err(Failure::new)?;

@@ -4,11 +4,10 @@ use std::{
     convert::Infallible,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
 };
 
-use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
 use kuik_core::{
     content::{ContentStore, Verifier},
     reference::{RepositoryName, Tag},
@@ -46,7 +45,9 @@ impl Upstream {
         let port = port_of(&listeners)?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let proxy = ProxyService::new(Arc::new(store), ProxyOptions::default(), ProxyMetrics::default());
-        let service = Logged { inner: proxy, log: log.clone() };
+        let written = log.clone();
+        let service =
+            tower::service_fn(move |request| answer_and_log(proxy.clone(), written.clone(), request));
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
         let serving = tokio::spawn(server::serve(listeners, service, stopped, LIMIT));
@@ -95,34 +96,20 @@ async fn fill(store: &FilesystemStore, image: &DemoImage) -> Result<(), Failure>
     store.put_manifest(&repository, &image.index, Some(&tag)).await.map_err(Failure::new)
 }
 
-/// Writes down what a service is asked, and how much it sends.
-#[derive(Clone)]
-struct Logged {
-    inner: ProxyService,
+/// Answers as `proxy` does, and writes down what it was asked and how much it sent.
+async fn answer_and_log(
+    proxy: ProxyService,
     log: Arc<Mutex<Vec<Asked>>>,
-}
-
-impl<B> tower::Service<Request<B>> for Logged {
-    type Response = Response<ProxyBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    request: Request<Incoming>,
+) -> Result<Response<ProxyBody>, Infallible> {
+    let (parts, _) = request.into_parts();
+    let (path, head) = (parts.uri.path().to_owned(), parts.method == Method::HEAD);
+    let response = proxy.answer(parts.method, parts.uri, parts.headers).await;
+    let length = response.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let bytes = if head { 0 } else { length };
+    if response.status() == StatusCode::OK {
+        log.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { path, bytes });
     }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (path, head) = (request.uri().path().to_owned(), request.method() == Method::HEAD);
-        let (answer, log) = (self.inner.call(request), self.log.clone());
-        Box::pin(async move {
-            let response = answer.await?;
-            let length = response.headers().get(header::CONTENT_LENGTH);
-            let length = length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-            let bytes = if head { 0 } else { length };
-            if response.status() == StatusCode::OK {
-                log.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { path, bytes });
-            }
-            Ok(response)
-        })
-    }
+    Ok(response)
 }

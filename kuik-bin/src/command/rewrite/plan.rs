@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kuik_core::rewrite::{Decision, KeepReason, RewritePolicy};
-use kuik_webhook::pod::{self, Problem, SiteKind};
+use kuik_webhook::pod::{self, OptedOut, Problem, SiteKind};
 
 use super::{
     edit::{Edit, apply},
@@ -61,6 +61,7 @@ fn document(
     let mut wishes: Vec<(Slot, usize)> = Vec::new();
     for workload in workloads(&value) {
         let object = workload.of.to_string();
+        let policy = if workload.opts_out { &OptedOut } else { policy };
         let decisions = pod::decide(workload.pod_spec, &workload.pointer, policy);
         for decided in &decisions.decided {
             wishes.push((slot(tree, &decided.site)?, lines.len()));
@@ -205,6 +206,25 @@ mod tests {
             }
         }
         assert!(sound > 100, "{sound}");
+    }
+
+    #[test]
+    fn a_pod_that_opts_out_is_left_alone() {
+        let pod = |labels: &str| {
+            format!(
+                "metadata: {{labels: {{{labels}}}}}\nspec: {{containers: [{{name: a, image: 'nginx:1'}}]}}\n"
+            )
+        };
+        let label = "kube-image-keeper.enix.io/image-caching-policy: ignore";
+        let text = format!("kind: Pod\n{}", pod(label));
+        let kept = rewrite(&text, &policy()).unwrap();
+        assert_eq!(kept.text, text);
+        assert!(kept.lines[0].to_string().ends_with("kept: its pod opts out by label"), "{}", kept.lines[0]);
+        // A Deployment's own labels are not those of its pods.
+        let text = format!(
+            "kind: Deployment\nmetadata: {{labels: {{{label}}}}}\nspec: {{template: {{spec: {{containers: [{{name: a, image: 'nginx:1'}}]}}}}}}\n"
+        );
+        assert_ne!(rewrite(&text, &policy()).unwrap().text, text);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use kuik_webhook::pod;
 use serde_json::Value;
 
 /// An object that holds a pod spec.
@@ -20,6 +21,8 @@ pub(super) struct Workload<'a> {
     pub(super) of: Identity<'a>,
     pub(super) pod_spec: &'a Value,
     pub(super) pointer: String,
+    /// Whether the pod's label says that it wants to be left alone.
+    pub(super) opts_out: bool,
 }
 
 /// Where the kinds of Kubernetes keep their pod specs, so that a malformed one is reported rather than passed over.
@@ -63,7 +66,11 @@ fn collect<'a>(object: &'a Value, base: &str, implied: &'a str, found: &mut Vec<
         let metadata =
             |field| object.pointer("/metadata").and_then(|data| data.get(field)).and_then(Value::as_str);
         let of = Identity { kind, namespace: metadata("namespace"), name: metadata("name") };
-        found.push(Workload { of, pod_spec, pointer: format!("{base}{at}") });
+        // The labels of the pod, which stand beside its spec; those of a Deployment are not its pods'.
+        let labels =
+            at.strip_suffix("/spec").and_then(|pod| object.pointer(&format!("{pod}/metadata/labels")));
+        let opts_out = labels.is_some_and(pod::opts_out);
+        found.push(Workload { of, pod_spec, pointer: format!("{base}{at}"), opts_out });
     }
 }
 
