@@ -37,6 +37,7 @@ mod connect;
 mod egress;
 mod exchange;
 mod guard;
+mod headers;
 mod redirect;
 mod status;
 mod token;
