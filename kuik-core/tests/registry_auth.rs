@@ -60,6 +60,22 @@ async fn basic_is_asked_for_once_and_then_remembered() {
 }
 
 #[tokio::test]
+async fn a_refusal_leaves_its_connection_usable() {
+    let registry = guarded(basic()).await;
+    // Long enough that it does not arrive together with the headers.
+    registry.script(Rule::on(Target::Manifest).times(1).does(Behaviour::Answer {
+        status: StatusCode::UNAUTHORIZED,
+        headers: http::HeaderMap::from_iter([(
+            http::header::WWW_AUTHENTICATE,
+            "Basic realm=x".parse().unwrap(),
+        )]),
+        body: vec![b' '; 60_000].into(),
+    }));
+    get(&with(&registry, vec![right()]), &registry).await.unwrap();
+    assert_eq!((registry.log().len(), registry.connections()), (2, 1));
+}
+
+#[tokio::test]
 async fn a_token_is_fetched_once_for_many_requests() {
     let registry = guarded(Access::anonymous_tokens()).await;
     let client = with(&registry, Anonymous);

@@ -6,6 +6,7 @@ use http::{
 };
 use tokio::time::Instant;
 
+use super::headers::range_header;
 use crate::content::{ByteRange, Digest, Freshness, MediaType, TagOrDigest};
 
 /// What is asked.
@@ -48,14 +49,4 @@ impl About {
         let name = ("blob", format!("@{digest}"));
         Self { method, name, rest: format!("blobs/{digest}"), headers, deadline }
     }
-}
-
-fn range_header(range: ByteRange) -> Option<HeaderValue> {
-    let value = match range {
-        ByteRange::Full => return None,
-        ByteRange::From { first, last: None } => format!("bytes={first}-"),
-        ByteRange::From { first, last: Some(last) } => format!("bytes={first}-{last}"),
-        ByteRange::Suffix { length } => format!("bytes=-{length}"),
-    };
-    HeaderValue::from_str(&value).ok()
 }

@@ -20,7 +20,7 @@ use super::{
     auth::{Authenticator, Door},
     body,
     exchange::{Answer, Exchange, Question},
-    headers::{answers, content_digest, content_length, content_range, has_next, media_type},
+    headers::{answers, content_digest, content_length, content_range, described, has_next, media_type},
     status,
     transport::{Body, RegistryTransport, erase},
     upstream::UpstreamResolver,
@@ -319,17 +319,6 @@ fn invalid(what: &str, problem: &str) -> SourceError {
 /// Whether the status says that the registry does not do `HEAD` here, rather than that the content is not there.
 fn lacks_head(status: StatusCode) -> bool {
     matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST)
-}
-
-/// The descriptor that the headers of a manifest give; `None` where they do not tell enough.
-fn described(at: &TagOrDigest, headers: &HeaderMap) -> Option<Descriptor> {
-    let size = content_length(headers).filter(|size| (1..=MAX_MANIFEST_BYTES as u64).contains(size))?;
-    let media_type = media_type(headers).filter(|sent| MediaType::MANIFESTS.contains(sent))?;
-    let digest = match at {
-        TagOrDigest::Tag(_) => content_digest(headers)?,
-        TagOrDigest::Digest(digest) => content_digest(headers).unwrap_or_else(|| digest.clone()),
-    };
-    Some(Descriptor::new(media_type, digest, size))
 }
 
 /// The descriptor, unless it is of something else than was asked for.

@@ -5,9 +5,10 @@
 
 use std::{
     fmt,
-    future::{Future, ready},
+    future::Future,
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -110,7 +111,7 @@ impl fmt::Debug for ProxyConfig {
 #[derive(Clone)]
 pub(super) struct Egress {
     guard: Guard,
-    proxies: std::sync::Arc<Matcher>,
+    proxies: Arc<Matcher>,
     proxy_loopback: bool,
     guarded: HttpConnector<GuardedResolver>,
     named: HttpConnector,
@@ -138,7 +139,7 @@ impl Egress {
         named.set_nodelay(true);
         Ok(Self {
             guard,
-            proxies: std::sync::Arc::new(proxy.matcher()?),
+            proxies: Arc::new(proxy.matcher()?),
             proxy_loopback: proxy.loopback,
             guarded,
             to_proxy: HttpsConnector::from((named.clone(), tls)),
@@ -221,7 +222,7 @@ impl Service<Name> for GuardedResolver {
             for address in &addresses {
                 check_resolved(&host, address.ip())?;
             }
-            ready(Ok(addresses.into_iter())).await
+            Ok(addresses.into_iter())
         })
     }
 }

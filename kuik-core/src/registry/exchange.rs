@@ -149,10 +149,8 @@ impl Exchange {
         uri: &Uri,
         authorization: Option<&HeaderValue>,
     ) -> Result<Response<Body>, SourceError> {
-        let mut request = Request::new(match question.body.is_empty() {
-            true => Body::empty(),
-            false => Body::from(question.body.clone()),
-        });
+        let body = if question.body.is_empty() { Body::empty() } else { Body::from(question.body.clone()) };
+        let mut request = Request::new(body);
         *request.method_mut() = question.method.clone();
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = question.headers.clone();

@@ -1,15 +1,26 @@
-//! What the headers of a registry's answer say, where they say it well-formed.
+//! What the headers of a registry's answers say: pure functions, which believe nothing that does not fit.
 
 use std::ops::Range;
 
 use http::{
-    HeaderMap, HeaderName,
+    HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK},
 };
 
-use crate::content::{ByteRange, Digest, MediaType};
+use crate::content::{ByteRange, Descriptor, Digest, MAX_MANIFEST_BYTES, MediaType, TagOrDigest};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// The descriptor that the headers of a manifest give; `None` where they do not tell enough.
+pub(super) fn described(at: &TagOrDigest, headers: &HeaderMap) -> Option<Descriptor> {
+    let size = content_length(headers).filter(|size| (1..=MAX_MANIFEST_BYTES as u64).contains(size))?;
+    let media_type = media_type(headers).filter(|sent| MediaType::MANIFESTS.contains(sent))?;
+    let digest = match at {
+        TagOrDigest::Tag(_) => content_digest(headers)?,
+        TagOrDigest::Digest(digest) => content_digest(headers).unwrap_or_else(|| digest.clone()),
+    };
+    Some(Descriptor::new(media_type, digest, size))
+}
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok().map(str::trim)
@@ -53,6 +64,16 @@ pub(super) fn answers(asked: ByteRange, sent: &Range<u64>, size: Option<u64>) ->
         },
         (Err(_), _) => false,
     }
+}
+
+pub(super) fn range_header(range: ByteRange) -> Option<HeaderValue> {
+    let value = match range {
+        ByteRange::Full => return None,
+        ByteRange::From { first, last: None } => format!("bytes={first}-"),
+        ByteRange::From { first, last: Some(last) } => format!("bytes={first}-{last}"),
+        ByteRange::Suffix { length } => format!("bytes=-{length}"),
+    };
+    HeaderValue::from_str(&value).ok()
 }
 
 /// Whether a `Link` header leads to a next page (RFC 8288).

@@ -71,6 +71,17 @@ impl DockerRegistry {
     /// # Errors
     /// Where it is not installed, or does not start.
     pub async fn start(options: &RegistryOptions) -> Result<Self, RealPartError> {
+        // Somebody else may take the free port before it is used.
+        for _ in 0..3 {
+            match Self::start_once(options).await {
+                Err(RealPartError(problem)) if problem.contains("address already in use") => {}
+                started => return started,
+            }
+        }
+        Self::start_once(options).await
+    }
+
+    async fn start_once(options: &RegistryOptions) -> Result<Self, RealPartError> {
         let address = free_address().await?;
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name);
@@ -267,7 +278,11 @@ impl Program {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
+        // It may be somebody else who answers, where the port was taken.
+        match self.child.try_wait()? {
+            Some(status) => Err(self.failed(&format!("ended ({status})"))),
+            None => Ok(()),
+        }
     }
 
     fn failed(&self, problem: &str) -> RealPartError {
