@@ -1,10 +1,10 @@
-//! Real programs as parts of a test: Docker's registry, skopeo, a forward proxy.
+//! Real programs as parts of a test: Docker's registry, skopeo, a forward proxy, and any other as a [`Program`].
 //!
 //! Each runs in a temporary folder of its own on a free loopback port, is waited for until it answers, and is killed
 //! by its handle when it is dropped. A program that is not installed is an error that names its Debian package.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
@@ -61,6 +61,7 @@ pub struct RegistryOptions {
 /// A running `docker-registry` (Docker's registry, version 2).
 #[derive(Debug)]
 pub struct DockerRegistry {
+    address: SocketAddr,
     program: Program,
     tls: bool,
 }
@@ -102,21 +103,21 @@ impl DockerRegistry {
         }
         std::fs::write(at("config.yml"), config)?;
         let arguments = vec!["serve".into(), at("config.yml").into_os_string()];
-        let program =
-            Program::start("docker-registry", "docker-registry", arguments, address, folder).await?;
-        Ok(Self { program, tls: options.tls.is_some() })
+        let ready = Ready::Http(address);
+        let program = Program::start("docker-registry", "docker-registry", arguments, ready, folder).await?;
+        Ok(Self { address, program, tls: options.tls.is_some() })
     }
 
     /// Host and port.
     #[must_use]
     pub fn host(&self) -> String {
-        self.program.address.to_string()
+        self.address.to_string()
     }
 
     /// The base URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.program.address)
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.address)
     }
 
     /// Stops it: from now on, connections are refused.
@@ -124,7 +125,7 @@ impl DockerRegistry {
     /// # Errors
     /// Where it cannot be stopped.
     pub async fn stop(&mut self) -> Result<(), RealPartError> {
-        Ok(self.program.child.kill().await?)
+        self.program.stop().await
     }
 
     /// Starts it again on the same port with the same content.
@@ -132,13 +133,14 @@ impl DockerRegistry {
     /// # Errors
     /// Where it does not start.
     pub async fn resume(&mut self) -> Result<(), RealPartError> {
-        self.program.spawn().await
+        self.program.resume().await
     }
 }
 
 /// A running `tinyproxy`: a forward proxy that tunnels with `CONNECT`.
 #[derive(Debug)]
 pub struct ForwardProxy {
+    address: SocketAddr,
     program: Program,
 }
 
@@ -162,20 +164,21 @@ impl ForwardProxy {
         }
         std::fs::write(at("tinyproxy.conf"), config)?;
         let arguments = vec!["-d".into(), "-c".into(), at("tinyproxy.conf").into_os_string()];
-        let program = Program::start("tinyproxy", "tinyproxy", arguments, address, folder).await?;
-        Ok(Self { program })
+        let program =
+            Program::start("tinyproxy", "tinyproxy", arguments, Ready::Http(address), folder).await?;
+        Ok(Self { address, program })
     }
 
     /// Its URL, without user and password.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.program.address)
+        format!("http://{}", self.address)
     }
 
     /// Host and port.
     #[must_use]
     pub fn host(&self) -> String {
-        self.program.address.to_string()
+        self.address.to_string()
     }
 
     /// What it has logged so far: one line for each request and tunnel.
@@ -183,7 +186,7 @@ impl ForwardProxy {
     /// # Errors
     /// Where the log cannot be read.
     pub fn log(&self) -> Result<String, RealPartError> {
-        Ok(std::fs::read_to_string(self.program.folder.path().join("requests.log"))?)
+        Ok(std::fs::read_to_string(self.program.folder().join("requests.log"))?)
     }
 }
 
@@ -235,41 +238,73 @@ fn missing(program: &str, package: &str, error: &io::Error) -> RealPartError {
     ))
 }
 
-/// A program that serves on an address until it is dropped.
+/// How it is seen that a program has started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ready {
+    /// It answers HTTP requests there, or refuses them as a TLS server does.
+    Http(SocketAddr),
+    /// It accepts connections on this Unix socket.
+    Socket(PathBuf),
+}
+
+/// A program that runs until it is dropped, in a folder of its own that goes with it.
 #[derive(Debug)]
-struct Program {
+pub struct Program {
     name: &'static str,
     package: &'static str,
-    arguments: Vec<std::ffi::OsString>,
-    address: SocketAddr,
+    arguments: Vec<OsString>,
+    ready: Ready,
     child: Child,
     folder: TempDir,
 }
 
 impl Program {
-    async fn start(
+    /// Starts a program, and waits until it is ready. `package` is the Debian package that it is in; its working
+    /// directory is `folder`.
+    ///
+    /// # Errors
+    /// Where it is not installed, ends, or is not ready in time: the error has its words.
+    pub async fn start(
         name: &'static str,
         package: &'static str,
-        arguments: Vec<std::ffi::OsString>,
-        address: SocketAddr,
+        arguments: Vec<OsString>,
+        ready: Ready,
         folder: TempDir,
     ) -> Result<Self, RealPartError> {
         let child = spawn(name, package, &arguments, folder.path())?;
-        let mut program = Self { name, package, arguments, address, child, folder };
-        program.answers().await?;
+        let mut program = Self { name, package, arguments, ready, child, folder };
+        program.until_ready().await?;
         Ok(program)
     }
 
-    async fn spawn(&mut self) -> Result<(), RealPartError> {
-        self.child = spawn(self.name, self.package, &self.arguments, self.folder.path())?;
-        self.answers().await
+    /// The folder that it runs in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
-    /// Waits until something answers at the address. Another process offers nothing to await, so it is asked again
-    /// and again.
-    async fn answers(&mut self) -> Result<(), RealPartError> {
+    /// Kills it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// Where it cannot be killed.
+    pub async fn stop(&mut self) -> Result<(), RealPartError> {
+        Ok(self.child.kill().await?)
+    }
+
+    /// Starts it again as it was started first.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn resume(&mut self) -> Result<(), RealPartError> {
+        self.child = spawn(self.name, self.package, &self.arguments, self.folder.path())?;
+        self.until_ready().await
+    }
+
+    /// Another process offers nothing to await, so it is asked again and again.
+    async fn until_ready(&mut self) -> Result<(), RealPartError> {
         let deadline = Instant::now() + PATIENCE;
-        while !answers(self.address).await {
+        while !self.is_ready().await {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failed(&format!("ended ({status})")));
             }
@@ -285,18 +320,20 @@ impl Program {
         }
     }
 
+    async fn is_ready(&self) -> bool {
+        match &self.ready {
+            Ready::Http(address) => answers(*address).await,
+            Ready::Socket(path) => UnixStream::connect(path).await.is_ok(),
+        }
+    }
+
     fn failed(&self, problem: &str) -> RealPartError {
         let said = std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default();
         RealPartError::new(format_args!("{} {problem}: {said}", self.name))
     }
 }
 
-fn spawn(
-    name: &str,
-    package: &str,
-    arguments: &[std::ffi::OsString],
-    folder: &Path,
-) -> Result<Child, RealPartError> {
+fn spawn(name: &str, package: &str, arguments: &[OsString], folder: &Path) -> Result<Child, RealPartError> {
     let output = std::fs::File::create(folder.join("output"))?;
     Command::new(name)
         .args(arguments)

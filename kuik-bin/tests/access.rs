@@ -1,0 +1,203 @@
+//! Registries that do not let everybody in, or send their clients elsewhere: `kuik serve` in front of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+mod support;
+
+use std::{net::SocketAddr, path::Path};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use kuik_core::testkit::{
+    SampleImage,
+    real::{DockerRegistry, RegistryOptions, free_address},
+};
+use support::{Kuik, Nginx, blob_path, get, proxied, pull_with_skopeo, push};
+
+const USER: &str = "reader";
+const PASSWORD: &str = "hunter2-and-more";
+
+/// The value that the user and the password become in `Authorization`, after `Basic`.
+fn account() -> String {
+    BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}"))
+}
+
+/// A docker config in `folder` with the account for `host`.
+fn docker_config(folder: &Path, host: &str) -> String {
+    let file = folder.join("config.json");
+    let config = serde_json::json!({"auths": {host: {"auth": account()}}});
+    std::fs::write(&file, config.to_string()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+async fn private_registry(storage: Option<&Path>) -> DockerRegistry {
+    let options = RegistryOptions {
+        basic: Some((USER.to_owned(), PASSWORD.to_owned())),
+        storage: storage.map(Path::to_owned),
+        ..RegistryOptions::default()
+    };
+    DockerRegistry::start(&options).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_private_registry_opens_to_the_docker_config() {
+    let image = SampleImage::small(11);
+    let registry = private_registry(None).await;
+    let host = registry.host();
+    push(&image, &format!("{host}/app/one:v1"), &["--dest-creds", &format!("{USER}:{PASSWORD}")]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = docker_config(folder.path(), &host);
+
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["--insecure-registries", &host, "--docker-config", &config, "--log", "debug"];
+    let kuik = Kuik::serve(data.path(), &arguments).await;
+    pull_with_skopeo(&format!("{}/{}:v1", kuik.host(), proxied(&host, "app/one")), &image).await;
+    let log = kuik.log();
+    assert!(!log.contains(PASSWORD) && !log.contains(&account()), "credentials are logged:\n{log}");
+
+    let data = tempfile::tempdir().unwrap();
+    let kuik = Kuik::serve(data.path(), &["--insecure-registries", &host]).await;
+    let refused = get(kuik.address(), &format!("/v2/{}/manifests/v1", proxied(&host, "app/one"))).await;
+    assert_eq!((refused.status, refused.error_code().as_str()), (401, "UNAUTHORIZED"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_registry_under_a_private_authority_needs_that_authority() {
+    let authority = Authority::new();
+    let registry = DockerRegistry::start(&RegistryOptions {
+        tls: Some(authority.issue("127.0.0.1")),
+        ..RegistryOptions::default()
+    })
+    .await
+    .unwrap();
+    let image = SampleImage::small(12);
+    push(&image, &format!("{}/app/one:v1", registry.host()), &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("ca.pem");
+    std::fs::write(&roots, &authority.pem).unwrap();
+    let upstream = format!("private.test={}", registry.url());
+
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["--upstream", &upstream, "--root-certificate-authorities", roots.to_str().unwrap()];
+    let kuik = Kuik::serve(data.path(), &arguments).await;
+    pull_with_skopeo(&format!("{}/private.test/app/one:v1", kuik.host()), &image).await;
+
+    let data = tempfile::tempdir().unwrap();
+    let kuik = Kuik::serve(data.path(), &["--upstream", &upstream]).await;
+    let refused = get(kuik.address(), "/v2/private.test/app/one/manifests/v1").await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let message = String::from_utf8_lossy(&refused.body).to_lowercase();
+    assert!(message.contains("certificate"), "the message does not say what is wrong: {message}");
+}
+
+/// A private registry whose blobs are elsewhere: nginx checks the account, and sends clients to another host.
+struct Redirecting {
+    nginx: Nginx,
+    front: SocketAddr,
+    storage: SocketAddr,
+    _registry: DockerRegistry,
+    _folder: tempfile::TempDir,
+}
+
+impl Redirecting {
+    async fn start(image: &SampleImage) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = private_registry(Some(folder.path())).await;
+        let destination = format!("{}/app/one:v1", registry.host());
+        push(image, &destination, &["--dest-creds", &format!("{USER}:{PASSWORD}")]).await;
+        let front = free_address().await.unwrap();
+        let storage = another_loopback_address();
+        let pass = format!("proxy_pass {}; proxy_set_header Host $http_host;", registry.url());
+        let http = format!(
+            "server {{ listen {front}; access_log front.log seen;\n\
+             location / {{ {pass} }}\n\
+             location ~ \"^/v2/.+/blobs/sha256:(?<shard>[0-9a-f]{{2}})(?<rest>[0-9a-f]{{62}})$\" {{\n\
+             if ($http_authorization = \"Basic {account}\") {{\n\
+             return 307 http://{storage}/docker/registry/v2/blobs/sha256/$shard/$shard$rest/data; }}\n\
+             {pass} }} }}\n\
+             server {{ listen {storage}; access_log storage.log seen; root {root:?}; }}",
+            account = account(),
+            root = folder.path(),
+        );
+        let nginx = Nginx::start(front, &http).await;
+        Self { nginx, front, storage, _registry: registry, _folder: folder }
+    }
+}
+
+/// A free port of `127.0.0.2`: another host, as far as credentials go.
+fn another_loopback_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn redirects_are_followed_without_the_credentials() {
+    let image = SampleImage::small(13);
+    let upstream = Redirecting::start(&image).await;
+    let (front, storage) = (upstream.front.to_string(), upstream.storage.to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let config = docker_config(folder.path(), &front);
+
+    let data = tempfile::tempdir().unwrap();
+    let insecure = format!("{front},{storage}");
+    let arguments = ["--insecure-registries", &insecure, "--docker-config", &config];
+    let kuik = Kuik::serve(data.path(), &arguments).await;
+    // The client of these tests follows no redirect: what it gets, the proxy has fetched.
+    let layer = &image.layers()[0].digest;
+    let blob = get(kuik.address(), &blob_path(&front, "app/one", layer)).await;
+    assert_eq!(blob.status, 200, "{}", blob.head);
+    assert!(blob.body == image.blobs()[layer]);
+    pull_with_skopeo(&format!("{}/{}:v1", kuik.host(), proxied(&front, "app/one")), &image).await;
+
+    for digest in image.blobs().keys() {
+        let log = upstream.nginx.log_with("storage.log", digest.encoded()).await;
+        let all_without = log.lines().all(|line| line.ends_with("authorization=\"-\""));
+        assert!(all_without, "credentials were sent to the storage:\n{log}");
+        let log = upstream.nginx.log_with("front.log", digest.encoded()).await;
+        assert!(log.contains(&format!("{digest} 307 authorization=\"Basic {}\"", account())), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_to_a_host_that_nobody_named_are_refused() {
+    let image = SampleImage::small(14);
+    let upstream = Redirecting::start(&image).await;
+    let front = upstream.front.to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let config = docker_config(folder.path(), &front);
+
+    let data = tempfile::tempdir().unwrap();
+    let arguments = ["--insecure-registries", &front, "--docker-config", &config];
+    let kuik = Kuik::serve(data.path(), &arguments).await;
+    let blob = get(kuik.address(), &blob_path(&front, "app/one", &image.layers()[0].digest)).await;
+    assert_eq!((blob.status, blob.error_code().as_str()), (403, "DENIED"), "{blob:?}");
+    assert_eq!(upstream.nginx.log("storage.log"), "");
+}
+
+/// A private certificate authority.
+struct Authority {
+    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "an authority of the tests");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
+        let pem = issuer.pem();
+        Self { issuer, pem }
+    }
+
+    /// A certificate for `name`, and its key.
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}

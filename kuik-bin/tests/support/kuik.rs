@@ -1,0 +1,136 @@
+//! `kuik`, the built binary, in an environment that configures nothing.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{ExitStatus, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, ChildStderr, Command},
+    sync::watch,
+    time::timeout,
+};
+
+use super::PATIENCE;
+
+/// The binary, without what the environment of the tests says to it.
+pub(crate) fn kuik<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kuik"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy().to_ascii_uppercase();
+        if text.starts_with("KUIK_") || text.ends_with("_PROXY") {
+            command.env_remove(&name);
+        }
+    }
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    command
+}
+
+/// A running `kuik serve`.
+#[derive(Debug)]
+pub(crate) struct Kuik {
+    child: Child,
+    pid: u32,
+    address: SocketAddr,
+    log: watch::Receiver<String>,
+}
+
+impl Kuik {
+    /// Serves `data_dir` on a free port of `127.0.0.1`, with these arguments more; waits until it listens.
+    pub(crate) async fn serve(data_dir: &Path, arguments: &[&str]) -> Self {
+        let mut child = kuik(["serve", "--bind-address", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .args(arguments)
+            .spawn()
+            .unwrap();
+        let pid = child.id().unwrap();
+        let log = read(child.stderr.take().unwrap());
+        shows(&log, |log| address_in(log).is_some()).await;
+        let said = log.borrow().clone();
+        let address = address_in(&said).unwrap_or_else(|| panic!("kuik did not start: {said}"));
+        Self { child, pid, address, log }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.borrow().clone()
+    }
+
+    /// Waits until the log has `text` in it.
+    pub(crate) async fn logs(&self, text: &str) {
+        let seen = shows(&self.log, |log| log.contains(text)).await;
+        assert!(seen, "{text:?} is not in the log:\n{}", self.log());
+    }
+
+    /// Asks it to stop (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        let pid = Pid::from_raw(self.pid.try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = timeout(PATIENCE, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("kuik does not end:\n{}", self.log())).unwrap()
+    }
+
+    /// Ends it as a crash would (SIGKILL).
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Its anonymous resident memory in bytes.
+    pub(crate) fn rss_anon(pid: u32) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+    }
+}
+
+/// Runs `kuik` to its end.
+pub(crate) async fn output(arguments: &[&str]) -> Output {
+    timeout(PATIENCE, kuik(arguments).output()).await.expect("kuik ends").unwrap()
+}
+
+/// What a process says, as it says it; the channel closes when it says no more.
+fn read(stderr: ChildStderr) -> watch::Receiver<String> {
+    let (sender, receiver) = watch::channel(String::new());
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            sender.send_modify(|log| {
+                log.push_str(&line);
+                log.push('\n');
+            });
+        }
+    });
+    receiver
+}
+
+/// Waits until the log fulfils `condition`; false where it ends, or time does, before it does.
+async fn shows(log: &watch::Receiver<String>, condition: impl FnMut(&String) -> bool) -> bool {
+    let mut log = log.clone();
+    matches!(timeout(PATIENCE, log.wait_for(condition)).await, Ok(Ok(_)))
+}
+
+/// The address in the log line that says where it serves.
+fn address_in(log: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|line| line.contains(" serving "))?;
+    line.split_once("address=")?.1.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,45 @@
+//! What the end-to-end tests share: `kuik serve` as a user runs it, and the real parts around it.
+//!
+//! Each process is a child that the test owns and ends by its handle. Other processes offer nothing to await, so
+//! [`eventually`] asks again and again, up to a deadline that a healthy machine never meets.
+#![allow(dead_code, unused_imports, reason = "every test file uses its own part")]
+
+mod containerd;
+mod image;
+mod kuik;
+mod nginx;
+mod tmpfs;
+mod wire;
+
+use std::{future::Future, path::Path, time::Duration};
+
+pub(crate) use self::{
+    containerd::Containerd,
+    image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},
+    kuik::{Kuik, kuik, output},
+    nginx::Nginx,
+    tmpfs::Tmpfs,
+    wire::{Answer, Transfer, ask, get, head},
+};
+
+/// How long a test waits for anything that has to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds, and fails the test where it never does.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "it never came true that {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How many entries a folder has.
+pub(crate) fn entries(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+/// The files that a cache in `data_dir` is writing, and has not published.
+pub(crate) fn unpublished(data_dir: &Path) -> usize {
+    entries(&data_dir.join(".kuik/unpublished"))
+}
