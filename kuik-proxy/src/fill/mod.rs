@@ -22,6 +22,7 @@ use std::{
 use kuik_core::{
     content::{
         Blob, BlobSpool, ByteRange, ContentSource, ContentStore, Digest, SourceError, SourceErrorKind,
+        Verifier,
     },
     reference::RepositoryName,
 };
@@ -78,11 +79,7 @@ impl Fills {
         upstream: &Arc<dyn ContentSource>,
         store: &Arc<dyn ContentStore>,
     ) -> Result<Arc<Fill>, SourceError> {
-        let verifier = kuik_core::content::Verifier::new(digest).ok_or_else(|| {
-            let attempted =
-                format!("fetch blob {digest} of {repository}: its digest cannot be verified here");
-            SourceError::new(SourceErrorKind::Unsupported, attempted)
-        })?;
+        let verifier = verifier(repository, digest)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(fill) = running.get(digest) {
             return Ok(fill.clone());
@@ -112,6 +109,17 @@ impl Fills {
             running.remove(&fill.digest);
         }
     }
+}
+
+/// What will verify `digest`. Content that nothing here can verify is not asked for at all.
+///
+/// # Errors
+/// `Unsupported` where its algorithm is not known.
+pub(crate) fn verifier(repository: &RepositoryName, digest: &Digest) -> Result<Verifier, SourceError> {
+    Verifier::new(digest).ok_or_else(|| {
+        let attempted = format!("fetch {digest} of {repository}: its digest cannot be verified here");
+        SourceError::new(SourceErrorKind::Unsupported, attempted)
+    })
 }
 
 impl Fill {

@@ -28,7 +28,7 @@ use self::{
     coalesce::Coalesced,
     memory::{ManifestMemory, Remembered},
 };
-use crate::fill::{Fills, Started};
+use crate::fill::{self, Fills, Started};
 
 /// How a [`PullThrough`] behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +131,9 @@ impl Shared {
         freshness: Freshness,
     ) -> Result<Manifest, SourceError> {
         let (repository, at) = key;
+        if let TagOrDigest::Digest(digest) = at {
+            fill::verifier(repository, digest)?;
+        }
         let manifest = self.upstream.manifest(repository, at, freshness).await?.content;
         self.remember(key, &manifest, self.next_check());
         let (shared, key, kept) = (self.clone(), key.clone(), manifest.clone());
@@ -210,6 +213,7 @@ impl Shared {
             Ok(size) => return Ok(size),
             Err(error) => report_unless_absent(&error),
         }
+        fill::verifier(repository, digest)?;
         self.upstream.blob_size(repository, digest).await
     }
 }
