@@ -127,6 +127,10 @@ async fn a_full_disk_stops_no_client_and_damages_nothing() {
     again.is(&content).await.unwrap();
     assert_eq!(fetches(&registry, digest), 2);
     nothing_is_left_of(disk.path(), digest).await;
+    // A removed file takes its room until nobody has it open: until the last reader's connection has ended.
+    let probe = disk.path().join("probe");
+    eventually("the room is free again", async || std::fs::write(&probe, vec![1; MIB]).is_ok()).await;
+    std::fs::remove_file(probe).unwrap();
 
     let reference = format!("{}/{}:v1", kuik.host(), proxied(&registry.host(), "app"));
     pull_with_skopeo(&reference, &small).await;

@@ -69,13 +69,14 @@ async fn bad_paths_are_refused_and_reach_nothing() {
         (format!("/v2/{app}/blobs/latest"), 400, "DIGEST_INVALID"),
         (format!("/v2/{app}/manifests/sha256:{}", &HEX[1..]), 400, "DIGEST_INVALID"),
         (format!("/v2/{app}/blobs/md5:d41d8cd98f00b204e9800998ecf8427e"), 400, "UNSUPPORTED"),
+        (format!("/v2/{app}/manifests/md5:d41d8cd98f00b204e9800998ecf8427e"), 400, "UNSUPPORTED"),
         // Endpoints.
         ("/".to_owned(), 404, "UNSUPPORTED"),
         ("/v1/_ping".to_owned(), 404, "UNSUPPORTED"),
         ("/v2/_catalog".to_owned(), 404, "UNSUPPORTED"),
         (format!("//v2/{app}/manifests/v1"), 404, "UNSUPPORTED"),
         ("/v2/../../etc/passwd".to_owned(), 404, "UNSUPPORTED"),
-        (format!("/v2/{app}/blobs/uploads/"), 400, "DIGEST_INVALID"),
+        (format!("/v2/{app}/blobs/uploads/"), 404, "UNSUPPORTED"),
         (format!("/v2/{app}/tags/list?n=-1"), 400, "UNSUPPORTED"),
         // Addresses that only this machine can reach, and that nobody named.
         ("/v2/127.0.0.1__1/app/manifests/v1".to_owned(), 403, "DENIED"),
