@@ -167,9 +167,8 @@ async fn a_disk_without_any_room_is_no_reason_to_refuse() {
     std::fs::remove_file(filler).unwrap();
     assert_eq!(get(kuik.address(), "/readyz").await.status, 200);
     pull_with_skopeo(&reference, &image).await;
-    for digest in image.blobs().keys() {
-        eventually("a blob is kept once there is room", async || blob_data(disk.path(), digest).exists())
-            .await;
+    for digest in image.blobs().keys().chain([image.index().digest()]) {
+        eventually("all is kept once there is room", async || blob_data(disk.path(), digest).exists()).await;
     }
 }
 

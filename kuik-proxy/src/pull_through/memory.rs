@@ -26,6 +26,8 @@ pub(super) struct Remembered {
     pub manifest: Manifest,
     /// When upstream is to be asked whether the tag has moved; `None` is never.
     pub check_at: Option<Instant>,
+    /// Whether the store was given it and could not keep it.
+    pub unkept: bool,
 }
 
 /// Manifests by the name that they were asked for by.
@@ -47,11 +49,14 @@ impl ManifestMemory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).cache.get(key).cloned()
     }
 
-    pub(super) fn put(&self, key: (RepositoryName, TagOrDigest), remembered: Remembered) {
+    pub(super) fn put(&self, key: (RepositoryName, TagOrDigest), mut remembered: Remembered) {
         let cost = cost_of(&remembered);
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = entries.cache.pop(&key);
         entries.bytes -= replaced.as_ref().map_or(0, cost_of);
+        remembered.unkept |= replaced.is_some_and(|replaced| {
+            replaced.unkept && replaced.manifest.digest() == remembered.manifest.digest()
+        });
         if cost > LARGEST_BYTES {
             return;
         }
@@ -61,6 +66,13 @@ impl ManifestMemory {
             let Some((_, oldest)) = entries.cache.pop_lru() else { break };
             entries.bytes -= cost_of(&oldest);
         }
+    }
+
+    /// Says whether the store could not keep what is remembered under `key`; returns what was said before.
+    pub(super) fn set_unkept(&self, key: &(RepositoryName, TagOrDigest), unkept: bool) -> bool {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.cache.peek_mut(key);
+        entry.is_some_and(|remembered| std::mem::replace(&mut remembered.unkept, unkept))
     }
 }
 
@@ -79,7 +91,11 @@ mod tests {
             r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"p":"{}"}}}}"#,
             "x".repeat(padding)
         );
-        Remembered { manifest: Manifest::new(None, Bytes::from(body)).unwrap(), check_at: None }
+        Remembered {
+            manifest: Manifest::new(None, Bytes::from(body)).unwrap(),
+            check_at: None,
+            unkept: false,
+        }
     }
 
     fn key(tag: usize) -> (RepositoryName, TagOrDigest) {
@@ -98,6 +114,21 @@ mod tests {
         assert!(memory.get(&key(1)).is_none());
         assert!(memory.get(&key(59)).is_some());
         assert!(memory.0.lock().unwrap().bytes <= BUDGET_BYTES);
+    }
+
+    #[test]
+    fn what_the_store_could_not_keep_stays_known_until_it_is_something_else() {
+        let memory = ManifestMemory::new();
+        memory.put(key(0), manifest(1));
+        memory.set_unkept(&key(0), true);
+        memory.put(key(0), manifest(1));
+        assert!(memory.get(&key(0)).unwrap().unkept, "a tag that was checked is not kept by that");
+        assert!(memory.set_unkept(&key(0), false));
+        assert!(!memory.set_unkept(&key(0), false), "one caller alone is told");
+        memory.set_unkept(&key(0), true);
+        memory.put(key(0), manifest(2));
+        assert!(!memory.get(&key(0)).unwrap().unkept);
+        assert!(!memory.set_unkept(&key(1), true), "what is not remembered is nobody's");
     }
 
     #[test]

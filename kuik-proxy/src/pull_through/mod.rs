@@ -119,7 +119,7 @@ impl PullThrough {
 impl Shared {
     /// Keeps `manifest` in memory under `key`; a tag is checked again at `check_at`.
     fn remember(&self, key: &ManifestKey, manifest: &Manifest, check_at: Option<Instant>) {
-        self.memory.put(key.clone(), Remembered { manifest: manifest.clone(), check_at });
+        self.memory.put(key.clone(), Remembered { manifest: manifest.clone(), check_at, unkept: false });
     }
 
     /// Fetches the manifest from upstream, remembers it, and keeps it in the store.
@@ -136,18 +136,26 @@ impl Shared {
         }
         let manifest = self.upstream.manifest(repository, at, freshness).await?.content;
         self.remember(key, &manifest, self.next_check());
-        let (shared, key, kept) = (self.clone(), key.clone(), manifest.clone());
+        self.keep(key.clone(), manifest.clone());
+        Ok(manifest)
+    }
+
+    /// Puts the manifest into the store, without anybody who waits for it. Where the store cannot keep it, memory
+    /// says so, and the next one who asks gives it to the store again: what a full disk did not take is not lost to
+    /// the next start.
+    fn keep(self: &Arc<Self>, key: ManifestKey, manifest: Manifest) {
+        let shared = self.clone();
         self.tasks.spawn(async move {
-            let (repository, at) = key;
-            let tag = match &at {
+            let (repository, at) = &key;
+            let tag = match at {
                 TagOrDigest::Tag(tag) => Some(tag),
                 TagOrDigest::Digest(_) => None,
             };
-            if let Err(error) = shared.store.put_manifest(&repository, &kept, tag).await {
+            if let Err(error) = shared.store.put_manifest(repository, &manifest, tag).await {
                 tracing::warn!(%repository, %at, error = error.chain(), "a manifest could not be kept");
+                shared.memory.set_unkept(&key, true);
             }
         });
-        Ok(manifest)
     }
 
     /// What the store has; a store that fails counts as one that has nothing, and is reported.

@@ -12,7 +12,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// The manifest in memory, where nobody needs to be asked about it.
-    pub(super) fn fresh_in_memory(&self, key: &ManifestKey, freshness: Freshness) -> Option<Manifest> {
+    pub(super) fn fresh_in_memory(
+        self: &Arc<Self>,
+        key: &ManifestKey,
+        freshness: Freshness,
+    ) -> Option<Manifest> {
         let remembered = self.memory.get(key)?;
         let fresh = match (&key.1, freshness) {
             (TagOrDigest::Digest(_), _) => true,
@@ -21,7 +25,13 @@ impl Shared {
                 remembered.check_at.is_none_or(|due| Instant::now() < due)
             }
         };
-        fresh.then_some(remembered.manifest)
+        if !fresh {
+            return None;
+        }
+        if remembered.unkept && self.memory.set_unkept(key, false) {
+            self.keep(key.clone(), remembered.manifest.clone());
+        }
+        Some(remembered.manifest)
     }
 
     /// When a tag that was checked just now is due again.
