@@ -36,7 +36,7 @@ use crate::fill::{Fills, Started};
 pub struct PullThroughOptions {
     /// When upstream is asked whether a cached tag has moved.
     pub revalidate: Revalidate,
-    /// How long that question may take before the cached answer is served. 5 s.
+    /// How long that question, and then the new manifest, may take before the cached answer is served. 5 s each.
     pub revalidate_timeout: Duration,
     /// A blob that is larger is refused. 128 GiB.
     pub max_blob_bytes: u64,
@@ -133,6 +133,11 @@ impl Shared {
         let (repository, at) = key;
         let manifest = self.upstream.manifest(repository, at, freshness).await?.content;
         self.remember(key, &manifest, self.next_check());
+        if matches!(at, TagOrDigest::Tag(_)) {
+            // Clients that resolve a tag ask for its digest next, which may be sooner than the store has it.
+            let by_digest = TagOrDigest::Digest(manifest.digest().clone());
+            self.remember(&(repository.clone(), by_digest), &manifest, None);
+        }
         let (shared, key, kept) = (self.clone(), key.clone(), manifest.clone());
         self.tasks.spawn(async move {
             let (repository, at) = key;
@@ -165,9 +170,10 @@ impl Shared {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
+        let mut refused = None;
         for _ in 0..LOOK_UPS {
             // A running fill first: while it publishes, the store has the blob without its links.
-            let fill = match self.fills.get(digest) {
+            let fill = match self.fills.get(repository, digest) {
                 Some(fill) => fill,
                 None => {
                     match self.store.blob(repository, digest, range).await {
@@ -187,13 +193,18 @@ impl Shared {
                 self.upstream.blob_size(repository, digest).await?;
                 fill.authorise(repository);
             }
-            if let Some(blob) = fill.read(range).await? {
-                return Ok(Served::from_upstream(blob));
+            match fill.read(range).await {
+                Ok(Some(blob)) => return Ok(Served::from_upstream(blob)),
+                Ok(None) => {}
+                Err(error) if fill.is_fetched_from(repository) => return Err(error),
+                Err(error) => refused = Some(error),
             }
         }
-        let attempted =
-            format!("read blob {digest} of {repository}: the store does not keep what it is given");
-        Err(SourceError::new(SourceErrorKind::Storage, attempted))
+        Err(refused.unwrap_or_else(|| {
+            let attempted =
+                format!("read blob {digest} of {repository}: the store does not keep what it is given");
+            SourceError::new(SourceErrorKind::Storage, attempted)
+        }))
     }
 
     async fn blob_size(
@@ -201,7 +212,7 @@ impl Shared {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
-        if let Some(fill) = self.fills.get(digest).filter(|fill| fill.is_authorised(repository))
+        if let Some(fill) = self.fills.get(repository, digest).filter(|fill| fill.is_authorised(repository))
             && let Ok(Started::Filling { size: Some(size) }) = fill.started().await
         {
             return Ok(Served::from_upstream(size));
