@@ -8,6 +8,7 @@
 //! - Readers have the newest bytes from memory ([`window`]), the older ones from the spool: a slow store does not
 //!   hold them up, and neither does one that is full.
 //! - A fill that failed is told to all its readers, and forgotten: the next request starts a new one.
+//! - Repositories of one registry share a fill, registries do not: one that stalls or lies holds up nobody else.
 
 mod progress;
 mod reader;
@@ -34,17 +35,22 @@ use self::{
     window::Window,
 };
 
-/// The fills that are running, by digest.
+/// The fills that are running.
 #[derive(Debug)]
 pub(crate) struct Fills {
-    running: Mutex<HashMap<Digest, Arc<Fill>>>,
+    running: Mutex<HashMap<FillKey, Arc<Fill>>>,
     tasks: TaskTracker,
     max_blob_bytes: u64,
 }
 
+/// What a fill is shared by: a registry, and a blob in it.
+type FillKey = (Box<str>, Digest);
+
 /// One blob on its way from upstream into the store.
 #[derive(Debug)]
 pub(crate) struct Fill {
+    /// The repository that it is fetched from.
+    fetched_from: RepositoryName,
     digest: Digest,
     progress: watch::Sender<Progress>,
     spool: OnceLock<Arc<dyn BlobSpool>>,
@@ -61,14 +67,17 @@ impl Fills {
         Self { running: Mutex::default(), tasks, max_blob_bytes }
     }
 
-    /// The running fill of `digest`, where there is one.
-    pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<Fill>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    /// The running fill of `digest` in `repository`'s registry, where there is one.
+    ///
+    /// It may be another repository's: see [`Fill::is_authorised`].
+    pub(crate) fn get(&self, repository: &RepositoryName, digest: &Digest) -> Option<Arc<Fill>> {
+        let key = key(repository, digest);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 
     /// The running fill of `digest`, or a new one that fetches it from `repository` at `upstream` into `store`.
     ///
-    /// A running one may be another repository's: see [`Fill::is_authorised`].
+    /// A running one is as with [`Fills::get`].
     ///
     /// # Errors
     /// `Unsupported` where the digest's algorithm cannot be verified.
@@ -81,10 +90,12 @@ impl Fills {
     ) -> Result<Arc<Fill>, SourceError> {
         let verifier = verifier(repository, digest)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fill) = running.get(digest) {
+        let key = key(repository, digest);
+        if let Some(fill) = running.get(&key) {
             return Ok(fill.clone());
         }
         let fill = Arc::new(Fill {
+            fetched_from: repository.clone(),
             digest: digest.clone(),
             progress: watch::Sender::new(Progress::new()),
             spool: OnceLock::new(),
@@ -92,7 +103,7 @@ impl Fills {
             overflow: watch::Sender::new(false),
             repositories: Mutex::new(vec![repository.clone()]),
         });
-        running.insert(digest.clone(), fill.clone());
+        running.insert(key, fill.clone());
         let (fills, task) = (self.clone(), fill.clone());
         let (upstream, store, repository) = (upstream.clone(), store.clone(), repository.clone());
         self.tasks.spawn(async move {
@@ -105,8 +116,9 @@ impl Fills {
     /// Newcomers no longer join `fill`.
     fn forget(&self, fill: &Arc<Fill>) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.get(&fill.digest).is_some_and(|current| Arc::ptr_eq(current, fill)) {
-            running.remove(&fill.digest);
+        let key = key(&fill.fetched_from, &fill.digest);
+        if running.get(&key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            running.remove(&key);
         }
     }
 }
@@ -122,7 +134,16 @@ pub(crate) fn verifier(repository: &RepositoryName, digest: &Digest) -> Result<V
     })
 }
 
+fn key(repository: &RepositoryName, digest: &Digest) -> FillKey {
+    (repository.registry().into(), digest.clone())
+}
+
 impl Fill {
+    /// Whether the blob is fetched from `repository`. What upstream says to another says nothing about this one.
+    pub(crate) fn is_fetched_from(&self, repository: &RepositoryName) -> bool {
+        self.fetched_from == *repository
+    }
+
     /// Whether upstream let `repository` read this blob.
     pub(crate) fn is_authorised(&self, repository: &RepositoryName) -> bool {
         self.repositories.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
@@ -180,6 +201,10 @@ impl Fill {
     pub(crate) async fn read(self: &Arc<Self>, range: ByteRange) -> Result<Option<Blob>, SourceError> {
         let size = match self.started().await? {
             Started::Kept => return Ok(None),
+            // There is no byte that could be held back: the headers wait for the digest.
+            Started::Filling { size: Some(0) } => {
+                self.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
+            }
             // What a range means on a blob of unknown size is known when its last byte is there.
             Started::Filling { size: None } if range != ByteRange::Full => {
                 self.when(|now| matches!(now.phase, Phase::Verified)).await?.size()

@@ -45,6 +45,8 @@ pub(super) async fn run(
             Ok(_) => fill.enter(Phase::Verified),
             Err(error) => {
                 tracing::warn!(digest = %fill.digest, %repository, error = error.chain(), "a blob could not be fetched");
+                // Forgotten before anybody learns of it: who tries again finds no fill that has failed.
+                fills.forget(fill);
                 fill.enter(Phase::Failed(error.clone()));
             }
         }

@@ -47,10 +47,11 @@ where
         if let Some(outcome) = running.get(&key) {
             return outcome.clone();
         }
-        let done = Done { running: self.running.clone(), key: key.clone() };
-        let work = work();
+        let (work, running_too, key_too) = (work(), self.running.clone(), key.clone());
         let task = self.tasks.spawn(async move {
-            let _done = done;
+            // Made here: a runtime that is shutting down drops the task at once, and its end must not wait for the
+            // lock that is held now.
+            let _done = Done { running: running_too, key: key_too };
             work.await
         });
         let outcome = task

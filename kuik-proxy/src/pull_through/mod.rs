@@ -1,11 +1,13 @@
 //! A cache that fills itself: a store in front of an upstream.
 //!
 //! [`PullThrough`] is a [`ContentSource`] over a [`ContentStore`] and another source. What the store has is served
-//! from it; what it lacks is fetched from upstream once, for everyone who asks ([`crate::fill`]), and kept.
+//! from it; what it lacks is fetched from upstream once, for everyone who asks, and kept.
 //!
 //! A manifest or blob that is asked for by digest is never checked again. A tag is: after a while, or at once for
 //! [`Freshness::Revalidate`], upstream is asked where it points. Where upstream cannot say, what the cache has is
 //! served, marked [`Origin::Stale`]: a registry that is down, or that has lost the image, stops nobody.
+//!
+//! [`Origin::Stale`]: kuik_core::content::Origin::Stale
 
 mod coalesce;
 mod memory;
@@ -36,7 +38,7 @@ use crate::fill::{self, Fills, Started};
 pub struct PullThroughOptions {
     /// When upstream is asked whether a cached tag has moved.
     pub revalidate: Revalidate,
-    /// How long that question may take before the cached answer is served. 5 s.
+    /// How long that question, and then the new manifest, may take before the cached answer is served. 5 s each.
     pub revalidate_timeout: Duration,
     /// A blob that is larger is refused. 128 GiB.
     pub max_blob_bytes: u64,
@@ -79,6 +81,8 @@ struct Shared {
     memory: ManifestMemory,
     look_ups: Coalesced<(ManifestKey, Freshness), Served<Manifest>>,
     tasks: TaskTracker,
+    /// Held while a manifest is given to the store, so that of two that a tag named the later one stays.
+    keeping: tokio::sync::Mutex<()>,
 }
 
 /// How often a blob is looked for: it may be published, or turn out to be another repository's, between two looks.
@@ -104,6 +108,7 @@ impl PullThrough {
                 memory: ManifestMemory::new(),
                 look_ups: Coalesced::new(tasks.clone()),
                 tasks,
+                keeping: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -136,6 +141,11 @@ impl Shared {
         }
         let manifest = self.upstream.manifest(repository, at, freshness).await?.content;
         self.remember(key, &manifest, self.next_check());
+        if matches!(at, TagOrDigest::Tag(_)) {
+            // Clients that resolve a tag ask for its digest next, which may be sooner than the store has it.
+            let by_digest = TagOrDigest::Digest(manifest.digest().clone());
+            self.remember(&(repository.clone(), by_digest), &manifest, None);
+        }
         self.keep(key.clone(), manifest.clone());
         Ok(manifest)
     }
@@ -146,6 +156,11 @@ impl Shared {
     fn keep(self: &Arc<Self>, key: ManifestKey, manifest: Manifest) {
         let shared = self.clone();
         self.tasks.spawn(async move {
+            let _in_order = shared.keeping.lock().await;
+            if shared.memory.get(&key).is_some_and(|now| now.manifest.digest() != manifest.digest()) {
+                // The tag has moved on meanwhile, and what it names now is kept by whoever saw it move.
+                return;
+            }
             let (repository, at) = &key;
             let tag = match at {
                 TagOrDigest::Tag(tag) => Some(tag),
@@ -176,9 +191,10 @@ impl Shared {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
+        let mut refused = None;
         for _ in 0..LOOK_UPS {
             // A running fill first: while it publishes, the store has the blob without its links.
-            let fill = match self.fills.get(digest) {
+            let fill = match self.fills.get(repository, digest) {
                 Some(fill) => fill,
                 None => {
                     match self.store.blob(repository, digest, range).await {
@@ -198,13 +214,18 @@ impl Shared {
                 self.upstream.blob_size(repository, digest).await?;
                 fill.authorise(repository);
             }
-            if let Some(blob) = fill.read(range).await? {
-                return Ok(Served::from_upstream(blob));
+            match fill.read(range).await {
+                Ok(Some(blob)) => return Ok(Served::from_upstream(blob)),
+                Ok(None) => {}
+                Err(error) if fill.is_fetched_from(repository) => return Err(error),
+                Err(error) => refused = Some(error),
             }
         }
-        let attempted =
-            format!("read blob {digest} of {repository}: the store does not keep what it is given");
-        Err(SourceError::new(SourceErrorKind::Storage, attempted))
+        Err(refused.unwrap_or_else(|| {
+            let attempted =
+                format!("read blob {digest} of {repository}: the store does not keep what it is given");
+            SourceError::new(SourceErrorKind::Storage, attempted)
+        }))
     }
 
     async fn blob_size(
@@ -212,7 +233,7 @@ impl Shared {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
-        if let Some(fill) = self.fills.get(digest).filter(|fill| fill.is_authorised(repository))
+        if let Some(fill) = self.fills.get(repository, digest).filter(|fill| fill.is_authorised(repository))
             && let Ok(Started::Filling { size: Some(size) }) = fill.started().await
         {
             return Ok(Served::from_upstream(size));

@@ -75,16 +75,19 @@ impl Shared {
         let (repository, at) = key;
         let question = self.upstream.resolve(repository, at, Freshness::Revalidate);
         let limit = self.options.revalidate_timeout;
-        let current = tokio::time::timeout(limit, question).await.map_err(|_| {
+        let too_late = |_| {
             let attempted =
                 format!("ask upstream where {repository}:{at} points: no answer within {limit:?}");
             SourceError::new(SourceErrorKind::TimedOut, attempted)
-        })??;
+        };
+        let current = tokio::time::timeout(limit, question).await.map_err(too_late)??;
         if current.content.digest == *kept.digest() {
             self.remember(key, kept, self.next_check());
             return Ok(Served::from_cache(kept.clone()));
         }
-        self.fetch_manifest(key, Freshness::Revalidate).await.map(Served::from_upstream)
+        let moved = self.fetch_manifest(key, Freshness::Revalidate);
+        let moved = tokio::time::timeout(limit, moved).await.map_err(too_late)??;
+        Ok(Served::from_upstream(moved))
     }
 
     fn serve_stale(&self, key: &ManifestKey, kept: Manifest, error: &SourceError) -> Served<Manifest> {

@@ -146,7 +146,7 @@ impl Shared {
             }
             Route::Tags { repository, page } => {
                 let list = self.source.tags(repository, page).await?;
-                Ok(respond::tags(repository, uri.path(), page.limit, &list))
+                Ok(respond::tags(repository, uri, page.limit, &list))
             }
             Route::Referrers { repository, digest, artifact_type } => {
                 let found = self.source.referrers(repository, digest, artifact_type.as_deref()).await?;

@@ -1,6 +1,6 @@
 //! What a client gets: the responses of the OCI distribution specification, section "Pull".
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use kuik_core::{
     content::{Blob, Digest, Manifest, Origin, Referrers, Served, TagList},
     reference::RepositoryName,
@@ -106,14 +106,22 @@ pub(super) fn unchanged(digest: &Digest, origin: Origin, request: &HeaderMap) ->
     Some(answer)
 }
 
-pub(super) fn tags(repository: &RepositoryName, path: &str, limit: Option<usize>, list: &TagList) -> Answer {
+pub(super) fn tags(repository: &RepositoryName, uri: &Uri, limit: Option<usize>, list: &TagList) -> Answer {
     let body = serde_json::json!({ "name": repository.path(), "tags": list.tags }).to_string();
     let mut answer = json(body, None);
     if let (true, Some(last)) = (list.more, list.tags.last()) {
         let n = limit.unwrap_or(list.tags.len());
-        insert(answer.headers(), header::LINK, &format!("<{path}?n={n}&last={last}>; rel=\"next\""));
+        insert(answer.headers(), header::LINK, &format!("<{}>; rel=\"next\"", next_page(uri, n, last)));
     }
     answer
+}
+
+/// The same request from the tag `last` on: with `ns`, without which it would be about another registry.
+fn next_page(uri: &Uri, n: usize, last: &str) -> String {
+    let query = uri.query().unwrap_or_default();
+    let namespace = query.split('&').find(|parameter| parameter.starts_with("ns="));
+    let namespace = namespace.map(|namespace| format!("&{namespace}")).unwrap_or_default();
+    format!("{}?n={n}&last={last}{namespace}", uri.path())
 }
 
 pub(super) fn referrers(referrers: Referrers) -> Answer {

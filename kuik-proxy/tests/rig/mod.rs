@@ -1,0 +1,242 @@
+//! What the tests of the proxy share: a whole proxy over a scripted registry, and ways to ask it.
+//!
+//! [`Rig`] is the arrangement of `kuik serve`: service, pull-through, directory, registry client. [`Rig::get`] asks the
+//! service itself; [`OverTcp`] serves one on loopback, for what only a client on a connection can see.
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+pub(crate) mod hand_fed;
+pub(crate) mod store;
+mod tcp;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use kuik_core::{
+    content::{Blob, ContentSource, Digest, SourceError},
+    credentials::Anonymous,
+    registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
+    testkit::{SampleImage, ScriptedRegistry},
+};
+use kuik_proxy::{
+    pull_through::{PullThrough, PullThroughOptions, Revalidate},
+    service::{ProxyBody, ProxyMetrics, ProxyOptions, ProxyService},
+    store::FilesystemStore,
+};
+use tempfile::TempDir;
+
+#[allow(unused_imports, reason = "every test file uses its own part")]
+pub(crate) use tcp::OverTcp;
+
+/// Times that are short enough to wait for, and long enough for a busy machine where nothing is to time out.
+pub(crate) const SHORT: Timeouts = Timeouts {
+    connect: Duration::from_millis(500),
+    headers: Duration::from_millis(600),
+    answer: Duration::from_millis(1500),
+    stall: Duration::from_millis(500),
+};
+
+/// A proxy over a scripted registry, with a data directory of its own.
+pub(crate) struct Rig {
+    pub(crate) upstream: ScriptedRegistry,
+    pub(crate) data: TempDir,
+    pub(crate) cache: PullThrough,
+    pub(crate) proxy: ProxyService,
+    pub(crate) metrics: ProxyMetrics,
+    timeouts: Timeouts,
+}
+
+impl Rig {
+    /// One that never asks upstream again about what it has.
+    pub(crate) async fn start() -> Self {
+        Self::with(Timeouts::default(), options(Revalidate::Never)).await
+    }
+
+    pub(crate) async fn with(timeouts: Timeouts, options: PullThroughOptions) -> Self {
+        let upstream = ScriptedRegistry::start().await.unwrap();
+        Self::over(upstream, tempfile::tempdir().unwrap(), timeouts, options)
+    }
+
+    fn over(
+        upstream: ScriptedRegistry,
+        data: TempDir,
+        timeouts: Timeouts,
+        options: PullThroughOptions,
+    ) -> Self {
+        let cache = PullThrough::new(open(data.path()), Arc::new(client_of(&upstream, timeouts)), options);
+        let (proxy, metrics) = service(cache.clone());
+        Self { upstream, data, cache, proxy, metrics, timeouts }
+    }
+
+    /// What a new process finds: the same directory and registry, nothing in memory.
+    pub(crate) async fn restarted(self, options: PullThroughOptions) -> Self {
+        self.cache.drain().await;
+        let Self { upstream, data, cache, proxy, timeouts, .. } = self;
+        drop((cache, proxy));
+        Self::over(upstream, data, timeouts, options)
+    }
+
+    /// The path of something in a repository of the upstream.
+    pub(crate) fn path(&self, repository: &str, rest: &str) -> String {
+        let name = self.upstream.repository(repository).unwrap().encoded().unwrap();
+        format!("/v2/{name}/{rest}")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        ask(&self.proxy, Method::GET, path, &[]).await
+    }
+
+    pub(crate) async fn head(&self, path: &str) -> Reply {
+        ask(&self.proxy, Method::HEAD, path, &[]).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        ask(&self.proxy, Method::GET, path, headers).await
+    }
+
+    /// The metrics as they are exposed.
+    pub(crate) fn exposed(&self) -> String {
+        exposed(&self.metrics)
+    }
+}
+
+/// A request's answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// The error that broke the transfer off, where one did.
+    pub(crate) body: Result<Bytes, SourceError>,
+}
+
+impl Reply {
+    /// A header's text; empty where there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        text(&self.headers, name)
+    }
+
+    /// The body of a transfer that was not broken off.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        self.body.as_ref().unwrap()
+    }
+
+    /// The specification's code in an error body.
+    pub(crate) fn code(&self) -> String {
+        error_code(self.bytes())
+    }
+}
+
+pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+pub(crate) fn error_code(body: &[u8]) -> String {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Asks a service, and reads the answer to its end.
+pub(crate) async fn ask(proxy: &ProxyService, method: Method, path: &str, headers: &[(&str, &str)]) -> Reply {
+    let (parts, body) = begin(proxy, method, path, headers).await.into_parts();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+    Reply { status: parts.status, headers: parts.headers, body }
+}
+
+/// Asks a service; the answer's body is still to be read.
+pub(crate) async fn begin(
+    proxy: &ProxyService,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> http::Response<ProxyBody> {
+    proxy.answer(method, path.parse().unwrap(), header_map(headers)).await
+}
+
+pub(crate) fn header_map(headers: &[(&str, &str)]) -> HeaderMap {
+    let header = |(name, value): &(&str, &str)| {
+        (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
+    };
+    headers.iter().map(header).collect()
+}
+
+pub(crate) fn options(revalidate: Revalidate) -> PullThroughOptions {
+    let mut options = PullThroughOptions::default();
+    options.revalidate = revalidate;
+    options
+}
+
+pub(crate) fn open(data: &Path) -> Arc<FilesystemStore> {
+    Arc::new(FilesystemStore::open(data).unwrap())
+}
+
+pub(crate) fn service(source: impl ContentSource) -> (ProxyService, ProxyMetrics) {
+    let metrics = ProxyMetrics::default();
+    (ProxyService::new(Arc::new(source), ProxyOptions::default(), metrics.clone()), metrics)
+}
+
+pub(crate) fn exposed(metrics: &ProxyMetrics) -> String {
+    let mut registry = prometheus_client::registry::Registry::with_prefix("kube_image_keeper");
+    metrics.register(&mut registry);
+    let mut exposed = String::new();
+    prometheus_client::encoding::text::encode(&mut exposed, &registry).unwrap();
+    exposed
+}
+
+/// A client that may ask that registry, without credentials.
+pub(crate) fn client_of(registry: &ScriptedRegistry, timeouts: Timeouts) -> RegistryClient {
+    client(&registry.host(), timeouts)
+}
+
+/// A client that may ask the registry at `host` over plain http, without credentials.
+pub(crate) fn client(host: &str, timeouts: Timeouts) -> RegistryClient {
+    let upstreams = Upstreams::default().insecure(host).unwrap();
+    let mut config = TransportConfig::default();
+    config.guard = upstreams.guard();
+    config.timeouts = timeouts;
+    config.system_roots = false;
+    RegistryClient::new(HttpTransport::new(config).unwrap(), upstreams, Anonymous, timeouts)
+}
+
+/// An image of one platform whose only layer has about `size` bytes, and that layer.
+pub(crate) fn image_with_layer(seed: u64, size: usize) -> (SampleImage, Digest, Bytes) {
+    let image = SampleImage::builder().seed(seed).platform("linux", "amd64").layer(size).build();
+    let digest = image.layers()[0].digest.clone();
+    let bytes = image.blobs()[&digest].clone();
+    (image, digest, bytes)
+}
+
+/// The bytes of a blob until it ends or breaks off, and the error that broke it off.
+pub(crate) async fn read(mut blob: Blob) -> (Vec<u8>, Option<SourceError>) {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = blob.body.next().await {
+        match chunk {
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Err(error) => return (bytes, Some(error)),
+        }
+    }
+    (bytes, None)
+}
+
+/// Every file under `dir`, by its path relative to it.
+pub(crate) fn files(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in std::fs::read_dir(next).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => left.push(path),
+                false => found.push(path.strip_prefix(dir).unwrap().display().to_string()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The files that content is in: not the lock, which is always there.
+pub(crate) fn content_files(data: &Path) -> Vec<String> {
+    files(data).into_iter().filter(|path| path != ".kuik/lock").collect()
+}

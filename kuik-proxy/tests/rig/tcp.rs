@@ -1,0 +1,88 @@
+//! A service on a loopback port, and a client that shows exactly what came over the connection.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, StatusCode, header::HOST};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
+use kuik_proxy::{server::serve, service::ProxyService};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use super::{error_code, text};
+
+/// A service that is served until this is dropped.
+pub(crate) struct OverTcp {
+    pub(crate) address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+    _serving: JoinHandle<usize>,
+}
+
+/// What a client on a connection saw.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// What arrived of the body.
+    pub(crate) body: Bytes,
+    /// Whether the body came to its end, as far as the connection can say.
+    pub(crate) complete: bool,
+}
+
+impl OverTcp {
+    pub(crate) async fn start(service: ProxyService) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let serving = tokio::spawn(serve(vec![listener], service, shutdown, Duration::ZERO));
+        Self { address, _stop: stop, _serving: serving }
+    }
+
+    /// Asks on a connection of its own.
+    pub(crate) async fn ask(&self, method: Method, path: &str) -> Seen {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, self.address.to_string())
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let (parts, mut body) = sender.send_request(request).await.unwrap().into_parts();
+        let mut seen = BytesMut::new();
+        let mut complete = true;
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => seen.extend(frame.into_data().ok()),
+                Err(_) => {
+                    complete = false;
+                    break;
+                }
+            }
+        }
+        drop((sender, body));
+        let _ = connection.await;
+        Seen { status: parts.status, headers: parts.headers, body: seen.freeze(), complete }
+    }
+}
+
+impl Seen {
+    /// A header's text; empty where there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        text(&self.headers, name)
+    }
+
+    /// The specification's code in an error body.
+    pub(crate) fn code(&self) -> String {
+        error_code(&self.body)
+    }
+}

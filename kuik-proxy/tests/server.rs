@@ -1,0 +1,150 @@
+//! The server: several listeners, connections that say nothing, and an end that cuts nobody off who hurries.
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use kuik_core::testkit::Gate;
+use kuik_proxy::{
+    server::{BindAddress, serve},
+    service::ProxyBody,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// A server whose answers are `begin`, and `end` once the gate opens.
+struct Server {
+    addresses: Vec<SocketAddr>,
+    gate: Gate,
+    stop: Gate,
+    serving: JoinHandle<usize>,
+}
+
+fn start(listeners: Vec<TcpListener>, drain: Duration) -> Server {
+    let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    let (gate, stop) = (Gate::new(), Gate::new());
+    let opened = gate.clone();
+    let service = tower::service_fn(move |_: Request<Incoming>| {
+        let begin = stream::iter([Ok(Bytes::from_static(b"begin"))]);
+        let opened = opened.clone();
+        let end = stream::once(async move {
+            opened.opened().await;
+            Ok(Bytes::from_static(b"end"))
+        });
+        let body = ProxyBody::stream(begin.chain(end).boxed(), Some(8));
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    });
+    let serving = tokio::spawn(serve(listeners, service, stop.clone().opened(), drain));
+    Server { addresses, gate, stop, serving }
+}
+
+async fn on_loopback(drain: Duration) -> Server {
+    start(vec![TcpListener::bind("127.0.0.1:0").await.unwrap()], drain)
+}
+
+/// A client that has received the beginning of an answer.
+async fn begun(address: SocketAddr) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(REQUEST).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"begin") {
+        assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "{seen:?}");
+    }
+    (stream, seen)
+}
+
+/// Everything until the connection ends; one that is reset ends too.
+async fn to_its_end(mut stream: TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    rest
+}
+
+#[tokio::test]
+async fn a_transfer_that_runs_may_finish() {
+    let server = on_loopback(Duration::from_secs(600)).await;
+    let address = server.addresses[0];
+    let (running, _) = begun(address).await;
+    // Another connection that has nothing to do.
+    let idle = TcpStream::connect(address).await.unwrap();
+    server.stop.open();
+    assert_eq!(to_its_end(idle).await, b"", "who asks nothing is sent away");
+    let refused = TcpStream::connect(address).await;
+    assert!(refused.is_err(), "nobody new is let in");
+    assert!(!server.serving.is_finished());
+    server.gate.open();
+    assert_eq!(to_its_end(running).await, b"end");
+    assert_eq!(server.serving.await.unwrap(), 0, "none was cut");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_too_long_is_cut() {
+    let server = on_loopback(Duration::from_secs(30)).await;
+    let (first, second) = (begun(server.addresses[0]).await, begun(server.addresses[0]).await);
+    let began = tokio::time::Instant::now();
+    server.stop.open();
+    assert_eq!(server.serving.await.unwrap(), 2);
+    assert_eq!(began.elapsed().as_secs(), 30);
+    assert_eq!(to_its_end(first.0).await, b"");
+    assert_eq!(to_its_end(second.0).await, b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_request_is_waited_for_only_so_long() {
+    let server = on_loopback(Duration::ZERO).await;
+    for half in [&REQUEST[..0], &REQUEST[..20]] {
+        let began = tokio::time::Instant::now();
+        let mut stream = TcpStream::connect(server.addresses[0]).await.unwrap();
+        stream.write_all(half).await.unwrap();
+        to_its_end(stream).await;
+        let waited = began.elapsed().as_secs();
+        assert!((20..120).contains(&waited), "{waited} s");
+    }
+}
+
+#[tokio::test]
+async fn every_listener_is_served() {
+    let localhost = BindAddress::localhost(0).listen().unwrap();
+    let expected = localhost.len();
+    let mut listeners = localhost;
+    listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let server = start(listeners, Duration::from_secs(600));
+    assert_eq!(server.addresses.len(), expected + 1);
+    server.gate.open();
+    for address in &server.addresses {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(to_its_end(stream).await.ends_with(b"beginend"), "{address}");
+    }
+    server.stop.open();
+    assert_eq!(server.serving.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_service_that_panics_takes_only_its_connection_along() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = tower::service_fn(|request: Request<Incoming>| async move {
+        assert_ne!(request.uri().path(), "/panic", "the test says so");
+        Ok::<_, Infallible>(Response::new(ProxyBody::full("well")))
+    });
+    let stop = Gate::new();
+    let serving =
+        tokio::spawn(serve(vec![listener], service, stop.clone().opened(), Duration::from_secs(600)));
+    for (path, expected) in [("/panic", ""), ("/", "well")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let seen = String::from_utf8(to_its_end(stream).await).unwrap();
+        assert!(seen.ends_with(expected) && seen.is_empty() == expected.is_empty(), "{seen}");
+    }
+    stop.open();
+    assert_eq!(serving.await.unwrap(), 0);
+}
