@@ -25,15 +25,18 @@ fuzz_target!(|text: &str| {
 fn reads_back(route: &Route) {
     let Some(repository) = route.repository() else { return };
     let (rest, query) = written(route);
+    // Escaped it is three times as long as it came, and the limit is on what is sent.
+    if query.len() > 1500 {
+        return;
+    }
     let expected = Ok(route.clone());
     if let Ok(name) = repository.encoded() {
         let path = format!("/v2/{name}/{rest}");
         assert_eq!(Route::parse(&path, Some(&query), PortForms::default()), expected, "{path}?{query}");
     }
     let (path, registry) = (format!("/v2/{}/{rest}", repository.path()), escaped(repository.registry()));
-    // Escaping makes a query three times as long, and the limit is on what is sent.
-    if query.len() < 1000 {
-        let query = format!("ns={registry}&{query}");
+    let query = format!("ns={registry}&{query}");
+    if query.len() <= 2048 {
         assert_eq!(Route::parse(&path, Some(&query), PortForms::default()), expected, "{path}?{query}");
     }
 }

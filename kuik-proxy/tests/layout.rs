@@ -1,4 +1,11 @@
 //! The layout on disk is that of Docker's registry: it serves what we wrote, and we serve what it wrote.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail"
+)]
 
 mod rig;
 

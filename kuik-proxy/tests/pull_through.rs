@@ -1,4 +1,11 @@
 //! The cache in front of an upstream: what is asked upstream, how often, and what is served when it cannot answer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail"
+)]
 
 mod rig;
 

@@ -1,4 +1,11 @@
 //! Routes: no path and no query is too strange to be read or refused, and what a route is written as reads back as it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail"
+)]
 
 use kuik_core::{
     content::{Digest, TagOrDigest, TagPage},

@@ -1,4 +1,11 @@
 //! The server: several listeners, connections that say nothing, and an end that cuts nobody off who hurries.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail"
+)]
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 

@@ -2,6 +2,13 @@
 //!
 //! Whatever happens, a transfer that ends as a success has the right bytes; nothing of the fault is in the store; and
 //! the next request works once the fault is gone.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail"
+)]
 
 mod rig;
 

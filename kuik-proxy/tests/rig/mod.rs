@@ -219,6 +219,11 @@ pub(crate) async fn read(mut blob: Blob) -> (Vec<u8>, Option<SourceError>) {
     (bytes, None)
 }
 
+/// What the future resolves to; fails the test where it hangs.
+pub(crate) async fn within_reason<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it hangs")
+}
+
 /// Every file under `dir`, by its path relative to it.
 pub(crate) fn files(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
