@@ -38,7 +38,7 @@ pub struct RawServe {
         value_delimiter = ','
     )]
     insecure_registries: Vec<String>,
-    /// Fetch the images of a registry from this URL: docker.io=https://mirror.example
+    /// Fetch the images of a registry from this URL: `docker.io=https://mirror.example`
     #[arg(
         long,
         env = "KUIK_UPSTREAM",
