@@ -2,13 +2,16 @@
 //!
 //! Alive is whoever answers. Ready is who can do the job: readiness names every check that fails, and why.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use prometheus_client::registry::Registry;
 
 use crate::service::ProxyBody;
+
+/// How long one check may take: a disk that hangs is not well.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that has to be well for the process to do its job.
 #[async_trait]
@@ -62,9 +65,13 @@ impl Admin {
     async fn readiness(&self) -> Response<ProxyBody> {
         let mut failed = String::new();
         for check in self.checks.iter() {
-            if let Err(problem) = check.check().await {
-                failed.push_str(&format!("{}: {problem}\n", check.name()));
-            }
+            let checked = tokio::time::timeout(CHECK_TIMEOUT, check.check());
+            let problem = match checked.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(problem)) => problem,
+                Err(_) => format!("no answer within {CHECK_TIMEOUT:?}"),
+            };
+            failed.push_str(&format!("{}: {problem}\n", check.name()));
         }
         if failed.is_empty() {
             text(StatusCode::OK, "ok\n".to_owned())

@@ -401,3 +401,25 @@ async fn a_cached_blob_is_read_in_ranges() {
     let blob = rig.cache.blob(&repository, &layer, ByteRange::Suffix { length: 1 }).await.unwrap();
     assert_eq!((blob.origin, blob.content.size), (Origin::Cache, Some(size as u64)));
 }
+
+#[tokio::test]
+async fn a_blob_that_the_store_cannot_read_is_fetched_again() {
+    let rig = Rig::start().await;
+    let (image, layer, bytes) = image_with_layer(1, 50_000);
+    rig.upstream.add_image("app", "latest", &image);
+    let path = rig.path("app", &format!("blobs/{layer}"));
+    assert_eq!(rig.get(&path).await.bytes(), &bytes);
+    rig.cache.drain().await;
+    // A link that is a directory: whoever opens it gets an error of the disk, not an absence.
+    let link = rig::files(rig.data.path())
+        .into_iter()
+        .find(|file| file.contains("_layers") && file.contains(layer.encoded()))
+        .unwrap();
+    let link = rig.data.path().join(link);
+    std::fs::remove_file(&link).unwrap();
+    std::fs::create_dir(&link).unwrap();
+    let reply = rig.get(&path).await;
+    assert_eq!((reply.status, reply.header("cache-status")), (StatusCode::OK, "kuik; fwd=miss"));
+    assert_eq!(reply.bytes(), &bytes);
+    assert_eq!(rig.upstream.count(Target::Blob), 2);
+}

@@ -57,6 +57,8 @@ pub(crate) struct Fill {
     window: Arc<Window>,
     /// True once the store cannot keep the blob: its bytes are for those who wait for them now.
     overflow: watch::Sender<bool>,
+    /// Whether it is fetched although the store has it, because the store's copy cannot be read.
+    replaces: bool,
     /// Where upstream said that the blob may be read; it is linked into each once it is published.
     repositories: Mutex<Vec<RepositoryName>>,
 }
@@ -77,7 +79,8 @@ impl Fills {
 
     /// The running fill of `digest`, or a new one that fetches it from `repository` at `upstream` into `store`.
     ///
-    /// A running one is as with [`Fills::get`].
+    /// A running one is as with [`Fills::get`]. A new one that `replaces` does not care whether the store has the
+    /// blob: its copy cannot be read.
     ///
     /// # Errors
     /// `Unsupported` where the digest's algorithm cannot be verified.
@@ -87,6 +90,7 @@ impl Fills {
         digest: &Digest,
         upstream: &Arc<dyn ContentSource>,
         store: &Arc<dyn ContentStore>,
+        replaces: bool,
     ) -> Result<Arc<Fill>, SourceError> {
         let verifier = verifier(repository, digest)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,6 +105,7 @@ impl Fills {
             spool: OnceLock::new(),
             window: Arc::default(),
             overflow: watch::Sender::new(false),
+            replaces,
             repositories: Mutex::new(vec![repository.clone()]),
         });
         running.insert(key, fill.clone());

@@ -34,7 +34,7 @@ pub(super) async fn run(
     store: &dyn ContentStore,
 ) {
     // An earlier fill may have published between the miss that started this one and now.
-    if store.has_blob(&fill.digest).await.is_ok_and(|size| size.is_some()) {
+    if !fill.replaces && store.has_blob(&fill.digest).await.is_ok_and(|size| size.is_some()) {
         fill.enter(Phase::Kept);
         return;
     }

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 /// How many bytes of manifests are kept.
 const BUDGET_BYTES: usize = 4 << 20;
 
-/// A manifest beyond this is read from the store each time, rather than displace a hundred others.
-const LARGEST_BYTES: usize = 256 << 10;
+/// A manifest beyond this is read from the store, and its tag checked, each time, rather than displace all others.
+const LARGEST_BYTES: usize = 1 << 20;
 
 /// What an entry costs beside the manifest's bytes: names, digests, the table.
 const OVERHEAD_BYTES: usize = 512;

@@ -197,17 +197,21 @@ impl Shared {
             let fill = match self.fills.get(repository, digest) {
                 Some(fill) => fill,
                 None => {
-                    match self.store.blob(repository, digest, range).await {
-                        Err(error) if error.is_not_found() => {}
+                    let unreadable = match self.store.blob(repository, digest, range).await {
+                        Err(error) if error.is_not_found() => false,
+                        Err(error) if error.kind() == SourceErrorKind::Storage => {
+                            report_unless_absent(&error);
+                            true
+                        }
                         answer => return answer,
-                    }
-                    if matches!(self.store.has_blob(digest).await, Ok(Some(_))) {
+                    };
+                    if !unreadable && matches!(self.store.has_blob(digest).await, Ok(Some(_))) {
                         // Another repository's: ours once upstream says that it is this one's too.
                         self.upstream.blob_size(repository, digest).await?;
                         self.store.link_blob(repository, digest).await?;
                         continue;
                     }
-                    self.fills.join_or_start(repository, digest, &self.upstream, &self.store)?
+                    self.fills.join_or_start(repository, digest, &self.upstream, &self.store, unreadable)?
                 }
             };
             if !fill.is_authorised(repository) {

@@ -61,7 +61,7 @@ impl Refusal {
         let retry = Some((header::RETRY_AFTER, wait.to_string()));
         let (status, code, extra) = match error.kind() {
             Kind::NotFound => (StatusCode::NOT_FOUND, unknown(route), None),
-            Kind::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED", None),
+            Kind::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED", challenge()),
             Kind::Denied | Kind::Forbidden => (StatusCode::FORBIDDEN, "DENIED", None),
             Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", retry),
             Kind::Unavailable | Kind::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", retry),
@@ -91,6 +91,12 @@ impl Refusal {
         }
         response
     }
+}
+
+/// RFC 9110, section 15.5.2: a 401 carries a challenge. What is missing are credentials of ours for the upstream, so
+/// no answer of the client's will do, and one that has none says what people understand: it is not authorised.
+fn challenge() -> Option<(header::HeaderName, String)> {
+    Some((header::WWW_AUTHENTICATE, "Basic realm=\"upstream\"".to_owned()))
 }
 
 /// Which of the specification's codes says that a thing does not exist.
