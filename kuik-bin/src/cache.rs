@@ -78,7 +78,7 @@ pub fn cache(
     );
     let admin = Admin::new(metrics, vec![Box::new(Writable(store))]);
     let mut proxy_options = ProxyOptions::default();
-    proxy_options.ports = ports;
+    proxy_options.names = ports.into();
     let proxy = ProxyService::new(Arc::new(pull_through.clone()), proxy_options, proxy_metrics);
     Cache { frontend: Frontend::new(admin, proxy), pull_through }
 }

@@ -10,6 +10,7 @@
 pub mod admin;
 mod fill;
 pub mod pull_through;
+pub mod push;
 pub mod route;
 pub mod server;
 pub mod service;

@@ -34,7 +34,8 @@ impl ByteRange {
     /// Reads the value of a `Range` header.
     ///
     /// Anything but one well-formed byte range means [`ByteRange::Full`]: RFC 9110 lets a server ignore such a
-    /// header, and clients then get the whole content with status 200.
+    /// header, and clients then get the whole content with status 200. A range that ends before it begins is read
+    /// as it is written, and means no byte of any content.
     ///
     /// ```
     /// use kuik_core::content::ByteRange;
@@ -60,9 +61,7 @@ impl ByteRange {
         let first = number(first)?;
         match last {
             "" => Some(Self::From { first, last: None }),
-            last => {
-                number(last).filter(|&last| last >= first).map(|last| Self::From { first, last: Some(last) })
-            }
+            last => Some(Self::From { first, last: Some(number(last)?) }),
         }
     }
 
@@ -96,7 +95,7 @@ mod tests {
             ("bytes=0-0", ByteRange::From { first: 0, last: Some(0) }),
             ("Bytes = 7-9", ByteRange::From { first: 7, last: Some(9) }),
             ("bytes=7-9", ByteRange::From { first: 7, last: Some(9) }),
-            ("bytes=9-7", ByteRange::Full),
+            ("bytes=9-7", ByteRange::From { first: 9, last: Some(7) }),
             ("bytes=+1-2", ByteRange::Full),
             ("bytes=-", ByteRange::Full),
             ("items=0-1", ByteRange::Full),
@@ -115,6 +114,7 @@ mod tests {
             (from(2, None), 10, Ok(2..10)),
             (from(2, Some(4)), 10, Ok(2..5)),
             (from(2, Some(u64::MAX)), 10, Ok(2..10)),
+            (from(9, Some(7)), 10, Err(InvalidRange { size: 10 })),
             (from(10, None), 10, Err(InvalidRange { size: 10 })),
             (ByteRange::Suffix { length: 3 }, 10, Ok(7..10)),
             (ByteRange::Suffix { length: 30 }, 10, Ok(0..10)),

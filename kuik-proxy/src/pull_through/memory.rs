@@ -74,6 +74,17 @@ impl ManifestMemory {
         let entry = entries.cache.peek_mut(key);
         entry.is_some_and(|remembered| std::mem::replace(&mut remembered.unkept, unkept))
     }
+
+    /// Forgets all that is remembered of a repository.
+    pub(super) fn forget(&self, repository: &RepositoryName) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys: Vec<_> =
+            entries.cache.iter().map(|(key, _)| key).filter(|key| key.0 == *repository).cloned().collect();
+        for key in keys {
+            let forgotten = entries.cache.pop(&key);
+            entries.bytes -= forgotten.as_ref().map_or(0, cost_of);
+        }
+    }
 }
 
 fn cost_of(remembered: &Remembered) -> usize {

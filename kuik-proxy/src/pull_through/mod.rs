@@ -113,6 +113,12 @@ impl PullThrough {
         }
     }
 
+    /// Forgets what it remembers of a repository's manifests: somebody else has changed the store. What it is
+    /// looking up at this moment it may remember all the same, until it is due for a check.
+    pub fn forget(&self, repository: &RepositoryName) {
+        self.shared.memory.forget(repository);
+    }
+
     /// Waits until everything that is being fetched is in the store, or has failed. For the end of a process: the
     /// caller stops asking first, and bounds the wait.
     pub async fn drain(&self) {

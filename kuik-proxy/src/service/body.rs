@@ -9,9 +9,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use kuik_core::content::{BlobStream, SourceError};
+use prometheus_client::metrics::counter::Counter;
 
 /// The body of a response. An error in it ends the connection: the client sees a broken transfer.
-pub struct ProxyBody(Inner);
+pub struct ProxyBody {
+    inner: Inner,
+    sent: Option<Counter>,
+}
 
 enum Inner {
     Empty,
@@ -23,18 +27,29 @@ impl ProxyBody {
     /// No bytes.
     #[must_use]
     pub fn empty() -> Self {
-        Self(Inner::Empty)
+        Self::from(Inner::Empty)
     }
 
     /// These bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self(Inner::Full(bytes.into()))
+        Self::from(Inner::Full(bytes.into()))
     }
 
     /// The bytes of a stream; `length` where it is known how many they are.
     #[must_use]
     pub fn stream(stream: BlobStream, length: Option<u64>) -> Self {
-        Self(Inner::Stream { stream, remaining: length })
+        Self::from(Inner::Stream { stream, remaining: length })
+    }
+
+    /// The same, which counts its bytes as they go out.
+    pub(crate) fn counted(self, sent: Counter) -> Self {
+        Self { sent: Some(sent), ..self }
+    }
+}
+
+impl From<Inner> for ProxyBody {
+    fn from(inner: Inner) -> Self {
+        Self { inner, sent: None }
     }
 }
 
@@ -46,12 +61,12 @@ impl Body for ProxyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
-        match &mut self.0 {
-            Inner::Empty => Poll::Ready(None),
+        let chunk = match &mut self.inner {
+            Inner::Empty => None,
             Inner::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
-                self.0 = Inner::Empty;
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+                self.inner = Inner::Empty;
+                (!bytes.is_empty()).then_some(Ok(bytes))
             }
             Inner::Stream { stream, remaining } => {
                 let next = std::task::ready!(stream.as_mut().poll_next(cx));
@@ -64,13 +79,17 @@ impl Body for ProxyBody {
                     }
                     None => {}
                 }
-                Poll::Ready(next.map(|chunk| chunk.map(Frame::data)))
+                next
             }
+        };
+        if let (Some(Ok(chunk)), Some(sent)) = (&chunk, &self.sent) {
+            sent.inc_by(chunk.len() as u64);
         }
+        Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.inner {
             Inner::Empty => true,
             Inner::Full(bytes) => bytes.is_empty(),
             Inner::Stream { remaining, .. } => *remaining == Some(0),
@@ -78,7 +97,7 @@ impl Body for ProxyBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Stream { remaining: Some(bytes), .. } => SizeHint::with_exact(*bytes),

@@ -17,21 +17,20 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, Uri, header};
-use kuik_core::{
-    content::{ByteRange, ContentSource, Freshness, SourceError},
-    reference::PortForms,
-};
+use kuik_core::content::{ByteRange, ContentSource, Freshness, SourceError};
 
+pub(crate) use self::refusal::{Refusal, insert, is_full};
+pub(crate) use self::respond::DIGEST;
 pub use self::{body::ProxyBody, metrics::ProxyMetrics};
-use self::{metrics::Outcome, refusal::Refusal, respond::Answer};
-use crate::route::Route;
+use self::{metrics::Outcome, respond::Answer};
+use crate::route::{Names, Route};
 
 /// How a [`ProxyService`] behaves.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProxyOptions {
-    /// Which spellings of a registry's port are read in paths.
-    pub ports: PortForms,
+    /// How paths name repositories.
+    pub names: Names,
     /// Within what time a response begins, or is refused. 19 s: containerd gives up after 30, and a client that
     /// tries again needs time for that.
     pub deadline: Duration,
@@ -39,7 +38,7 @@ pub struct ProxyOptions {
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        Self { ports: PortForms::default(), deadline: Duration::from_secs(19) }
+        Self { names: Names::default(), deadline: Duration::from_secs(19) }
     }
 }
 
@@ -63,6 +62,11 @@ impl ProxyService {
     #[must_use]
     pub fn new(source: Arc<dyn ContentSource>, options: ProxyOptions, metrics: ProxyMetrics) -> Self {
         Self { shared: Arc::new(Shared { source, options, metrics }) }
+    }
+
+    /// How it reads the names of repositories.
+    pub(crate) fn names(&self) -> Names {
+        self.shared.options.names
     }
 
     /// Answers one request.
@@ -93,7 +97,7 @@ impl Shared {
         if !head && method != Method::GET {
             return Refusal::method().into_response(false);
         }
-        let route = match Route::parse(uri.path(), uri.query(), self.options.ports) {
+        let route = match Route::parse(uri.path(), uri.query(), self.options.names) {
             Ok(route) => route,
             Err(error) => return Refusal::route(&error).into_response(head),
         };
@@ -104,7 +108,7 @@ impl Shared {
             Ok(Ok(Answer { response, origin })) => (response, origin.map_or(Outcome::Miss, Outcome::from)),
             Ok(Err(error)) => {
                 tracing::info!(%method, %uri, error = error.chain(), "a request is refused");
-                (Refusal::source(&error, &route).into_response(head), Outcome::Miss)
+                (Refusal::source(&error, unknown(&route)).into_response(head), Outcome::Miss)
             }
             Err(_) => {
                 tracing::warn!(%method, %uri, ?limit, "a request is refused: there was no answer in time");
@@ -153,6 +157,15 @@ impl Shared {
                 Ok(respond::referrers(found))
             }
         }
+    }
+}
+
+/// Which of the specification's codes says that a thing does not exist.
+fn unknown(route: &Route) -> &'static str {
+    match route {
+        Route::Blob { .. } => "BLOB_UNKNOWN",
+        Route::Manifest { .. } => "MANIFEST_UNKNOWN",
+        Route::Version | Route::Tags { .. } | Route::Referrers { .. } => "NAME_UNKNOWN",
     }
 }
 

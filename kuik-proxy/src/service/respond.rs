@@ -8,7 +8,7 @@ use kuik_core::{
 
 use super::{ProxyBody, refusal::insert};
 
-const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

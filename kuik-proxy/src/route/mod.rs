@@ -4,15 +4,20 @@
 //! two ways: in the path, as the webhook rewrites images (`/v2/docker.io/library/nginx/…`), or by the path and a
 //! `ns` parameter, as containerd names it when it is told of a mirror (`/v2/library/nginx/…?ns=docker.io`).
 
+mod endpoint;
+mod names;
+mod parameters;
+
 use std::borrow::Cow;
 
 use kuik_core::{
     content::{Digest, TagOrDigest, TagPage},
-    reference::{PortForms, RepositoryName, decode_path},
+    reference::RepositoryName,
 };
 
-/// The longest path and the longest query that are read, in bytes: a name has at most 255, a digest 136.
-const MAX_BYTES: usize = 2048;
+pub(crate) use self::endpoint::{Endpoint, digest, tag_or_digest};
+pub use self::names::Names;
+use self::{endpoint::MAX_BYTES, parameters::Parameters};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,32 +82,25 @@ pub enum RouteError {
 }
 
 impl Route {
-    /// Reads a path and a query.
+    /// Reads a path and a query. `names` says how repositories are named; [`PortForms`] alone will do for a cache.
+    ///
+    /// [`PortForms`]: kuik_core::reference::PortForms
     ///
     /// # Errors
     /// Where they name no endpoint, or name something that cannot exist.
-    pub fn parse(path: &str, query: Option<&str>, ports: PortForms) -> Result<Self, RouteError> {
-        if path.len() > MAX_BYTES || query.is_some_and(|query| query.len() > MAX_BYTES) {
-            return Err(RouteError::TooLong);
-        }
-        let rest = match path.strip_prefix("/v2") {
-            Some("" | "/") => return Ok(Self::Version),
-            Some(rest) => rest.strip_prefix('/').ok_or(RouteError::NoEndpoint)?,
-            None => return Err(RouteError::NoEndpoint),
-        };
-        let (head, last) = rest.rsplit_once('/').ok_or(RouteError::NoEndpoint)?;
-        let (name, kind) = head.rsplit_once('/').ok_or(RouteError::NoEndpoint)?;
-        let parameters = Parameters(query.unwrap_or_default());
-        match (kind, last) {
-            ("manifests", at) => Ok(Self::Manifest {
-                repository: repository(name, &parameters, ports)?,
-                at: tag_or_digest(at)?,
-            }),
+    pub fn parse(path: &str, query: Option<&str>, names: impl Into<Names>) -> Result<Self, RouteError> {
+        let names = names.into();
+        let Some(endpoint) = Endpoint::read(path, query)? else { return Ok(Self::Version) };
+        let parameters = &endpoint.parameters;
+        match (endpoint.kind, endpoint.last) {
+            ("manifests", at) => {
+                Ok(Self::Manifest { repository: endpoint.repository(names)?, at: tag_or_digest(at)? })
+            }
             ("blobs", text) => {
-                Ok(Self::Blob { repository: repository(name, &parameters, ports)?, digest: digest(text)? })
+                Ok(Self::Blob { repository: endpoint.repository(names)?, digest: digest(text)? })
             }
             ("tags", "list") => Ok(Self::Tags {
-                repository: repository(name, &parameters, ports)?,
+                repository: endpoint.repository(names)?,
                 page: TagPage {
                     limit: match parameters.get("n")? {
                         Some(n) => Some(n.parse().map_err(|_| RouteError::Parameter("n"))?),
@@ -112,7 +110,7 @@ impl Route {
                 },
             }),
             ("referrers", text) => Ok(Self::Referrers {
-                repository: repository(name, &parameters, ports)?,
+                repository: endpoint.repository(names)?,
                 digest: digest(text)?,
                 artifact_type: parameters.get("artifactType")?.map(Cow::into_owned),
             }),
@@ -133,79 +131,10 @@ impl Route {
     }
 }
 
-/// No valid name needs percent-encoding, and what is encoded is refused with the rest: `%2e%2e` is not a name.
-fn repository(
-    name: &str,
-    parameters: &Parameters<'_>,
-    ports: PortForms,
-) -> Result<RepositoryName, RouteError> {
-    let invalid = |error: &dyn std::error::Error| {
-        RouteError::Name(error.source().map_or_else(|| error.to_string(), ToString::to_string))
-    };
-    match parameters.get("ns")? {
-        Some(registry) => RepositoryName::new(&registry, name).map_err(|error| invalid(&error)),
-        None => decode_path(name, ports).map_err(|error| invalid(&error)),
-    }
-}
-
-fn tag_or_digest(text: &str) -> Result<TagOrDigest, RouteError> {
-    if text.contains(':') || text.contains('%') {
-        return digest(text).map(TagOrDigest::Digest);
-    }
-    text.parse().map(TagOrDigest::Tag).map_err(|_| RouteError::Tag(shortened(text)))
-}
-
-/// Some clients write the colon of a digest as `%3A`.
-fn digest(text: &str) -> Result<Digest, RouteError> {
-    let decoded = match text.split_once("%3A").or_else(|| text.split_once("%3a")) {
-        Some((algorithm, encoded)) => Cow::Owned(format!("{algorithm}:{encoded}")),
-        None => Cow::Borrowed(text),
-    };
-    decoded.parse().map_err(|error| RouteError::Digest(shortened(text), format!("{error}")))
-}
-
-/// Enough of a bad text to recognise it in a message.
-fn shortened(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
-/// The parameters of a query.
-struct Parameters<'a>(&'a str);
-
-impl<'a> Parameters<'a> {
-    /// The value of the first parameter called `key`.
-    fn get(&self, key: &'static str) -> Result<Option<Cow<'a, str>>, RouteError> {
-        let found = self.0.split('&').find_map(|pair| match pair.split_once('=') {
-            Some((name, value)) if name == key => Some(value),
-            None if pair == key => Some(""),
-            _ => None,
-        });
-        found.map(|value| percent_decoded(value).ok_or(RouteError::Parameter(key))).transpose()
-    }
-}
-
-fn percent_decoded(value: &str) -> Option<Cow<'_, str>> {
-    if !value.contains(['%', '+']) {
-        return Some(Cow::Borrowed(value));
-    }
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut bytes = value.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let high = char::from(bytes.next()?).to_digit(16)?;
-                let low = char::from(bytes.next()?).to_digit(16)?;
-                u8::try_from(high << 4 | low).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
 #[cfg(test)]
 mod tests {
+    use kuik_core::reference::PortForms;
+
     use super::*;
 
     const HEX: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
@@ -238,6 +167,20 @@ mod tests {
                 at: TagOrDigest::Tag("1.25".parse().unwrap()),
             };
             assert_eq!(parse(path), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_registry_of_its_own_has_the_names_that_its_clients_write() {
+        for path in ["/v2/nginx/manifests/1", "/v2/nginx/manifests/1?ns=docker.io"] {
+            let (path, query) =
+                path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+            let route = Route::parse(path, query, Names::Local).unwrap();
+            assert_eq!(route.repository().map(ToString::to_string).as_deref(), Some("nginx"));
+        }
+        for name in ["..", "%2e%2e", "A", "a//b", "a:5000/b"] {
+            let refused = Route::parse(&format!("/v2/{name}/manifests/1"), None, Names::Local);
+            assert!(matches!(refused, Err(RouteError::Name(_))), "{name}");
         }
     }
 

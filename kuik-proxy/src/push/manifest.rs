@@ -1,0 +1,156 @@
+//! Manifests on their way in, and what goes out again.
+//!
+//! A manifest is kept byte for byte, and only where what it refers to is there. Of an index, some of the manifests
+//! may be missing: it is then sparse, and its digest is the one that its author signed.
+
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderMap, Response, StatusCode, header};
+use kuik_core::{
+    content::{
+        DecodedManifest, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES, Manifest, MediaType, SourceError,
+        TagOrDigest,
+    },
+    reference::{RepositoryName, Tag},
+};
+
+use super::{Shared, receive::Incoming, refusal, respond};
+use crate::service::{ProxyBody, Refusal};
+
+/// How many references of one manifest are looked up at a time.
+const LOOK_UPS: usize = 8;
+
+type Answer = Result<Response<ProxyBody>, Refusal>;
+
+impl Shared {
+    /// Keeps a manifest, and points tags at it.
+    pub(super) async fn put_manifest(
+        &self,
+        base: &str,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        tags: Vec<Tag>,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Answer {
+        let bytes = body.whole(MAX_MANIFEST_BYTES).await;
+        let bytes = bytes.map_err(|error| refusal::received(&error, "MANIFEST_INVALID"))?;
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let sent_as = content_type.map(MediaType::from_header);
+        let manifest = Manifest::new(sent_as.as_ref(), bytes).map_err(|error| refusal::manifest(&error))?;
+        let (manifest, tags) = match at {
+            TagOrDigest::Digest(digest) => {
+                let verified = manifest.verified_as(digest);
+                (verified.map_err(|error| refusal::manifest_digest(&error))?, tags)
+            }
+            TagOrDigest::Tag(tag) => (manifest, [vec![tag.clone()], tags].concat()),
+        };
+        let decoded = manifest.decode().map_err(|error| refusal::manifest(&error))?;
+        self.check_references(repository, &decoded).await?;
+
+        self.keep(repository, &manifest, &tags).await.map_err(|error| refusal::upload(&error))?;
+        let subject = match &decoded {
+            DecodedManifest::Image(image) => image.subject.as_ref(),
+            DecodedManifest::Index(index) => index.subject.as_ref(),
+            _ => None,
+        };
+        let given = if matches!(at, TagOrDigest::Digest(_)) { tags.as_slice() } else { &[] };
+        Ok(respond::manifest(base, manifest.digest(), subject.map(|subject| &subject.digest), given))
+    }
+
+    async fn keep(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+        tags: &[Tag],
+    ) -> Result<(), SourceError> {
+        match tags {
+            [] => self.store.put_manifest(repository, manifest, None).await?,
+            tags => {
+                for tag in tags {
+                    self.store.put_manifest(repository, manifest, Some(tag)).await?;
+                }
+            }
+        }
+        self.changed(repository);
+        Ok(())
+    }
+
+    /// Refuses a manifest that refers to what the repository does not have.
+    async fn check_references(
+        &self,
+        repository: &RepositoryName,
+        decoded: &DecodedManifest,
+    ) -> Result<(), Refusal> {
+        let (referred, manifests): (Vec<&Descriptor>, bool) = match decoded {
+            DecodedManifest::Image(image) => {
+                let layers = image.layers.iter().filter(|layer| is_distributed(&layer.media_type));
+                (std::iter::once(&image.config).chain(layers).collect(), false)
+            }
+            DecodedManifest::Index(index) if !self.options.accept_sparse_indexes => {
+                (index.manifests.iter().collect(), true)
+            }
+            _ => return Ok(()),
+        };
+        let look_ups: Vec<_> = referred
+            .into_iter()
+            .map(|descriptor| self.is_missing(repository, &descriptor.digest, manifests).boxed())
+            .collect();
+        let found: Result<Vec<_>, _> = stream::iter(look_ups).buffered(LOOK_UPS).try_collect().await;
+        let found = found.map_err(|error| Refusal::source(&error, "MANIFEST_BLOB_UNKNOWN"))?;
+        let missing: Vec<&Digest> = found.into_iter().flatten().collect();
+        if missing.is_empty() { Ok(()) } else { Err(refusal::missing(&missing)) }
+    }
+
+    /// The digest, where the repository has no such manifest or blob.
+    async fn is_missing<'a>(
+        &self,
+        repository: &RepositoryName,
+        digest: &'a Digest,
+        manifest: bool,
+    ) -> Result<Option<&'a Digest>, SourceError> {
+        let found = if manifest {
+            let at = TagOrDigest::Digest(digest.clone());
+            self.store.resolve(repository, &at, Freshness::Cached).await.map(drop)
+        } else {
+            self.store.blob_size(repository, digest).await.map(drop)
+        };
+        match found {
+            Ok(()) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(Some(digest)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a tag, or a manifest with all its tags.
+    pub(super) async fn delete_manifest(&self, repository: &RepositoryName, at: &TagOrDigest) -> Answer {
+        let deleted = match at {
+            TagOrDigest::Tag(tag) => self.store.delete_tag(repository, tag).await,
+            TagOrDigest::Digest(digest) => self.store.delete_manifest(repository, digest).await,
+        };
+        deleted.map_err(|error| Refusal::source(&error, "MANIFEST_UNKNOWN"))?;
+        self.changed(repository);
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    /// Removes a blob from a repository.
+    pub(super) async fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Answer {
+        let deleted = self.store.unlink_blob(repository, digest).await;
+        deleted.map_err(|error| Refusal::source(&error, "BLOB_UNKNOWN"))?;
+        Ok(respond::empty(StatusCode::ACCEPTED))
+    }
+
+    /// A cache in front of the store is not to remember what was before.
+    fn changed(&self, repository: &RepositoryName) {
+        if let Some(cache) = &self.cache {
+            cache.forget(repository);
+        }
+    }
+}
+
+/// Whether a layer is pushed with its image. Some are only named, and fetched from where their author has them (OCI
+/// image specification, "Non-Distributable Layers"; Docker's foreign layers).
+fn is_distributed(media_type: &MediaType) -> bool {
+    let text = media_type.as_str();
+    !text.starts_with("application/vnd.oci.image.layer.nondistributable.")
+        && !text.starts_with("application/vnd.docker.image.rootfs.foreign.")
+}

@@ -1,0 +1,243 @@
+//! Blobs on their way in: whole, in chunks, streamed, resumed, or mounted from another repository.
+//!
+//! What a chunk's answer acknowledges is kept. An upload that ends with the wrong digest is gone, and nothing was
+//! published; one whose disk is full gives its space back.
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header};
+use kuik_core::{
+    content::{Digest, SourceError, Upload},
+    reference::RepositoryName,
+};
+
+use super::{
+    Shared,
+    content_range::ChunkRange,
+    operation::{Start, UploadName},
+    receive::{Incoming, ReceiveError},
+    refusal, respond,
+};
+use crate::service::{ProxyBody, Refusal, is_full};
+
+/// How many bytes are written at once: fewer would cost a system call each, more would wait in memory.
+const BATCH_BYTES: usize = 256 << 10;
+
+type Answer = Result<Response<ProxyBody>, Refusal>;
+
+impl Shared {
+    /// Begins an upload, or does without one.
+    pub(super) async fn start_upload(
+        &self,
+        base: &str,
+        repository: &RepositoryName,
+        how: Start,
+        body: &mut Incoming,
+    ) -> Answer {
+        match how {
+            Start::Whole(digest) => return self.upload_whole(base, repository, &digest, body).await,
+            Start::Mount { digest, from } => {
+                let mounted = self.mount(repository, &digest, from.as_ref()).await;
+                if mounted.map_err(|error| refusal::upload(&error))? {
+                    return Ok(respond::blob(base, &digest));
+                }
+            }
+            Start::Session => {}
+        }
+        let id = self.store.start_upload(repository).await.map_err(|error| refusal::upload(&error))?;
+        Ok(respond::upload(StatusCode::ACCEPTED, base, &id, 0))
+    }
+
+    /// Makes a blob that the store has, in `from` or anywhere, readable in `repository`; says whether it has it.
+    async fn mount(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: Option<&RepositoryName>,
+    ) -> Result<bool, SourceError> {
+        let found = match from {
+            Some(from) => self.store.blob_size(from, digest).await.map(drop),
+            None => Ok(()),
+        };
+        let mounted = match found {
+            Ok(()) => self.store.link_blob(repository, digest).await,
+            absent => absent,
+        };
+        match mounted {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn upload_whole(
+        &self,
+        base: &str,
+        repository: &RepositoryName,
+        digest: &Digest,
+        body: &mut Incoming,
+    ) -> Answer {
+        computable(digest)?;
+        let _place = self.place()?;
+        let failed = |error| refusal::upload(&error);
+        let id = self.store.start_upload(repository).await.map_err(failed)?;
+        let mut upload = self.store.upload(repository, &id).await.map_err(failed)?;
+        if let Err(refused) = receive(upload.as_mut(), body, self.options.max_blob_bytes).await {
+            // Its client was never told of this upload, so nobody will go on with it.
+            cancel(upload).await;
+            return Err(refused.into());
+        }
+        upload.finish(digest).await.map_err(failed)?;
+        Ok(respond::blob(base, digest))
+    }
+
+    /// Keeps the next bytes of an upload.
+    pub(super) async fn append(
+        &self,
+        base: &str,
+        name: &UploadName,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Answer {
+        let _place = self.place()?;
+        let upload = self.resume(name).await?;
+        let upload = self.receive_chunk(base, name, upload, headers, body).await?;
+        Ok(respond::upload(StatusCode::ACCEPTED, base, &name.id, upload.offset()))
+    }
+
+    /// Ends an upload; the body, where there is one, is its last bytes.
+    pub(super) async fn finish(
+        &self,
+        base: &str,
+        name: &UploadName,
+        digest: &Digest,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Answer {
+        computable(digest)?;
+        let _place = self.place()?;
+        let mut upload = self.resume(name).await?;
+        if body.length() != Some(0) {
+            upload = self.receive_chunk(base, name, upload, headers, body).await?;
+        }
+        upload.finish(digest).await.map_err(|error| refusal::upload(&error))?;
+        Ok(respond::blob(base, digest))
+    }
+
+    /// How far an upload has come.
+    pub(super) async fn upload_status(&self, base: &str, name: &UploadName) -> Answer {
+        let upload = self.resume(name).await?;
+        Ok(respond::upload(StatusCode::NO_CONTENT, base, &name.id, upload.offset()))
+    }
+
+    /// Gives an upload up.
+    pub(super) async fn cancel(&self, name: &UploadName) -> Answer {
+        let upload = self.resume(name).await?;
+        upload.cancel().await.map_err(|error| refusal::upload(&error))?;
+        Ok(respond::empty(StatusCode::NO_CONTENT))
+    }
+
+    async fn resume(&self, name: &UploadName) -> Result<Box<dyn Upload>, Refusal> {
+        self.store.upload(&name.repository, &name.id).await.map_err(|error| refusal::upload(&error))
+    }
+
+    /// Takes a body as the next bytes of an upload, once its `Content-Range` fits.
+    async fn receive_chunk(
+        &self,
+        base: &str,
+        name: &UploadName,
+        mut upload: Box<dyn Upload>,
+        headers: &HeaderMap,
+        body: &mut Incoming,
+    ) -> Result<Box<dyn Upload>, Refusal> {
+        let offset = upload.offset();
+        let mut most = self.options.max_blob_bytes.saturating_sub(offset);
+        let range = ChunkRange::from_headers(headers).map_err(refusal::chunk_range)?;
+        if let Some(range) = range {
+            if range.first != offset {
+                // The client is told where to go on.
+                return Err(refusal::out_of_order(range.first, offset)
+                    .with(header::LOCATION, respond::location(base, &name.id))
+                    .with(header::RANGE, respond::range(offset)));
+            }
+            if let Some(found) = body.length().filter(|found| *found != range.length) {
+                return Err(refusal::wrong_length(range.length, found));
+            }
+            most = most.min(range.length);
+        }
+        if let Err(stopped) = receive(upload.as_mut(), body, most).await {
+            if stopped.is_full() {
+                cancel(upload).await;
+            }
+            return Err(stopped.into());
+        }
+        let received = upload.offset().saturating_sub(offset);
+        match range.filter(|range| range.length != received) {
+            Some(range) => Err(refusal::wrong_length(range.length, received)),
+            None => Ok(upload),
+        }
+    }
+}
+
+/// Only what can be hashed can be verified; this is said before a gigabyte is sent for nothing.
+fn computable(digest: &Digest) -> Result<(), Refusal> {
+    digest.algorithm().map(drop).ok_or_else(|| refusal::unknown_algorithm(digest))
+}
+
+/// Why an upload did not get the whole of a body.
+enum Stopped {
+    Client(ReceiveError),
+    Store(SourceError),
+}
+
+impl Stopped {
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) if is_full(error))
+    }
+}
+
+impl From<Stopped> for Refusal {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Client(error) => refusal::received(&error, "BLOB_UPLOAD_INVALID"),
+            Stopped::Store(error) => refusal::upload(&error),
+        }
+    }
+}
+
+/// Writes a body of at most `most` bytes to an upload. Where it breaks off, what came is kept: the client goes on
+/// from there.
+async fn receive(upload: &mut dyn Upload, body: &mut Incoming, most: u64) -> Result<(), Stopped> {
+    if body.length().is_some_and(|length| length > most) {
+        return Err(Stopped::Client(ReceiveError::TooLarge(most)));
+    }
+    let mut batch: Vec<Bytes> = Vec::new();
+    let (mut waiting, mut received) = (0_usize, 0_u64);
+    loop {
+        let next = body.next().await;
+        if let Ok(Some(bytes)) = &next {
+            received = received.saturating_add(bytes.len() as u64);
+            if received > most {
+                return Err(Stopped::Client(ReceiveError::TooLarge(most)));
+            }
+            waiting += bytes.len();
+            batch.push(bytes.clone());
+        }
+        let more = matches!(next, Ok(Some(_)));
+        if waiting >= BATCH_BYTES || (!more && waiting > 0) {
+            upload.append(&batch).await.map_err(Stopped::Store)?;
+            batch.clear();
+            waiting = 0;
+        }
+        match next {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(Stopped::Client(error)),
+        }
+    }
+}
+
+async fn cancel(upload: Box<dyn Upload>) {
+    if let Err(error) = upload.cancel().await {
+        tracing::warn!(error = error.chain(), "an upload could not be removed");
+    }
+}
