@@ -38,7 +38,7 @@ pub struct Outside<C> {
 #[derive(Debug)]
 pub struct Cache {
     /// Serves it.
-    pub frontend: Frontend,
+    pub frontend: Frontend<ProxyService>,
     /// To be drained when serving has ended.
     pub pull_through: PullThrough,
 }
@@ -68,19 +68,28 @@ pub fn cache(
     ports: PortForms,
 ) -> Cache {
     let pull_through = PullThrough::new(store.clone(), upstream, options);
-    let mut metrics = Registry::with_prefix("kube_image_keeper");
     let proxy_metrics = ProxyMetrics::default();
-    proxy_metrics.register(&mut metrics);
-    metrics.sub_registry_with_prefix("proxy").register(
-        "build",
-        "The version that is running",
-        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-    );
-    let admin = Admin::new(metrics, vec![Box::new(Writable(store))]);
+    let admin = admin("proxy", store, |metrics| proxy_metrics.register(metrics));
     let mut proxy_options = ProxyOptions::default();
     proxy_options.names = ports.into();
     let proxy = ProxyService::new(Arc::new(pull_through.clone()), proxy_options, proxy_metrics);
     Cache { frontend: Frontend::new(admin, proxy), pull_through }
+}
+
+/// The operators' questions about a process called `name` in its metrics, which is ready while `store` is writable.
+pub(crate) fn admin(
+    name: &'static str,
+    store: Arc<dyn ContentStore>,
+    register: impl FnOnce(&mut Registry),
+) -> Admin {
+    let mut metrics = Registry::with_prefix("kube_image_keeper");
+    register(&mut metrics);
+    metrics.sub_registry_with_prefix(name).register(
+        "build",
+        "The version that is running",
+        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+    );
+    Admin::new(metrics, vec![Box::new(Writable(store))])
 }
 
 /// Ready while the store can be written to.

@@ -5,42 +5,43 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either};
 use http::{Request, Response};
-use kuik_proxy::{
-    admin::Admin,
-    service::{ProxyBody, ProxyService},
-};
+use kuik_proxy::{admin::Admin, service::ProxyBody};
 
-/// A tower service that answers `/healthz`, `/readyz` and `/metrics` itself, and passes the rest to the proxy.
+/// A tower service that answers `/healthz`, `/readyz` and `/metrics` itself, and passes the rest to the registry
+/// behind it.
 #[derive(Debug, Clone)]
-pub struct Frontend {
+pub struct Frontend<S> {
     admin: Admin,
-    proxy: ProxyService,
+    registry: S,
 }
 
-impl Frontend {
-    /// Puts `admin` in front of `proxy`.
+impl<S> Frontend<S> {
+    /// Puts `admin` in front of `registry`.
     #[must_use]
-    pub fn new(admin: Admin, proxy: ProxyService) -> Self {
-        Self { admin, proxy }
+    pub fn new(admin: Admin, registry: S) -> Self {
+        Self { admin, registry }
     }
 }
 
-impl<B> tower::Service<Request<B>> for Frontend {
+impl<S, B> tower::Service<Request<B>> for Frontend<S>
+where
+    S: tower::Service<Request<B>, Response = Response<ProxyBody>, Error = Infallible>,
+{
     type Response = Response<ProxyBody>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Self::Response, Infallible>>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.registry.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if !Admin::answers(request.uri().path()) {
-            return self.proxy.call(request);
+            return Either::Left(self.registry.call(request));
         }
         let (admin, (parts, _)) = (self.admin.clone(), request.into_parts());
-        Box::pin(async move { Ok(admin.answer(&parts.method, parts.uri.path()).await) })
+        Either::Right(Box::pin(async move { Ok(admin.answer(&parts.method, parts.uri.path()).await) }))
     }
 }

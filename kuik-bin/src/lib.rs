@@ -2,10 +2,13 @@
 //!
 //! - [`command`]: the command line, a module per subcommand;
 //! - [`config`]: settings from flags, environment and file, turned into valid types;
-//! - [`cache`]: assembles the libraries into a pull-through cache.
+//! - [`cache`], [`registry`]: assemble the libraries into a pull-through cache, and into a complete registry;
+//! - [`process`]: serves what was assembled until the process is asked to stop.
 
 pub mod cache;
 pub mod command;
 pub mod config;
 pub mod frontend;
+pub mod process;
+pub mod registry;
 pub mod shutdown;

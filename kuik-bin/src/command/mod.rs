@@ -1,7 +1,9 @@
-//! The command line of `kuik`: one module per subcommand, each with its arguments and what it does.
+//! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
+//! [`registry`] for the binary `kuik-registry`.
 
 pub mod demo;
 pub mod image_ref;
+pub mod registry;
 pub mod rewrite;
 pub mod serve;
 
@@ -40,15 +42,7 @@ impl Cli {
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
             Command::Rewrite(arguments) => arguments.run(),
         };
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            // Whoever reads our output has seen enough: `kuik … | head` is no failure.
-            Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
-            Err(failure) => {
-                failure.report();
-                ExitCode::from(if failure.usage { 2 } else { 1 })
-            }
-        }
+        Failure::exit_code("kuik", result)
     }
 }
 
@@ -63,16 +57,29 @@ impl Failure {
         Self { error: error.into(), usage: true }
     }
 
+    /// Says what went wrong, where something did, in the name of `binary`; the exit code for it.
+    fn exit_code(binary: &str, result: Result<(), Self>) -> ExitCode {
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            // Whoever reads our output has seen enough: `kuik … | head` is no failure.
+            Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+            Err(failure) => {
+                failure.report(binary);
+                ExitCode::from(if failure.usage { 2 } else { 1 })
+            }
+        }
+    }
+
     fn is_broken_pipe(&self) -> bool {
         self.error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// Prints the error and its causes.
     #[expect(clippy::print_stderr, reason = "standard error is where a command says what went wrong")]
-    fn report(&self) {
+    fn report(&self, binary: &str) {
         let first: &dyn Error = self.error.as_ref();
         let chain = std::iter::successors(Some(first), |&error| error.source());
         let line: Vec<_> = chain.map(ToString::to_string).collect();
-        eprintln!("kuik: {}", line.join(": "));
+        eprintln!("{binary}: {}", line.join(": "));
     }
 }

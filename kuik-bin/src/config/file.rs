@@ -78,6 +78,18 @@ impl ConfigFile {
     pub fn get(&self, key: &str) -> &[String] {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }
+
+    /// What was given, or else the values that the file has.
+    #[must_use]
+    pub fn list(&self, key: &str, given: Vec<String>) -> Vec<String> {
+        if given.is_empty() { self.get(key).to_vec() } else { given }
+    }
+
+    /// What was given, or else the last value that the file has.
+    #[must_use]
+    pub fn one(&self, key: &str, given: Option<String>) -> Option<String> {
+        given.or_else(|| self.get(key).last().cloned())
+    }
 }
 
 /// A value as a list of texts; a mapping becomes `KEY=VALUE` texts, as it would be written in flags.

@@ -18,7 +18,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::future::{BoxFuture, Either, Ready, ready};
+use futures::future::{Either, Ready, ready};
 use http::{HeaderMap, Method, Request, Response, header};
 
 use self::authorization::Shown;
@@ -133,14 +133,10 @@ impl<S> tower::Layer<S> for AccessLayer {
 impl<S, B> tower::Service<Request<B>> for AccessService<S>
 where
     S: tower::Service<Request<B>, Response = Response<ProxyBody>, Error = Infallible>,
-    S::Future: Send + 'static,
 {
     type Response = Response<ProxyBody>;
     type Error = Infallible;
-    type Future = Either<
-        BoxFuture<'static, Result<Self::Response, Infallible>>,
-        Ready<Result<Self::Response, Infallible>>,
-    >;
+    type Future = Either<S::Future, Ready<Result<Self::Response, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -154,7 +150,7 @@ where
             Decision::Allow => {
                 // What was for us is nobody else's: behind us there may be a client of other registries.
                 request.headers_mut().remove(header::AUTHORIZATION);
-                return Either::Left(Box::pin(self.inner.call(request)));
+                return Either::Left(self.inner.call(request));
             }
             Decision::Authenticate => challenge::authenticate(&origin(request.headers()), wanted, head),
             Decision::Deny => challenge::deny(wanted, head),

@@ -53,6 +53,12 @@ impl BindAddress {
         Self { host: Host::Loopback, port }
     }
 
+    /// Every address.
+    #[must_use]
+    pub const fn any(port: u16) -> Self {
+        Self { host: Host::Any, port }
+    }
+
     /// The port; 0 is any that is free.
     #[must_use]
     pub const fn port(&self) -> u16 {

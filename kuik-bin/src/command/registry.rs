@@ -1,0 +1,72 @@
+//! `kuik-registry`: a complete registry, which is where a cluster's images are kept.
+
+use std::{process::ExitCode, sync::Arc};
+
+use kuik_proxy::{pull_through::PullThroughOptions, store::FilesystemStore};
+
+use super::Failure;
+use crate::{
+    cache::{self, Outside},
+    config::{
+        origins::OriginsConfig,
+        registry::{RawRegistry, RegistryConfig},
+        storage::Storage,
+    },
+    process::{self, Process},
+    registry::{Origins, registry},
+};
+
+/// Keep container images, as a complete registry: pull, push, discovery and management of the OCI distribution
+/// specification.
+///
+/// Content is kept in the layout of Docker's registry: a volume that it wrote is served as it is, and can be given
+/// back. With --pull-through, repositories are named after the registries that they come from, and what is missing
+/// is fetched from there once and kept.
+///
+/// /healthz, /readyz and /metrics are answered on the same addresses. SIGTERM lets running requests finish. The exit
+/// code is 2 where the configuration is wrong, and 1 where something else is.
+#[derive(Debug, clap::Parser)]
+#[command(name = "kuik-registry", version)]
+pub struct Cli {
+    #[command(flatten)]
+    raw: RawRegistry,
+}
+
+impl Cli {
+    /// Serves until it is asked to stop. What goes wrong is said on standard error.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let config = self.raw.validate().map_err(Failure::usage);
+        let result = config.and_then(|config| process::run(serve(config)));
+        Failure::exit_code("kuik-registry", result)
+    }
+}
+
+async fn serve(config: RegistryConfig) -> Result<(), Failure> {
+    let process = Process::start(config.process)?;
+    let Storage::Directory(dir) = &config.storage;
+    let store = FilesystemStore::open(dir).map_err(Failure::new)?;
+    let origins = config.pull_through.map(origins).transpose()?;
+    if config.access.allow_anonymous_push {
+        tracing::warn!("everybody who reaches this registry may push to it and delete from it");
+    }
+    let registry = registry(&store, origins, config.access, config.options);
+    tracing::info!(dir = %dir.display(), pull_through = registry.pull_through.is_some(), "content is kept");
+    process.serve(registry.frontend, registry.pull_through).await
+}
+
+fn origins(config: OriginsConfig) -> Result<Origins, Failure> {
+    for warning in config.credentials.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let source = cache::registry_client(Outside {
+        upstreams: config.upstreams,
+        credentials: config.credentials,
+        roots: config.roots,
+        proxy: config.proxy,
+    })
+    .map_err(Failure::usage)?;
+    let mut options = PullThroughOptions::default();
+    options.revalidate = config.revalidate;
+    Ok(Origins { source: Arc::new(source), options, ports: config.ports })
+}

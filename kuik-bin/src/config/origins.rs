@@ -1,0 +1,144 @@
+//! The settings of everything that fetches from other registries: where they are, whom to trust, what to show them,
+//! and when to ask them again.
+
+use std::time::Duration;
+
+use kuik_core::{
+    credentials::DockerConfig,
+    reference::PortForms,
+    registry::{CertificateAuthorities, ProxyConfig, Upstreams},
+};
+use kuik_proxy::pull_through::Revalidate;
+
+use super::{
+    ConfigFile, Problems,
+    value::{duration, read_file, switch},
+};
+
+/// What is said about other registries, before anybody has looked at it.
+#[derive(Debug, Default, clap::Args)]
+pub struct RawOrigins {
+    /// A registry that is contacted over plain http. It may be at any address
+    #[arg(
+        long,
+        env = "KUIK_INSECURE_REGISTRIES",
+        hide_env_values = true,
+        value_name = "HOST[:PORT]",
+        value_delimiter = ','
+    )]
+    pub(super) insecure_registries: Vec<String>,
+    /// Fetch the images of a registry from this URL: `docker.io=https://mirror.example`
+    #[arg(
+        long,
+        env = "KUIK_UPSTREAM",
+        hide_env_values = true,
+        value_name = "REGISTRY=URL",
+        value_delimiter = ','
+    )]
+    pub(super) upstream: Vec<String>,
+    /// A PEM file of certificate authorities to trust beside the system's
+    #[arg(
+        long,
+        env = "KUIK_ROOT_CERTIFICATE_AUTHORITIES",
+        hide_env_values = true,
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
+    pub(super) root_certificate_authorities: Vec<String>,
+    /// A docker config file with credentials for registries, such as ~/.docker/config.json
+    #[arg(long, env = "KUIK_DOCKER_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) docker_config: Option<String>,
+    /// After how long a cached tag is checked against its registry: 90s, 5m, 1h30m, or never [default: 1m]
+    #[arg(long, env = "KUIK_REVALIDATE_AFTER", hide_env_values = true, value_name = "DURATION")]
+    pub(super) revalidate_after: Option<String>,
+    /// Read `host-5000` in image paths as host:5000 too, as earlier versions wrote it: true or false [default: false]
+    #[arg(long, env = "KUIK_LEGACY_PORTS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(super) legacy_ports: Option<String>,
+}
+
+/// Other registries, as far as they are configured.
+#[derive(Debug)]
+pub struct OriginsConfig {
+    /// Where registries are.
+    pub upstreams: Upstreams,
+    /// Certificate authorities beside the system's.
+    pub roots: Vec<CertificateAuthorities>,
+    /// Credentials for registries.
+    pub credentials: DockerConfig,
+    /// Proxies between here and the registries.
+    pub proxy: ProxyConfig,
+    /// When tags are checked.
+    pub revalidate: Revalidate,
+    /// Which spellings of ports are read.
+    pub ports: PortForms,
+}
+
+const INSECURE: &str = "insecure-registries";
+const UPSTREAM: &str = "upstream";
+const ROOTS: &str = "root-certificate-authorities";
+const DOCKER_CONFIG: &str = "docker-config";
+const REVALIDATE: &str = "revalidate-after";
+const LEGACY_PORTS: &str = "legacy-ports";
+
+impl RawOrigins {
+    /// The settings that a file can have.
+    pub(super) const KEYS: [&str; 6] = [INSECURE, UPSTREAM, ROOTS, DOCKER_CONFIG, REVALIDATE, LEGACY_PORTS];
+
+    /// What was given here, and for the rest what the file says.
+    pub(super) fn over(self, file: &ConfigFile) -> Self {
+        Self {
+            insecure_registries: file.list(INSECURE, self.insecure_registries),
+            upstream: file.list(UPSTREAM, self.upstream),
+            root_certificate_authorities: file.list(ROOTS, self.root_certificate_authorities),
+            docker_config: file.one(DOCKER_CONFIG, self.docker_config),
+            revalidate_after: file.one(REVALIDATE, self.revalidate_after),
+            legacy_ports: file.one(LEGACY_PORTS, self.legacy_ports),
+        }
+    }
+
+    pub(super) fn read(self, problems: &mut Problems) -> OriginsConfig {
+        let upstreams = upstreams(&self.insecure_registries, &self.upstream, problems);
+        let roots = roots(&self.root_certificate_authorities, problems);
+        let credentials = credentials(self.docker_config.as_deref(), problems);
+        let revalidate = match self.revalidate_after.as_deref() {
+            Some("never") => Revalidate::Never,
+            text => Revalidate::After(duration(REVALIDATE, text, Duration::from_secs(60), problems)),
+        };
+        let legacy = switch(LEGACY_PORTS, self.legacy_ports.as_deref(), false, problems);
+        OriginsConfig {
+            upstreams,
+            roots,
+            credentials,
+            proxy: ProxyConfig::from_env(),
+            revalidate,
+            ports: if legacy { PortForms::OrDash } else { PortForms::default() },
+        }
+    }
+}
+
+fn upstreams(insecure: &[String], overrides: &[String], problems: &mut Problems) -> Upstreams {
+    let mut upstreams = Upstreams::default();
+    for host in insecure {
+        upstreams = problems.check(INSECURE, upstreams.clone().insecure(host)).unwrap_or(upstreams);
+    }
+    for text in overrides {
+        upstreams = problems.check(UPSTREAM, upstreams.clone().overriding(text)).unwrap_or(upstreams);
+    }
+    upstreams
+}
+
+fn roots(files: &[String], problems: &mut Problems) -> Vec<CertificateAuthorities> {
+    let read = |file: &String| {
+        let pem = problems.check(ROOTS, read_file(file))?;
+        problems.check(ROOTS, CertificateAuthorities::from_pem(file, &pem))
+    };
+    files.iter().filter_map(read).collect()
+}
+
+fn credentials(file: Option<&str>, problems: &mut Problems) -> DockerConfig {
+    let read = |file: &str| {
+        let content = problems.check(DOCKER_CONFIG, read_file(file))?;
+        problems.check(DOCKER_CONFIG, DockerConfig::parse(file, &content))
+    };
+    file.and_then(read).unwrap_or_default()
+}

@@ -1,0 +1,110 @@
+//! The settings of every process that serves: where, how it stops, and what it logs.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use kuik_proxy::server::BindAddress;
+
+use super::{ConfigFile, Problems, value::duration};
+
+/// What a serving process is told, before anybody has looked at it.
+#[derive(Debug, Default, clap::Args)]
+pub struct RawProcess {
+    /// Where to listen: HOST:PORT. `localhost` is both loopback addresses, no host is every address. May be given
+    /// several times
+    #[arg(
+        long,
+        env = "KUIK_BIND_ADDRESS",
+        hide_env_values = true,
+        value_name = "ADDR",
+        value_delimiter = ','
+    )]
+    pub(super) bind_address: Vec<String>,
+    /// How long requests that are running may take to finish after SIGTERM [default: 5m]
+    #[arg(long, env = "KUIK_SHUTDOWN_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    pub(super) shutdown_timeout: Option<String>,
+    /// What to log: error, warn, info, debug, or directives such as info,kuik_proxy=debug [default: info]
+    #[arg(long, env = "KUIK_LOG", hide_env_values = true, value_name = "LEVEL")]
+    pub(super) log: Option<String>,
+    /// How to log: text or json [default: text]
+    #[arg(long, env = "KUIK_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+    /// A YAML file with any of these settings, their names in camel case; flags and environment win over it
+    #[arg(long, env = "KUIK_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+/// How a process serves.
+#[derive(Debug)]
+pub struct ProcessConfig {
+    /// Where to listen.
+    pub bind: Vec<BindAddress>,
+    /// How long running requests may take to finish.
+    pub shutdown_timeout: Duration,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// What is logged, and how.
+#[derive(Debug)]
+pub struct LogConfig {
+    /// Which events.
+    pub filter: tracing_subscriber::EnvFilter,
+    /// Whether as JSON, one object a line.
+    pub json: bool,
+}
+
+const BIND_ADDRESS: &str = "bind-address";
+const SHUTDOWN: &str = "shutdown-timeout";
+const LOG: &str = "log";
+const LOG_FORMAT: &str = "log-format";
+
+impl RawProcess {
+    /// The settings that a file can have.
+    pub(super) const KEYS: [&str; 4] = [BIND_ADDRESS, SHUTDOWN, LOG, LOG_FORMAT];
+
+    /// The file that is named, which may have the settings of all `groups`.
+    pub(super) fn file(&self, groups: &[&[&str]], problems: &mut Problems) -> ConfigFile {
+        let Some(path) = &self.config else { return ConfigFile::default() };
+        let read = ConfigFile::read(path, &groups.concat(), problems);
+        problems.check("config", read).unwrap_or_default()
+    }
+
+    /// What was given here, and for the rest what the file says.
+    pub(super) fn over(self, file: &ConfigFile) -> Self {
+        Self {
+            bind_address: file.list(BIND_ADDRESS, self.bind_address),
+            shutdown_timeout: file.one(SHUTDOWN, self.shutdown_timeout),
+            log: file.one(LOG, self.log),
+            log_format: file.one(LOG_FORMAT, self.log_format),
+            config: self.config,
+        }
+    }
+
+    /// `None` only where a problem was added. `default` is where to listen when nobody says.
+    pub(super) fn read(self, default: BindAddress, problems: &mut Problems) -> Option<ProcessConfig> {
+        let bind = match self.bind_address.as_slice() {
+            [] => vec![default],
+            texts => texts
+                .iter()
+                .filter_map(|text| problems.check(BIND_ADDRESS, BindAddress::from_str(text)))
+                .collect(),
+        };
+        let shutdown_timeout =
+            duration(SHUTDOWN, self.shutdown_timeout.as_deref(), Duration::from_secs(300), problems);
+        let log = log(self.log.as_deref(), self.log_format.as_deref(), problems)?;
+        Some(ProcessConfig { bind, shutdown_timeout, log })
+    }
+}
+
+fn log(filter: Option<&str>, format: Option<&str>, problems: &mut Problems) -> Option<LogConfig> {
+    let json = match format {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => {
+            problems.add(LOG_FORMAT, format_args!("{other:?} is neither text nor json"));
+            false
+        }
+    };
+    let filter = filter.unwrap_or("info").parse();
+    Some(LogConfig { filter: problems.check(LOG, filter)?, json })
+}

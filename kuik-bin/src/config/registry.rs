@@ -1,0 +1,202 @@
+//! The configuration of `kuik-registry`: its flags, and what they mean once they are valid.
+
+use std::path::Path;
+
+use kuik_proxy::{
+    access::{AccessPolicy, TokenFile},
+    push::RegistryOptions,
+    server::BindAddress,
+};
+
+use super::{
+    ConfigFile, InvalidConfig, Problems,
+    origins::{OriginsConfig, RawOrigins},
+    process::{ProcessConfig, RawProcess},
+    storage::Storage,
+    value::{parsed, switch},
+};
+
+/// What `kuik-registry` is told, before anybody has looked at it. Every value is a text, so that all mistakes are
+/// reported at once.
+#[derive(Debug, Default, clap::Args)]
+pub struct RawRegistry {
+    #[command(flatten)]
+    process: RawProcess,
+    /// Where content is kept: file:///DIR, made where it is missing, in the layout of Docker's registry. Required
+    #[arg(long, env = "KUIK_STORAGE", hide_env_values = true, value_name = "URL")]
+    storage: Option<String>,
+    /// Fetch what is missing from the registry that its repository is named after (docker.io/library/nginx), and
+    /// keep it: true or false [default: false]
+    #[arg(long, env = "KUIK_PULL_THROUGH", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pull_through: Option<String>,
+    /// A file with the token that pushes and deletes need, read again when it changes. Without one, both are refused
+    #[arg(long, env = "KUIK_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    token_file: Option<String>,
+    /// Reading needs the token too: true or false [default: false]
+    #[arg(long, env = "KUIK_PROTECT_READS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    protect_reads: Option<String>,
+    /// Without a token file, everybody may push and delete: true or false [default: false]
+    #[arg(long, env = "KUIK_ALLOW_ANONYMOUS_PUSH", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    allow_anonymous_push: Option<String>,
+    /// Take an index some of whose images are missing: true or false [default: true]
+    #[arg(long, env = "KUIK_SPARSE_INDEXES", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    sparse_indexes: Option<String>,
+    /// How many blobs may be on their way in at one time; other clients are told to try again [default: 64]
+    #[arg(long, env = "KUIK_MAX_UPLOADS", hide_env_values = true, value_name = "N")]
+    max_uploads: Option<String>,
+    #[command(flatten)]
+    origins: RawOrigins,
+}
+
+/// A valid configuration of `kuik-registry`.
+#[derive(Debug)]
+pub struct RegistryConfig {
+    /// Where to listen (:5000 unless said otherwise), and how to stop.
+    pub process: ProcessConfig,
+    /// Where content is kept.
+    pub storage: Storage,
+    /// Other registries, where what is missing is fetched from them.
+    pub pull_through: Option<OriginsConfig>,
+    /// Who may do what.
+    pub access: AccessPolicy,
+    /// How pushes are taken.
+    pub options: RegistryOptions,
+}
+
+const STORAGE: &str = "storage";
+const PULL_THROUGH: &str = "pull-through";
+const TOKEN_FILE: &str = "token-file";
+const PROTECT_READS: &str = "protect-reads";
+const ANONYMOUS_PUSH: &str = "allow-anonymous-push";
+const SPARSE: &str = "sparse-indexes";
+const MAX_UPLOADS: &str = "max-uploads";
+const KEYS: [&str; 7] =
+    [STORAGE, PULL_THROUGH, TOKEN_FILE, PROTECT_READS, ANONYMOUS_PUSH, SPARSE, MAX_UPLOADS];
+
+impl RawRegistry {
+    /// The valid configuration.
+    ///
+    /// # Errors
+    /// Everything that is wrong, together.
+    pub fn validate(self) -> Result<RegistryConfig, InvalidConfig> {
+        let mut problems = Problems::default();
+        let groups: [&[&str]; 3] = [&RawProcess::KEYS, &KEYS, &RawOrigins::KEYS];
+        let file = self.process.file(&groups, &mut problems);
+        let config = self.over(&file).read(&mut problems);
+        problems.into_result(config)
+    }
+
+    /// What was given here, and for the rest what the file says.
+    fn over(self, file: &ConfigFile) -> Self {
+        Self {
+            process: self.process.over(file),
+            storage: file.one(STORAGE, self.storage),
+            pull_through: file.one(PULL_THROUGH, self.pull_through),
+            token_file: file.one(TOKEN_FILE, self.token_file),
+            protect_reads: file.one(PROTECT_READS, self.protect_reads),
+            allow_anonymous_push: file.one(ANONYMOUS_PUSH, self.allow_anonymous_push),
+            sparse_indexes: file.one(SPARSE, self.sparse_indexes),
+            max_uploads: file.one(MAX_UPLOADS, self.max_uploads),
+            origins: self.origins.over(file),
+        }
+    }
+
+    /// `None` only where a problem was added.
+    fn read(self, problems: &mut Problems) -> Option<RegistryConfig> {
+        let storage = match self.storage.as_deref() {
+            None | Some("") => {
+                problems.add(STORAGE, "it is not set: say where content is to be kept");
+                None
+            }
+            Some(text) => problems.check(STORAGE, text.parse()),
+        };
+        let pull_through = switch(PULL_THROUGH, self.pull_through.as_deref(), false, problems);
+        let origins = self.origins.read(problems);
+
+        let mut access = AccessPolicy::default();
+        let token_file = self.token_file.filter(|file| !file.is_empty());
+        access.token =
+            token_file.as_ref().and_then(|file| problems.check(TOKEN_FILE, TokenFile::open(Path::new(file))));
+        access.protect_reads = switch(PROTECT_READS, self.protect_reads.as_deref(), false, problems);
+        access.allow_anonymous_push =
+            switch(ANONYMOUS_PUSH, self.allow_anonymous_push.as_deref(), false, problems);
+        if token_file.is_none() && access.protect_reads {
+            problems.add(PROTECT_READS, "it needs a token file: without one nobody could read");
+        }
+        if token_file.is_some() && access.allow_anonymous_push {
+            problems.add(ANONYMOUS_PUSH, "there is a token file: whoever pushes has to have the token");
+        }
+
+        let mut options = RegistryOptions::default();
+        options.accept_sparse_indexes =
+            switch(SPARSE, self.sparse_indexes.as_deref(), options.accept_sparse_indexes, problems);
+        options.max_uploads = parsed(
+            MAX_UPLOADS,
+            self.max_uploads.as_deref(),
+            options.max_uploads,
+            "a number of uploads",
+            problems,
+        );
+        let process = self.process.read(BindAddress::any(5000), problems)?;
+        let pull_through = pull_through.then_some(origins);
+        Some(RegistryConfig { process, storage: storage?, pull_through, access, options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn the_defaults_need_a_storage_only_and_let_nobody_push() {
+        let raw = RawRegistry { storage: text("file:///data"), ..RawRegistry::default() };
+        let config = raw.validate().unwrap();
+        assert_eq!(config.process.bind, [BindAddress::any(5000)]);
+        assert_eq!(config.storage, Storage::Directory("/data".into()));
+        assert!(config.pull_through.is_none() && config.access.token.is_none());
+        assert!(!config.access.allow_anonymous_push && config.options.accept_sparse_indexes);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let raw = RawRegistry {
+            storage: text("s3://bucket"),
+            pull_through: text("maybe"),
+            token_file: text("/does/not/exist"),
+            allow_anonymous_push: text("true"),
+            protect_reads: text("1"),
+            sparse_indexes: text("no"),
+            max_uploads: text("-1"),
+            ..RawRegistry::default()
+        };
+        let report = raw.validate().unwrap_err().to_string();
+        for key in KEYS {
+            assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
+        }
+        assert!(report.contains("not built yet"), "{report}");
+    }
+
+    #[test]
+    fn a_file_can_say_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, token) = (dir.path().join("kuik.yaml"), dir.path().join("token"));
+        fs::write(&token, "s3cret").unwrap();
+        let lines = format!(
+            "storage: file:///data\npullThrough: true\ntokenFile: {}\nprotectReads: true\nmaxUploads: 3\n\
+             bindAddress: localhost:0\nrevalidateAfter: never\nsparseIndexes: false\n",
+            token.display()
+        );
+        fs::write(&config, lines).unwrap();
+        let process = RawProcess { config: Some(config), ..RawProcess::default() };
+        let config = RawRegistry { process, ..RawRegistry::default() }.validate().unwrap();
+        assert!(config.access.token.is_some() && config.access.protect_reads);
+        assert!(config.pull_through.is_some() && !config.options.accept_sparse_indexes);
+        assert_eq!(config.options.max_uploads, 3);
+    }
+}

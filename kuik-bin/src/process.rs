@@ -1,0 +1,95 @@
+//! The life of a serving process: a runtime, a log, addresses to listen on, and an end that cuts nobody off.
+
+use std::{
+    convert::Infallible,
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use kuik_proxy::{
+    pull_through::PullThrough,
+    server::{self, BindAddress},
+    service::ProxyBody,
+};
+use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::{
+    command::Failure,
+    config::process::{LogConfig, ProcessConfig},
+    shutdown::Signals,
+};
+
+/// Runs a command on a runtime of its own.
+///
+/// # Errors
+/// Those of the command, or where there can be no runtime.
+pub fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
+    runtime.block_on(command)
+}
+
+/// A process that logs, and hears when it is to stop.
+#[derive(Debug)]
+pub struct Process {
+    bind: Vec<BindAddress>,
+    shutdown_timeout: Duration,
+    signals: Signals,
+}
+
+impl Process {
+    /// Installs the log, and catches the signals from now on. To be called once, inside a runtime.
+    ///
+    /// # Errors
+    /// Where the system does not let us.
+    pub fn start(config: ProcessConfig) -> Result<Self, Failure> {
+        let ProcessConfig { bind, shutdown_timeout, log } = config;
+        install_log(log);
+        let signals = Signals::catch().map_err(Failure::new)?;
+        Ok(Self { bind, shutdown_timeout, signals })
+    }
+
+    /// Serves until a signal asks to stop; then lets running requests finish, and what `fills` is fetching.
+    ///
+    /// # Errors
+    /// Where an address is taken.
+    pub async fn serve<S>(self, service: S, fills: Option<PullThrough>) -> Result<(), Failure>
+    where
+        S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+    {
+        let limit = self.shutdown_timeout;
+        let bound = self.bind.iter().map(BindAddress::listen).collect::<Result<Vec<_>, _>>();
+        let listeners: Vec<_> = bound.map_err(Failure::new)?.into_iter().flatten().collect();
+        for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+            tracing::info!(%address, "serving");
+        }
+        let cut = server::serve(listeners, service, self.signals.asked_to_stop(), limit).await;
+        if cut > 0 {
+            tracing::warn!(connections = cut, "connections that did not end in time were cut");
+        }
+        if let Some(fills) = fills
+            && tokio::time::timeout(limit, fills.drain()).await.is_err()
+        {
+            tracing::warn!("fetches that did not end in time were abandoned");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Logs go to standard error. A process has one log, and this is the one place that installs it.
+fn install_log(log: LogConfig) {
+    let registry = tracing_subscriber::registry().with(log.filter);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    if log.json {
+        registry.with(lines.json()).init();
+    } else {
+        registry.with(lines).init();
+    }
+}
