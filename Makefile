@@ -6,11 +6,11 @@ TARGET ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit fmt fmt-check lint doc lean deny msrv bench fuzz ci
+.PHONY: help setup demo serve test unit fmt fmt-check lint doc lean deny msrv conformance bench fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 setup: ## install what tests, fuzzing and licence checks need besides Rust
 	@tools/install-parts all
@@ -50,6 +50,10 @@ deny: ## check licences, banned crates and sources (not advisories: see deny.tom
 
 msrv: ## check with the oldest Rust that Cargo.toml promises
 	@tools/msrv
+
+conformance: ## the OCI distribution conformance suite against kuik-registry, with nothing left out (needs Go)
+	@tools/install-parts conformance
+	@tools/conformance
 
 bench: ## criterion benches against named peers
 	cargo bench --locked -p kuik-benches

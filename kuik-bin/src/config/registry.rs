@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kuik_proxy::{
     access::{AccessPolicy, TokenFile},
-    push::RegistryOptions,
+    push::{RegistryOptions, Sparse},
     server::BindAddress,
 };
 
@@ -38,9 +38,10 @@ pub struct RawRegistry {
     /// Without a token file, everybody may push and delete: true or false [default: false]
     #[arg(long, env = "KUIK_ALLOW_ANONYMOUS_PUSH", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous_push: Option<String>,
-    /// Take an index some of whose images are missing: true or false [default: true]
-    #[arg(long, env = "KUIK_SPARSE_INDEXES", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    sparse_indexes: Option<String>,
+    /// What may be pushed without all that it refers to: nothing, indexes (without some of their images), or images
+    /// too (without some of their blobs) [default: indexes]
+    #[arg(long, env = "KUIK_SPARSE", hide_env_values = true, value_name = "WHAT")]
+    sparse: Option<String>,
     /// How many blobs may be on their way in at one time; other clients are told to try again [default: 64]
     #[arg(long, env = "KUIK_MAX_UPLOADS", hide_env_values = true, value_name = "N")]
     max_uploads: Option<String>,
@@ -68,7 +69,7 @@ const PULL_THROUGH: &str = "pull-through";
 const TOKEN_FILE: &str = "token-file";
 const PROTECT_READS: &str = "protect-reads";
 const ANONYMOUS_PUSH: &str = "allow-anonymous-push";
-const SPARSE: &str = "sparse-indexes";
+const SPARSE: &str = "sparse";
 const MAX_UPLOADS: &str = "max-uploads";
 const KEYS: [&str; 7] =
     [STORAGE, PULL_THROUGH, TOKEN_FILE, PROTECT_READS, ANONYMOUS_PUSH, SPARSE, MAX_UPLOADS];
@@ -95,7 +96,7 @@ impl RawRegistry {
             token_file: file.one(TOKEN_FILE, self.token_file),
             protect_reads: file.one(PROTECT_READS, self.protect_reads),
             allow_anonymous_push: file.one(ANONYMOUS_PUSH, self.allow_anonymous_push),
-            sparse_indexes: file.one(SPARSE, self.sparse_indexes),
+            sparse: file.one(SPARSE, self.sparse),
             max_uploads: file.one(MAX_UPLOADS, self.max_uploads),
             origins: self.origins.over(file),
         }
@@ -128,8 +129,15 @@ impl RawRegistry {
         }
 
         let mut options = RegistryOptions::default();
-        options.accept_sparse_indexes =
-            switch(SPARSE, self.sparse_indexes.as_deref(), options.accept_sparse_indexes, problems);
+        match self.sparse.as_deref() {
+            None => {}
+            Some("nothing") => options.sparse = Sparse::Nothing,
+            Some("indexes") => options.sparse = Sparse::Indexes,
+            Some("images") => options.sparse = Sparse::Images,
+            Some(other) => {
+                problems.add(SPARSE, format_args!("{other:?} is neither nothing, indexes nor images"));
+            }
+        }
         options.max_uploads = parsed(
             MAX_UPLOADS,
             self.max_uploads.as_deref(),
@@ -160,7 +168,7 @@ mod tests {
         assert_eq!(config.process.bind, [BindAddress::any(5000)]);
         assert_eq!(config.storage, Storage::Directory("/data".into()));
         assert!(config.pull_through.is_none() && config.access.token.is_none());
-        assert!(!config.access.allow_anonymous_push && config.options.accept_sparse_indexes);
+        assert!(!config.access.allow_anonymous_push && config.options.sparse == Sparse::Indexes);
     }
 
     #[test]
@@ -171,7 +179,7 @@ mod tests {
             token_file: text("/does/not/exist"),
             allow_anonymous_push: text("true"),
             protect_reads: text("1"),
-            sparse_indexes: text("no"),
+            sparse: text("no"),
             max_uploads: text("-1"),
             ..RawRegistry::default()
         };
@@ -189,14 +197,14 @@ mod tests {
         fs::write(&token, "s3cret").unwrap();
         let lines = format!(
             "storage: file:///data\npullThrough: true\ntokenFile: {}\nprotectReads: true\nmaxUploads: 3\n\
-             bindAddress: localhost:0\nrevalidateAfter: never\nsparseIndexes: false\n",
+             bindAddress: localhost:0\nrevalidateAfter: never\nsparse: nothing\n",
             token.display()
         );
         fs::write(&config, lines).unwrap();
         let process = RawProcess { config: Some(config), ..RawProcess::default() };
         let config = RawRegistry { process, ..RawRegistry::default() }.validate().unwrap();
         assert!(config.access.token.is_some() && config.access.protect_reads);
-        assert!(config.pull_through.is_some() && !config.options.accept_sparse_indexes);
+        assert!(config.pull_through.is_some() && config.options.sparse == Sparse::Nothing);
         assert_eq!(config.options.max_uploads, 3);
     }
 }

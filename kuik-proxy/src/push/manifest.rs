@@ -13,7 +13,7 @@ use kuik_core::{
     reference::{RepositoryName, Tag},
 };
 
-use super::{Shared, receive::Incoming, refusal, respond};
+use super::{Shared, Sparse, receive::Incoming, refusal, respond};
 use crate::service::{ProxyBody, Refusal};
 
 /// How many references of one manifest are looked up at a time.
@@ -82,11 +82,11 @@ impl Shared {
         decoded: &DecodedManifest,
     ) -> Result<(), Refusal> {
         let (referred, manifests): (Vec<&Descriptor>, bool) = match decoded {
-            DecodedManifest::Image(image) => {
+            DecodedManifest::Image(image) if self.options.sparse < Sparse::Images => {
                 let layers = image.layers.iter().filter(|layer| is_distributed(&layer.media_type));
                 (std::iter::once(&image.config).chain(layers).collect(), false)
             }
-            DecodedManifest::Index(index) if !self.options.accept_sparse_indexes => {
+            DecodedManifest::Index(index) if self.options.sparse < Sparse::Indexes => {
                 (index.manifests.iter().collect(), true)
             }
             _ => return Ok(()),

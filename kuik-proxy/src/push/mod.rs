@@ -44,9 +44,8 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RegistryOptions {
-    /// Whether an index may refer to manifests that are not there. True: an image is then kept with the platforms
-    /// that somebody needs, under the digest that it has everywhere.
-    pub accept_sparse_indexes: bool,
+    /// What may refer to content that is not there. Indexes.
+    pub sparse: Sparse,
     /// How many requests may be sending a blob at one time; others are told to try again. 64.
     pub max_uploads: usize,
     /// How long a client that sends a body may be silent. 30 s.
@@ -58,12 +57,25 @@ pub struct RegistryOptions {
 impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
-            accept_sparse_indexes: true,
+            sparse: Sparse::Indexes,
             max_uploads: 64,
             body_idle: Duration::from_secs(30),
             max_blob_bytes: 128 << 30,
         }
     }
+}
+
+/// What may be pushed before all that it refers to, or without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sparse {
+    /// Nothing.
+    Nothing,
+    /// Indexes, which may lack manifests: an image is then kept with the platforms that somebody needs, under the
+    /// digest that it has everywhere.
+    Indexes,
+    /// Images too, which may lack blobs. Whoever pulls such an image fails half-way, unless somebody fetches what is
+    /// missing.
+    Images,
 }
 
 /// A complete registry over a store, as a tower service. Cheap to clone.
