@@ -1,12 +1,13 @@
 //! A service on a loopback port, and a client that shows exactly what came over the connection.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt as _, Empty};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::HOST};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use kuik_proxy::{server::serve, service::ProxyService};
+use kuik_proxy::{server::serve, service::ProxyBody};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
@@ -34,7 +35,14 @@ pub(crate) struct Seen {
 }
 
 impl OverTcp {
-    pub(crate) async fn start(service: ProxyService) -> Self {
+    pub(crate) async fn start<S>(service: S) -> Self
+    where
+        S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -47,16 +55,27 @@ impl OverTcp {
 
     /// Asks on a connection of its own.
     pub(crate) async fn ask(&self, method: Method, path: &str) -> Seen {
+        self.send(method, path, &[], Bytes::new()).await
+    }
+
+    /// Asks on a connection of its own, with headers and a body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Seen {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, self.address.to_string())
-            .body(Empty::<Bytes>::new())
-            .unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(HOST, self.address.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
         let (parts, mut body) = sender.send_request(request).await.unwrap().into_parts();
         let mut seen = BytesMut::new();
         let mut complete = true;

@@ -1,0 +1,394 @@
+//! A registry that is pushed to over real connections: uploads of every kind, manifests, deletes, and what is refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail"
+)]
+
+mod rig;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use kuik_core::{
+    content::{Digest, MAX_MANIFEST_BYTES, MediaType},
+    testkit::{SampleImage, ScriptedRegistry},
+};
+use kuik_proxy::{
+    pull_through::{PullThrough, Revalidate},
+    push::{RegistryMetrics, RegistryOptions, RegistryService, Sparse},
+    route::Names,
+    service::{ProxyMetrics, ProxyOptions, ProxyService},
+    store::FilesystemStore,
+};
+use prometheus_client::registry::Registry;
+use rig::{OverTcp, content_files};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const HELLO: &[u8] = b"hello, registry";
+
+/// A registry of its own over a directory.
+struct Pushed {
+    front: OverTcp,
+    data: TempDir,
+    metrics: RegistryMetrics,
+}
+
+impl Pushed {
+    async fn start(change: impl FnOnce(&mut RegistryOptions)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let store = Arc::new(FilesystemStore::open(data.path()).unwrap());
+        let (mut proxy_options, mut options) = (ProxyOptions::default(), RegistryOptions::default());
+        proxy_options.names = Names::Local;
+        change(&mut options);
+        let pull = ProxyService::new(store.clone(), proxy_options, ProxyMetrics::default());
+        let metrics = RegistryMetrics::default();
+        let service = RegistryService::new(store, pull, None, options, metrics.clone());
+        Self { front: OverTcp::start(service).await, data, metrics }
+    }
+
+    /// Begins an upload; returns where it goes on.
+    async fn begin(&self) -> String {
+        let begun = self.front.ask(Method::POST, "/v2/team/app/blobs/uploads/").await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED, "{begun:?}");
+        assert!(!begun.header("docker-upload-uuid").is_empty());
+        begun.header("location").to_owned()
+    }
+
+    async fn push_blob(&self, bytes: &Bytes) {
+        let path = format!("/v2/team/app/blobs/uploads/?digest={}", Digest::sha256(bytes));
+        let pushed = self.front.send(Method::POST, &path, &[], bytes.clone()).await;
+        assert_eq!(pushed.status, StatusCode::CREATED, "{pushed:?}");
+    }
+
+    /// Puts a manifest; returns the status and the code.
+    async fn put(&self, at: &str, media_type: &str, body: impl Into<Bytes>) -> (StatusCode, String) {
+        let path = format!("/v2/team/app/manifests/{at}");
+        let put = self.front.send(Method::PUT, &path, &[("content-type", media_type)], body).await;
+        (put.status, put.code())
+    }
+
+    async fn push_image(&self, image: &SampleImage, tags: &[&str]) {
+        for blob in image.blobs().values() {
+            self.push_blob(blob).await;
+        }
+        for manifest in image.manifests() {
+            let (at, media_type) = (manifest.digest().as_str(), manifest.media_type().as_str());
+            let (status, _) = self.put(at, media_type, manifest.bytes().clone()).await;
+            assert_eq!(status, StatusCode::CREATED);
+        }
+        for tag in tags {
+            let (status, _) =
+                self.put(tag, MediaType::OCI_INDEX.as_str(), image.index().bytes().clone()).await;
+            assert_eq!(status, StatusCode::CREATED);
+        }
+    }
+
+    async fn status(&self, method: Method, path: &str) -> StatusCode {
+        self.front.ask(method, &format!("/v2/team/app/{path}")).await.status
+    }
+
+    /// Sends the head of a request that promises `length` bytes, and these of its body.
+    async fn half_a_request(&self, method: &str, path: &str, length: usize, sent: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.front.address).await.unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        stream
+    }
+
+    /// Waits until an upload is at this byte and nobody has it.
+    async fn upload_is_at(&self, location: &str, range: &str) {
+        let reached = async {
+            loop {
+                let status = self.front.ask(Method::GET, location).await;
+                if status.status == StatusCode::NO_CONTENT && status.header("range") == range {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, reached).await.expect("the upload comes to where it should");
+    }
+
+    fn metrics(&self) -> String {
+        let (mut registry, mut text) = (Registry::with_prefix("kube_image_keeper"), String::new());
+        self.metrics.register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+}
+
+#[tokio::test]
+async fn an_upload_in_chunks_goes_on_where_it_was() {
+    let pushed = Pushed::start(|_| ()).await;
+    let location = pushed.begin().await;
+    let chunk = |range: &'static str, bytes: &'static [u8]| {
+        let (front, location) = (&pushed.front, &location);
+        async move { front.send(Method::PATCH, location, &[("content-range", range)], bytes).await }
+    };
+    let first = chunk("0-4", &HELLO[..5]).await;
+    assert_eq!((first.status, first.header("range")), (StatusCode::ACCEPTED, "0-4"));
+
+    // A gap, and a chunk that came already: the client is told where to go on.
+    for (range, bytes) in [("7-9", &HELLO[7..10]), ("0-4", &HELLO[..5])] {
+        let refused = chunk(range, bytes).await;
+        assert_eq!(refused.status, StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!((refused.header("location"), refused.header("range")), (&*location, "0-4"));
+        assert_eq!(refused.code(), "BLOB_UPLOAD_INVALID");
+    }
+    let refused = chunk("5-9", &HELLO[5..7]).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::BAD_REQUEST, "SIZE_INVALID".to_owned()));
+    let refused = chunk("5", &HELLO[5..7]).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID".to_owned()));
+
+    // Without a range, it is what comes next.
+    let second = pushed.front.send(Method::PATCH, &location, &[], &HELLO[5..9]).await;
+    assert_eq!((second.status, second.header("range")), (StatusCode::ACCEPTED, "0-8"));
+    let status = pushed.front.ask(Method::GET, &location).await;
+    assert_eq!((status.status, status.header("range")), (StatusCode::NO_CONTENT, "0-8"));
+
+    let digest = Digest::sha256(HELLO);
+    let last = pushed.front.send(Method::PUT, &format!("{location}?digest={digest}"), &[], &HELLO[9..]).await;
+    assert_eq!(last.status, StatusCode::CREATED, "{last:?}");
+    assert_eq!(last.header("location"), format!("/v2/team/app/blobs/{digest}"));
+    assert_eq!(pushed.front.ask(Method::GET, last.header("location")).await.body, HELLO);
+    let gone = pushed.front.ask(Method::GET, &location).await;
+    assert_eq!((gone.status, gone.code()), (StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN".to_owned()));
+
+    let metrics = pushed.metrics();
+    for line in [
+        "registry_requests_total{operation=\"upload_chunk\",outcome=\"ok\"} 2",
+        "registry_requests_total{operation=\"upload_chunk\",outcome=\"refused\"} 4",
+        "registry_requests_total{operation=\"blob_pull\",outcome=\"ok\"} 1",
+        "registry_uploads_in_flight 0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in:\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_connection_broke_is_kept() {
+    let pushed = Pushed::start(|_| ()).await;
+    let location = pushed.begin().await;
+    let stream = pushed.half_a_request("PATCH", &location, HELLO.len(), &HELLO[..6]).await;
+    drop(stream);
+    pushed.upload_is_at(&location, "0-5").await;
+    let digest = Digest::sha256(HELLO);
+    let last = pushed.front.send(Method::PUT, &format!("{location}?digest={digest}"), &[], &HELLO[6..]).await;
+    assert_eq!(last.status, StatusCode::CREATED, "{last:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_digest_leaves_nothing() {
+    let pushed = Pushed::start(|_| ()).await;
+    let other = Digest::sha256(b"something else");
+    let location = pushed.begin().await;
+    let ended = pushed.front.send(Method::PUT, &format!("{location}?digest={other}"), &[], HELLO).await;
+    assert_eq!((ended.status, ended.code()), (StatusCode::BAD_REQUEST, "DIGEST_INVALID".to_owned()));
+    assert_eq!(pushed.front.ask(Method::GET, &location).await.code(), "BLOB_UPLOAD_UNKNOWN");
+
+    let whole = format!("/v2/team/app/blobs/uploads/?digest={other}");
+    let ended = pushed.front.send(Method::POST, &whole, &[], HELLO).await;
+    assert_eq!((ended.status, ended.code()), (StatusCode::BAD_REQUEST, "DIGEST_INVALID".to_owned()));
+
+    // Said before anything is sent: this cannot be verified.
+    let md5 = "/v2/team/app/blobs/uploads/?digest=md5:d41d8cd98f00b204e9800998ecf8427e";
+    assert_eq!(pushed.front.send(Method::POST, md5, &[], HELLO).await.code(), "DIGEST_INVALID");
+    for digest in [&other, &Digest::sha256(HELLO)] {
+        assert_eq!(pushed.status(Method::HEAD, &format!("blobs/{digest}")).await, StatusCode::NOT_FOUND);
+    }
+    assert_eq!(content_files(pushed.data.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_cancelled_upload_is_gone() {
+    let pushed = Pushed::start(|_| ()).await;
+    let location = pushed.begin().await;
+    assert_eq!(pushed.front.ask(Method::DELETE, &location).await.status, StatusCode::NO_CONTENT);
+    for method in [Method::GET, Method::PATCH, Method::DELETE] {
+        assert_eq!(pushed.front.ask(method, &location).await.code(), "BLOB_UPLOAD_UNKNOWN");
+    }
+    // An upload is its repository's alone.
+    let foreign = pushed.begin().await.replace("/team/app/", "/other/app/");
+    assert_eq!(pushed.front.ask(Method::PATCH, &foreign).await.code(), "BLOB_UPLOAD_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_blob_is_mounted_where_it_is_known() {
+    let pushed = Pushed::start(|_| ()).await;
+    pushed.push_blob(&Bytes::from_static(HELLO)).await;
+    let digest = Digest::sha256(HELLO);
+    let mount = |to: &str, from: &str| format!("/v2/{to}/blobs/uploads/?mount={digest}{from}");
+    for (to, from) in [("b", "&from=team/app"), ("c", "&from=team%2Fapp"), ("d", "")] {
+        let mounted = pushed.front.ask(Method::POST, &mount(to, from)).await;
+        assert_eq!(mounted.status, StatusCode::CREATED);
+        assert_eq!(pushed.front.ask(Method::GET, mounted.header("location")).await.body, HELLO);
+    }
+    // It is not there: an ordinary upload begins.
+    let begun = pushed.front.ask(Method::POST, &mount("e", "&from=nobody")).await;
+    assert_eq!(begun.status, StatusCode::ACCEPTED);
+    assert!(begun.header("location").starts_with("/v2/e/blobs/uploads/"));
+}
+
+#[tokio::test]
+async fn a_silent_client_is_let_go_and_others_find_a_place() {
+    let pushed = Pushed::start(|options| {
+        options.max_uploads = 1;
+        options.body_idle = Duration::from_millis(300);
+    })
+    .await;
+    let (held, waiting) = (pushed.begin().await, pushed.begin().await);
+    let mut stream = pushed.half_a_request("PATCH", &held, 100, b"half").await;
+    let refused = async {
+        loop {
+            let refused = pushed.front.send(Method::PATCH, &waiting, &[], HELLO).await;
+            if refused.status == StatusCode::TOO_MANY_REQUESTS {
+                return refused;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = timeout(PATIENCE, refused).await.expect("one upload too many is refused");
+    assert_eq!(refused.code(), "TOOMANYREQUESTS");
+    assert!(!refused.header("retry-after").is_empty());
+
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection is closed").unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("BLOB_UPLOAD_INVALID"), "{answer}");
+    pushed.upload_is_at(&held, "0-3").await;
+    let accepted = pushed.front.send(Method::PATCH, &waiting, &[], HELLO).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_manifest_needs_what_it_refers_to() {
+    let image = SampleImage::small(7);
+    let (manifest, index) = (&image.manifests()[0], image.index());
+    let media_type = manifest.media_type().as_str();
+    let strict = Pushed::start(|options| options.sparse = Sparse::Nothing).await;
+    let pushed = Pushed::start(|_| ()).await;
+    let unknown = (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN".to_owned());
+    let created = (StatusCode::CREATED, String::new());
+    for registry in [&strict, &pushed] {
+        assert_eq!(registry.put("v1", media_type, manifest.bytes().clone()).await, unknown);
+        assert_eq!(registry.status(Method::GET, "manifests/v1").await, StatusCode::NOT_FOUND);
+    }
+    let index_type = index.media_type().as_str();
+    assert_eq!(pushed.put("v1", index_type, index.bytes().clone()).await, created, "a sparse index");
+    assert_eq!(strict.put("v1", index_type, index.bytes().clone()).await, unknown);
+    strict.push_image(&image, &["v1"]).await;
+
+    let loose = Pushed::start(|options| options.sparse = Sparse::Images).await;
+    assert_eq!(loose.put("v1", media_type, manifest.bytes().clone()).await, created);
+}
+
+#[tokio::test]
+async fn what_is_no_manifest_is_refused() {
+    let image = SampleImage::small(8);
+    let pushed = Pushed::start(|_| ()).await;
+    pushed.push_image(&image, &[]).await;
+    let (index, json) = (image.index(), MediaType::OCI_INDEX);
+    let bad = StatusCode::BAD_REQUEST;
+    for (at, media_type, body, code) in [
+        ("v1", json.as_str(), Bytes::from_static(b"{}"), "MANIFEST_INVALID"),
+        ("v1", json.as_str(), Bytes::from_static(b"<html>"), "MANIFEST_INVALID"),
+        ("v1", json.as_str(), Bytes::new(), "MANIFEST_INVALID"),
+        ("v1", "application/vnd.oci.image.manifest.v1+json", index.bytes().clone(), "MANIFEST_INVALID"),
+        (Digest::sha256(b"other").as_str(), json.as_str(), index.bytes().clone(), "DIGEST_INVALID"),
+        ("sha256:abc", json.as_str(), index.bytes().clone(), "DIGEST_INVALID"),
+        (".v1", json.as_str(), index.bytes().clone(), "TAG_INVALID"),
+    ] {
+        assert_eq!(pushed.put(at, media_type, body).await, (bad, code.to_owned()), "{at} {code}");
+    }
+    let large = Bytes::from(vec![b' '; MAX_MANIFEST_BYTES + 1]);
+    let too_large = (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID".to_owned());
+    assert_eq!(pushed.put("v1", json.as_str(), large.clone()).await, too_large, "as it says");
+
+    // In chunks, nobody says how much it is.
+    let mut stream = TcpStream::connect(pushed.front.address).await.unwrap();
+    let head = "PUT /v2/team/app/manifests/v1 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(format!("{:x}\r\n", large.len()).as_bytes()).await.unwrap();
+    stream.write_all(&large).await.unwrap();
+    stream.write_all(b"\r\n0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(pushed.status(Method::GET, "manifests/v1").await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn deletes_remove_what_was_named_and_nothing_else() {
+    let image = SampleImage::small(9);
+    let pushed = Pushed::start(|_| ()).await;
+    pushed.push_image(&image, &["v1", "v2"]).await;
+    let digest = image.index().digest();
+    assert_eq!(pushed.status(Method::DELETE, "manifests/v1").await, StatusCode::ACCEPTED);
+    assert_eq!(pushed.status(Method::GET, "manifests/v1").await, StatusCode::NOT_FOUND);
+    for at in ["v2", digest.as_str()] {
+        assert_eq!(pushed.status(Method::GET, &format!("manifests/{at}")).await, StatusCode::OK, "{at}");
+    }
+    assert_eq!(pushed.status(Method::DELETE, "manifests/v1").await, StatusCode::NOT_FOUND);
+
+    let by_digest = format!("manifests/{digest}");
+    assert_eq!(pushed.status(Method::DELETE, &by_digest).await, StatusCode::ACCEPTED);
+    for path in [by_digest.as_str(), "manifests/v2"] {
+        assert_eq!(pushed.status(Method::GET, path).await, StatusCode::NOT_FOUND, "{path}");
+    }
+    let layer = format!("blobs/{}", image.layers()[0].digest);
+    assert_eq!(pushed.status(Method::GET, &layer).await, StatusCode::OK, "blobs go by themselves");
+    assert_eq!(pushed.status(Method::DELETE, &layer).await, StatusCode::ACCEPTED);
+    assert_eq!(pushed.status(Method::GET, &layer).await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn of_two_pushes_of_one_tag_one_wins_whole() {
+    let (one, two) = (SampleImage::small(10), SampleImage::small(11));
+    let pushed = Pushed::start(|_| ()).await;
+    for _ in 0..10 {
+        futures::join!(pushed.push_image(&one, &["v1"]), pushed.push_image(&two, &["v1"]));
+        let won = pushed.front.ask(Method::GET, "/v2/team/app/manifests/v1").await;
+        assert!([&one, &two].iter().any(|image| won.body == *image.index().bytes()));
+        assert_eq!(won.header("docker-content-digest"), Digest::sha256(&won.body).as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_cache_of_others_serves_what_was_pushed_last() {
+    let upstream = ScriptedRegistry::start().await.unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let store = rig::open(data.path());
+    let source = Arc::new(rig::client_of(&upstream, rig::SHORT));
+    let cache = PullThrough::new(store.clone(), source, rig::options(Revalidate::Never));
+    let (pull, _) = rig::service(cache.clone());
+    let service = RegistryService::new(
+        store,
+        pull,
+        Some(cache),
+        RegistryOptions::default(),
+        RegistryMetrics::default(),
+    );
+    let front = OverTcp::start(service).await;
+    let name = upstream.repository("app").unwrap().encoded().unwrap();
+    let path = format!("/v2/{name}/manifests/v1");
+    let index_type = [("content-type", "application/vnd.oci.image.index.v1+json")];
+    for image in [SampleImage::small(12), SampleImage::small(13)] {
+        let put = front.send(Method::PUT, &path, &index_type, image.index().bytes().clone()).await;
+        assert_eq!(put.status, StatusCode::CREATED, "{put:?}");
+        assert_eq!(front.ask(Method::GET, &path).await.body, *image.index().bytes());
+    }
+    assert_eq!(front.ask(Method::DELETE, &path).await.status, StatusCode::ACCEPTED);
+    assert_eq!(front.ask(Method::GET, &path).await.status, StatusCode::NOT_FOUND);
+}
