@@ -1,6 +1,7 @@
-//! `kuik`, the built binary, in an environment that configures nothing.
+//! `kuik` and `kuik-registry`, the built binaries, in an environment that configures nothing.
 
 use std::{
+    ffi::OsStr,
     net::SocketAddr,
     path::Path,
     process::{ExitStatus, Output, Stdio},
@@ -16,9 +17,18 @@ use tokio::{
 
 use super::PATIENCE;
 
-/// The binary, without what the environment of the tests says to it.
-pub(crate) fn kuik<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kuik"));
+/// `kuik`, without what the environment of the tests says to it.
+pub(crate) fn kuik<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    binary(env!("CARGO_BIN_EXE_kuik"), arguments)
+}
+
+/// `kuik-registry`, likewise.
+pub(crate) fn kuik_registry<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    binary(env!("CARGO_BIN_EXE_kuik-registry"), arguments)
+}
+
+fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_ascii_uppercase();
         if text.starts_with("KUIK_") || text.ends_with("_PROXY") {
@@ -30,7 +40,7 @@ pub(crate) fn kuik<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item 
     command
 }
 
-/// A running `kuik serve`.
+/// A running `kuik serve` or `kuik-registry`.
 #[derive(Debug)]
 pub(crate) struct Kuik {
     child: Child,
@@ -42,11 +52,21 @@ pub(crate) struct Kuik {
 impl Kuik {
     /// Serves `data_dir` on a free port of `127.0.0.1`, with these arguments more; waits until it listens.
     pub(crate) async fn serve(data_dir: &Path, arguments: &[&str]) -> Self {
-        let mut child = kuik(["serve", "--bind-address", "127.0.0.1:0", "--data-dir"])
-            .arg(data_dir)
-            .args(arguments)
-            .spawn()
-            .unwrap();
+        let mut command = kuik(["serve", "--bind-address", "127.0.0.1:0", "--data-dir"]);
+        command.arg(data_dir).args(arguments);
+        Self::start(command).await
+    }
+
+    /// A registry in `data_dir` on a free port of `127.0.0.1`, with these arguments more.
+    pub(crate) async fn registry(data_dir: &Path, arguments: &[&str]) -> Self {
+        let storage = format!("file://{}", data_dir.display());
+        let mut command = kuik_registry(["--bind-address", "127.0.0.1:0", "--storage", &storage]);
+        command.args(arguments);
+        Self::start(command).await
+    }
+
+    async fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let pid = child.id().unwrap();
         let log = read(child.stderr.take().unwrap());
         shows(&log, |log| address_in(log).is_some()).await;

@@ -16,7 +16,7 @@ use std::{future::Future, path::Path, time::Duration};
 pub(crate) use self::{
     containerd::Containerd,
     image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},
-    kuik::{Kuik, kuik, output},
+    kuik::{Kuik, kuik, kuik_registry, output},
     nginx::Nginx,
     tmpfs::Tmpfs,
     wire::{Answer, Transfer, ask, get, head},
