@@ -18,8 +18,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use kuik_core::{
     content::{
-        Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, Manifest, Referrers,
-        Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+        Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, ImageIndex, Manifest,
+        Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };
@@ -257,6 +257,10 @@ impl Shared {
     }
 }
 
+fn lists_any(referrers: &Referrers) -> bool {
+    serde_json::from_slice::<ImageIndex>(&referrers.index).is_ok_and(|index| !index.manifests.is_empty())
+}
+
 fn report_unless_absent(error: &SourceError) {
     if !error.is_not_found() {
         tracing::error!(error = error.chain(), "the store failed; upstream is asked instead");
@@ -326,9 +330,11 @@ impl ContentSource for PullThrough {
     ) -> Result<Referrers, SourceError> {
         match self.shared.upstream.referrers(repository, digest, artifact_type).await {
             Ok(referrers) => Ok(referrers),
-            Err(error) => {
-                self.shared.store.referrers(repository, digest, artifact_type).await.map_err(|_| error)
-            }
+            Err(error) => match self.shared.store.referrers(repository, digest, artifact_type).await {
+                // None that are cached is no news of how many there are.
+                Ok(kept) if lists_any(&kept) => Ok(kept),
+                _ => Err(error),
+            },
         }
     }
 }
