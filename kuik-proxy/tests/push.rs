@@ -244,7 +244,7 @@ async fn a_blob_is_mounted_where_it_is_known() {
 async fn a_silent_client_is_let_go_and_others_find_a_place() {
     let pushed = Pushed::start(|options| {
         options.max_uploads = 1;
-        options.body_idle = Duration::from_millis(300);
+        options.body_idle = Duration::from_millis(1500);
     })
     .await;
     let (held, waiting) = (pushed.begin().await, pushed.begin().await);
