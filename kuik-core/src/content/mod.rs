@@ -7,10 +7,12 @@
 //! - [`ContentSource`]: something that content can be read from: a registry, a cache, a store, a chain of these.
 //! - [`ContentStore`]: a source that also keeps content. Its writes take a [`Verified`] witness, which only hashing
 //!   the bytes can make: nothing unverified is ever complete.
+//! - [`ManagedStore`]: a store that is a registry of its own, which can be pushed to, deleted from and walked.
 
 mod descriptor;
 mod digest;
 mod error;
+mod managed;
 mod manifest;
 mod range;
 mod source;
@@ -20,6 +22,7 @@ mod verify;
 pub use descriptor::{Descriptor, Platform};
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::{SourceError, SourceErrorKind};
+pub use managed::{InvalidUploadId, ManagedStore, StoredBlob, Upload, UploadId};
 pub use manifest::{
     DecodedManifest, ImageIndex, ImageManifest, InvalidManifest, MAX_MANIFEST_BYTES, Manifest, MediaType,
 };

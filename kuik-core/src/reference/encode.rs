@@ -146,6 +146,9 @@ impl RepositoryName {
     /// # Errors
     /// Where a path cannot hold the registry's name, or not all of it; see [`CannotEncode`].
     pub fn encoded(&self) -> Result<String, CannotEncode> {
+        if self.registry().is_empty() {
+            return Ok(self.path().to_owned());
+        }
         let [host, sign, port] = encode_registry(self.registry())?;
         let encoded = [host, sign, port, "/", self.path()].concat();
         if encoded.len() > MAX_PATH_BYTES { Err(CannotEncode::TooLong(encoded.len())) } else { Ok(encoded) }

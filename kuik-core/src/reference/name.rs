@@ -54,6 +54,19 @@ impl RepositoryName {
         }
     }
 
+    /// A repository of the registry that is asked itself, under the `path` that its clients use.
+    ///
+    /// It has no other registry as its origin: [`RepositoryName::registry`] is empty, and it is printed and kept as
+    /// its path alone.
+    ///
+    /// # Errors
+    /// Where the path does not follow the grammar.
+    pub fn local(path: &str) -> Result<Self, InvalidName> {
+        grammar::path_alone(path.as_bytes())
+            .map_err(|error| InvalidName::new(path, "path of a repository", error))?;
+        Ok(Self { registry: "".into(), path: path.into() })
+    }
+
     /// The registry's host, with its port where it has one: `docker.io`, `registry:5000`, `[::1]:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {
@@ -117,7 +130,8 @@ impl InvalidName {
 
 impl fmt::Display for RepositoryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.path)
+        let slash = if self.registry.is_empty() { "" } else { "/" };
+        write!(f, "{}{slash}{}", self.registry, self.path)
     }
 }
 
