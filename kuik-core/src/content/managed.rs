@@ -46,7 +46,11 @@ pub trait ManagedStore: ContentStore {
         id: &UploadId,
     ) -> Result<Box<dyn Upload>, SourceError>;
 
-    /// Every repository that has a manifest, a blob or an upload.
+    /// Every repository that has a manifest, a blob or an upload, in no particular order and under the path that it
+    /// is kept by ([`RepositoryName::local`] of [`RepositoryName::encoded`]), which names it to this store just as
+    /// well.
+    ///
+    /// What comes or goes during a walk may be in it or not; what was there all the time is. So for the other walks.
     fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>>;
 
     /// Every manifest of `repository`.

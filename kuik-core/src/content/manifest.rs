@@ -3,10 +3,10 @@
 //! Invariant: [`Manifest::digest`] is the digest of [`Manifest::bytes`]. Nothing is ever re-encoded, because
 //! digests, signatures and referrers depend on the exact bytes.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Descriptor, Digest, DigestMismatch, Verifier};
 
@@ -123,6 +123,9 @@ pub struct ImageManifest {
     /// The manifest's own type.
     #[serde(default, skip_serializing_if = "MediaType::is_empty")]
     pub media_type: MediaType,
+    /// What kind of artifact this is, where it says so. A value of another type counts as none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// The configuration.
     pub config: Descriptor,
     /// The layers, from the bottom up.
@@ -130,6 +133,9 @@ pub struct ImageManifest {
     /// The manifest that this one is a referrer of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
+    /// Free annotations. A value of another type counts as none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// An image index (OCI image specification, "Image Index"), reduced to what it refers to.
@@ -141,11 +147,37 @@ pub struct ImageIndex {
     /// The index's own type.
     #[serde(default, skip_serializing_if = "MediaType::is_empty")]
     pub media_type: MediaType,
+    /// What kind of artifact this is, where it says so. A value of another type counts as none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// The manifests listed.
     pub manifests: Vec<Descriptor>,
     /// The manifest that this index is a referrer of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
+    /// Free annotations. A value of another type counts as none.
+    #[serde(default, deserialize_with = "said", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl ImageManifest {
+    /// An OCI image manifest that refers to nothing else.
+    #[must_use]
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        let media_type = MediaType::OCI_MANIFEST;
+        let (artifact_type, annotations) = (None, BTreeMap::new());
+        Self { schema_version: 2, media_type, artifact_type, config, layers, subject: None, annotations }
+    }
+}
+
+impl ImageIndex {
+    /// An OCI image index that refers to nothing else.
+    #[must_use]
+    pub fn new(manifests: Vec<Descriptor>) -> Self {
+        let media_type = MediaType::OCI_INDEX;
+        let (artifact_type, annotations) = (None, BTreeMap::new());
+        Self { schema_version: 2, media_type, artifact_type, manifests, subject: None, annotations }
+    }
 }
 
 impl Manifest {
@@ -245,6 +277,21 @@ impl DecodedManifest {
     }
 }
 
+/// A field that nothing here depends on: where its value is not of the type that the specification gives it, the
+/// manifest can be pulled all the same.
+fn said<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Field<T> {
+        AsSpecified(T),
+        Other(serde::de::IgnoredAny),
+    }
+    match Field::deserialize(deserializer)? {
+        Field::AsSpecified(value) => Ok(value),
+        Field::Other(_) => Ok(T::default()),
+    }
+}
+
 /// Only what tells the two kinds apart; the values are skipped, not kept.
 #[derive(Deserialize)]
 struct Shape {
@@ -318,6 +365,25 @@ mod tests {
         }
         let large = vec![b' '; MAX_MANIFEST_BYTES + 1];
         assert!(matches!(Manifest::new(None, large.into()), Err(InvalidManifest::TooLarge(_))));
+    }
+
+    #[test]
+    fn an_odd_annotation_is_no_reason_to_refuse_an_image() {
+        let with = |fields: &str| Bytes::from(IMAGE.replacen('{', &format!("{{{fields},"), 1));
+        let decoded = |fields: &str| match Manifest::new(None, with(fields)).unwrap().decode().unwrap() {
+            DecodedManifest::Image(image) => (image.artifact_type, image.annotations),
+            DecodedManifest::Index(_) => panic!("not an index"),
+        };
+        let (artifact_type, annotations) = decoded(r#""artifactType":"a/b","annotations":{"k":"v"}"#);
+        assert_eq!(artifact_type.as_deref(), Some("a/b"));
+        assert_eq!(annotations, BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+        for odd in [
+            r#""artifactType":null,"annotations":null"#,
+            r#""artifactType":1,"annotations":{"k":1}"#,
+            r#""artifactType":[],"annotations":"k""#,
+        ] {
+            assert_eq!(decoded(odd), (None, BTreeMap::new()), "{odd}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod error;
 mod managed;
 mod manifest;
 mod range;
+mod referrers;
 mod source;
 mod store;
 mod verify;
@@ -27,8 +28,9 @@ pub use manifest::{
     DecodedManifest, ImageIndex, ImageManifest, InvalidManifest, MAX_MANIFEST_BYTES, Manifest, MediaType,
 };
 pub use range::{ByteRange, InvalidRange};
+pub use referrers::fallback_tag;
 pub use source::{
     Blob, BlobStream, ContentSource, Freshness, Origin, Referrers, Served, TagList, TagOrDigest, TagPage,
 };
 pub use store::{BlobSpool, BlobWriter, ContentStore};
-pub use verify::{DigestMismatch, Verified, Verifier};
+pub use verify::{DigestMismatch, Hashing, Verified, Verifier};

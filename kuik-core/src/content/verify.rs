@@ -20,6 +20,12 @@ use super::{Algorithm, Digest};
 #[derive(Clone)]
 pub struct Verifier {
     expected: Digest,
+    hashing: Hashing,
+}
+
+/// Hashes content as it passes by, where the digest that it is to have is only told at the end.
+#[derive(Clone)]
+pub struct Hashing {
     hasher: Hasher,
     size: u64,
 }
@@ -53,11 +59,32 @@ impl Verifier {
     /// A verifier for `expected`; `None` where its algorithm cannot be computed here.
     #[must_use]
     pub fn new(expected: &Digest) -> Option<Self> {
-        let hasher = match expected.algorithm()? {
+        Some(Self { expected: expected.clone(), hashing: Hashing::new(expected.algorithm()?) })
+    }
+
+    /// Hashes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hashing.update(bytes);
+    }
+
+    /// Compares what was hashed with what was expected.
+    ///
+    /// # Errors
+    /// Where the digests differ.
+    pub fn finish(self) -> Result<Verified, DigestMismatch> {
+        self.hashing.verify(&self.expected)
+    }
+}
+
+impl Hashing {
+    /// Nothing has been hashed yet.
+    #[must_use]
+    pub fn new(algorithm: Algorithm) -> Self {
+        let hasher = match algorithm {
             Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
             Algorithm::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
         };
-        Some(Self { expected: expected.clone(), hasher, size: 0 })
+        Self { hasher, size: 0 }
     }
 
     /// Hashes the next bytes.
@@ -69,26 +96,53 @@ impl Verifier {
         self.size += bytes.len() as u64;
     }
 
+    /// How many bytes were hashed.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Which digests it can be compared with.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        match self.hasher {
+            Hasher::Sha256(_) => Algorithm::Sha256,
+            Hasher::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
     /// Compares what was hashed with what was expected.
     ///
     /// # Errors
-    /// Where the digests differ.
-    pub fn finish(self) -> Result<Verified, DigestMismatch> {
+    /// Where the digests differ, as they do where `expected` is of another algorithm.
+    pub fn verify(self, expected: &Digest) -> Result<Verified, DigestMismatch> {
         let actual = match self.hasher {
             Hasher::Sha256(hasher) => Digest::from_hash(Algorithm::Sha256, &hasher.finalize()),
             Hasher::Sha512(hasher) => Digest::from_hash(Algorithm::Sha512, &hasher.finalize()),
         };
-        if actual == self.expected {
+        if actual == *expected {
             Ok(Verified { digest: actual, size: self.size })
         } else {
-            Err(DigestMismatch { expected: self.expected, actual, size: self.size })
+            Err(DigestMismatch { expected: expected.clone(), actual, size: self.size })
         }
     }
 }
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("expected", &self.expected).field("size", &self.size).finish()
+        f.debug_struct("Verifier")
+            .field("expected", &self.expected)
+            .field("size", &self.hashing.size)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for Hashing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hashing")
+            .field("algorithm", &self.algorithm())
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use super::{
     error::{ReferenceError, ReferenceErrorKind},
-    grammar,
+    grammar::{self, MAX_PATH_BYTES},
     parse::{Name, Named},
 };
 
@@ -60,10 +60,14 @@ impl RepositoryName {
     /// its path alone.
     ///
     /// # Errors
-    /// Where the path does not follow the grammar.
+    /// Where the path does not follow the grammar, or has more than [`MAX_PATH_BYTES`].
     pub fn local(path: &str) -> Result<Self, InvalidName> {
         grammar::path_alone(path.as_bytes())
             .map_err(|error| InvalidName::new(path, "path of a repository", error))?;
+        if path.len() > MAX_PATH_BYTES {
+            let error = ReferenceError::new(ReferenceErrorKind::PathTooLong, MAX_PATH_BYTES);
+            return Err(InvalidName::new(path, "path of a repository", error));
+        }
         Ok(Self { registry: "".into(), path: path.into() })
     }
 
@@ -150,5 +154,22 @@ impl fmt::Display for Tag {
 impl fmt::Debug for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_name_is_its_path() {
+        let name = RepositoryName::local("team/app").unwrap();
+        assert_eq!((name.registry(), name.path(), name.to_string()), ("", "team/app", "team/app".to_owned()));
+        assert!(RepositoryName::local(&"a".repeat(MAX_PATH_BYTES)).is_ok());
+        let error = RepositoryName::local(&"a".repeat(MAX_PATH_BYTES + 1)).unwrap_err();
+        assert_eq!(error.reason().kind(), ReferenceErrorKind::PathTooLong);
+        for text in ["", "..", "a/../b", "_uploads", "a//b", "A"] {
+            assert!(RepositoryName::local(text).is_err(), "{text}");
+        }
     }
 }

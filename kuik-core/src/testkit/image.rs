@@ -124,15 +124,7 @@ impl SampleImageBuilder {
             listed.push(Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() });
             manifests.push(manifest);
         }
-        let index = encode(
-            &MediaType::OCI_INDEX,
-            &ImageIndex {
-                schema_version: 2,
-                media_type: MediaType::OCI_INDEX,
-                manifests: listed,
-                subject: None,
-            },
-        );
+        let index = encode(&MediaType::OCI_INDEX, &ImageIndex::new(listed));
         SampleImage { index, manifests, layers: image.layers, blobs: image.blobs }
     }
 }
@@ -168,16 +160,7 @@ impl Parts {
             },
         });
         let config = self.add_blob(MediaType::OCI_CONFIG, config.to_string().into());
-        encode(
-            &MediaType::OCI_MANIFEST,
-            &ImageManifest {
-                schema_version: 2,
-                media_type: MediaType::OCI_MANIFEST,
-                config,
-                layers,
-                subject: None,
-            },
-        )
+        encode(&MediaType::OCI_MANIFEST, &ImageManifest::new(config, layers))
     }
 
     fn add_blob(&mut self, media_type: MediaType, bytes: Bytes) -> Descriptor {

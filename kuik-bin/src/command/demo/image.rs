@@ -59,24 +59,14 @@ impl DemoImage {
                 "rootfs": { "type": "layers", "diff_ids": [base.diff_id, own.diff_id] },
             });
             let config = add(&mut blobs, MediaType::OCI_CONFIG, serde_json::to_vec(&config)?.into());
-            let manifest = manifest(&ImageManifest {
-                schema_version: 2,
-                media_type: MediaType::OCI_MANIFEST,
-                config,
-                layers: vec![base.descriptor.clone(), own.descriptor],
-                subject: None,
-            })?;
+            let manifest =
+                manifest(&ImageManifest::new(config, vec![base.descriptor.clone(), own.descriptor]))?;
             let platform =
                 Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None };
             entries.push(Descriptor { platform: Some(platform), ..manifest.descriptor() });
             manifests.push(manifest);
         }
-        let index = manifest(&ImageIndex {
-            schema_version: 2,
-            media_type: MediaType::OCI_INDEX,
-            manifests: entries,
-            subject: None,
-        })?;
+        let index = manifest(&ImageIndex::new(entries))?;
         Ok(Self { index, manifests, blobs })
     }
 
