@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use kuik_core::{
-    content::{Digest, SourceError, SourceErrorKind},
+    content::{Digest, SourceError, SourceErrorKind, UploadId},
     reference::{RepositoryName, Tag},
 };
 
@@ -17,6 +17,14 @@ pub(super) struct Layout {
     root: PathBuf,
 }
 
+/// Where one repository is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct RepositoryDir(PathBuf);
+
+/// Where one upload is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct UploadDir(PathBuf);
+
 impl Layout {
     pub(super) fn new(data_dir: &Path) -> Self {
         Self { data_dir: data_dir.to_owned(), root: data_dir.join("docker/registry/v2") }
@@ -25,6 +33,16 @@ impl Layout {
     /// The directory that was given to us.
     pub(super) fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// All repositories, one directory each, however deep.
+    pub(super) fn repositories(&self) -> PathBuf {
+        self.root.join("repositories")
+    }
+
+    /// All blobs and manifests: below their algorithm and the first two digits of their digest.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
     }
 
     /// What is being written. On the file system of the rest, so that a rename publishes it; outside the layout, so
@@ -42,50 +60,12 @@ impl Layout {
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         let encoded = digest.encoded();
         let shard = encoded.get(..2).unwrap_or(encoded);
-        self.root.join("blobs").join(digest.algorithm_name()).join(shard).join(encoded).join("data")
-    }
-
-    /// What says that a blob belongs to a repository.
-    pub(super) fn layer_link(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<PathBuf, SourceError> {
-        Ok(self.repository(repository)?.join("_layers").join(digest_path(digest)).join("link"))
-    }
-
-    /// What says that a manifest belongs to a repository.
-    pub(super) fn revision_link(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<PathBuf, SourceError> {
-        Ok(self.repository(repository)?.join("_manifests/revisions").join(digest_path(digest)).join("link"))
-    }
-
-    /// The tags of a repository, one directory each.
-    pub(super) fn tags(&self, repository: &RepositoryName) -> Result<PathBuf, SourceError> {
-        Ok(self.repository(repository)?.join("_manifests/tags"))
-    }
-
-    /// What a tag points at now.
-    pub(super) fn tag_link(&self, repository: &RepositoryName, tag: &Tag) -> Result<PathBuf, SourceError> {
-        Ok(self.tags(repository)?.join(tag.as_str()).join("current/link"))
-    }
-
-    /// What says that a tag pointed at a manifest once.
-    pub(super) fn tag_history_link(
-        &self,
-        repository: &RepositoryName,
-        tag: &Tag,
-        digest: &Digest,
-    ) -> Result<PathBuf, SourceError> {
-        Ok(self.tags(repository)?.join(tag.as_str()).join("index").join(digest_path(digest)).join("link"))
+        self.blobs().join(digest.algorithm_name()).join(shard).join(encoded).join("data")
     }
 
     /// A repository is kept under the path that clients pull it by: `registry__5000/app` for `registry:5000/app`,
     /// which Docker's registry accepts as a name too.
-    fn repository(&self, repository: &RepositoryName) -> Result<PathBuf, SourceError> {
+    pub(super) fn repository(&self, repository: &RepositoryName) -> Result<RepositoryDir, SourceError> {
         let name = repository.encoded().map_err(|error| {
             SourceError::caused_by(
                 SourceErrorKind::Unsupported,
@@ -93,8 +73,113 @@ impl Layout {
                 error,
             )
         })?;
-        Ok(self.root.join("repositories").join(name))
+        Ok(RepositoryDir(self.repositories().join(name)))
     }
+}
+
+impl RepositoryDir {
+    /// The repository that is kept in `path`.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// What says which blobs belong to the repository.
+    pub(super) fn layers(&self) -> PathBuf {
+        self.0.join("_layers")
+    }
+
+    /// What says that a blob belongs to the repository.
+    pub(super) fn layer_link(&self, digest: &Digest) -> PathBuf {
+        self.layers().join(link(digest))
+    }
+
+    /// What says which manifests belong to the repository.
+    pub(super) fn revisions(&self) -> PathBuf {
+        self.0.join("_manifests/revisions")
+    }
+
+    /// What says that a manifest belongs to the repository.
+    pub(super) fn revision_link(&self, digest: &Digest) -> PathBuf {
+        self.revisions().join(link(digest))
+    }
+
+    /// The tags of the repository, one directory each.
+    pub(super) fn tags(&self) -> PathBuf {
+        self.0.join("_manifests/tags")
+    }
+
+    /// All that is kept about a tag.
+    pub(super) fn tag(&self, tag: &Tag) -> PathBuf {
+        self.tags().join(tag.as_str())
+    }
+
+    /// What a tag points at now.
+    pub(super) fn tag_link(&self, tag: &Tag) -> PathBuf {
+        self.tag(tag).join("current/link")
+    }
+
+    /// What says that a tag pointed at a manifest once.
+    pub(super) fn tag_history_link(&self, tag: &Tag, digest: &Digest) -> PathBuf {
+        self.tag(tag).join("index").join(link(digest))
+    }
+
+    /// What says which manifests are referrers of which. Docker's registry does not know this directory, and leaves
+    /// it alone.
+    pub(super) fn referrers(&self) -> PathBuf {
+        self.0.join("_manifests/referrers")
+    }
+
+    /// The referrers of `subject`.
+    pub(super) fn referrers_of(&self, subject: &Digest) -> PathBuf {
+        self.referrers().join(digest_path(subject))
+    }
+
+    /// What says that a manifest may be a referrer of `subject`.
+    pub(super) fn referrer_link(&self, subject: &Digest, referrer: &Digest) -> PathBuf {
+        self.referrers_of(subject).join(link(referrer))
+    }
+
+    /// What says that every manifest that is older than this file has its referrer link. (No algorithm begins with an
+    /// underscore.)
+    pub(super) fn referrers_marker(&self) -> PathBuf {
+        self.referrers().join("_complete")
+    }
+
+    /// What is being pushed, one directory each.
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.0.join("_uploads")
+    }
+
+    /// One upload.
+    pub(super) fn upload(&self, id: &UploadId) -> UploadDir {
+        UploadDir(self.uploads().join(id.as_str()))
+    }
+}
+
+impl UploadDir {
+    /// The upload that is kept in `path`.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The directory itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The bytes so far.
+    pub(super) fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// When it was begun, as RFC 3339 has it.
+    pub(super) fn started_at(&self) -> PathBuf {
+        self.0.join("startedat")
+    }
+}
+
+fn link(digest: &Digest) -> PathBuf {
+    digest_path(digest).join("link")
 }
 
 fn digest_path(digest: &Digest) -> PathBuf {

@@ -1,7 +1,8 @@
 //! Atomic publishing: temporary file, fsync, rename, and for what is acknowledged fsync of the directory.
 //!
 //! Invariant: under its final name a blob is always whole. A crash at any instant leaves the old file or the new
-//! one, and at worst a temporary file, which the next start removes.
+//! one, and at worst a temporary file, which the next start removes. Removing is the same backwards: a name goes at
+//! once, and for what is acknowledged the directory that it stood in is synced.
 
 use std::{
     fs::{self, File},
@@ -9,6 +10,9 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
+
+/// How often a directory may be taken away between its creation and its use.
+const MAX_ATTEMPTS: usize = 16;
 
 /// What has to survive a crash of the machine. (A crash of the process loses nothing that was published.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +44,7 @@ pub(super) struct Unpublished {
 impl Unpublished {
     /// A new empty file in `dir`, which other files there do not disturb.
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = dir.join(name);
+        let path = unused_name(dir);
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         Ok(Self { path, file, published: false })
     }
@@ -62,11 +64,9 @@ impl Unpublished {
         if acknowledged || content == Content::Trusted {
             self.file.sync_all()?;
         }
-        let parent = parent_of(target)?;
-        create_dir(parent, durability)?;
-        fs::rename(&self.path, target)?;
+        rename(&self.path, target, durability)?;
         self.published = true;
-        if acknowledged { sync_dir(parent) } else { Ok(()) }
+        Ok(())
     }
 }
 
@@ -77,6 +77,56 @@ impl Drop for Unpublished {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A path in `dir` that nothing of this process has had yet.
+pub(super) fn unused_name(dir: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    dir.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Gives `from` the name `target`, in place of what had that name before, and creates the directories above it.
+pub(super) fn rename(from: &Path, target: &Path, durability: Durability) -> io::Result<()> {
+    let parent = parent_of(target)?;
+    let mut attempts = 0;
+    while let Err(error) = create_dir(parent, durability).and_then(|()| fs::rename(from, target)) {
+        attempts += 1;
+        // Deletes take directories away that they have emptied: then they are created again.
+        if error.kind() != io::ErrorKind::NotFound || attempts == MAX_ATTEMPTS {
+            return Err(error);
+        }
+    }
+    if durability == Durability::Acknowledged { sync_dir(parent) } else { Ok(()) }
+}
+
+/// Removes a file, and the directories above it that this leaves empty, up to `keep`, which stays. Whether there was
+/// such a file.
+pub(super) fn remove_file(path: &Path, keep: &Path, durability: Durability) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Err(error) if is_absent(&error) => return Ok(false),
+        removed => removed?,
+    }
+    let mut emptied = parent_of(path)?;
+    while emptied != keep && emptied.starts_with(keep) && fs::remove_dir(emptied).is_ok() {
+        emptied = parent_of(emptied)?;
+    }
+    // Where somebody else took that directory away, it was empty: the file is gone from it for good.
+    match durability {
+        Durability::Acknowledged => sync_dir(emptied).or_else(|error| absent_is((), error)).map(|()| true),
+        Durability::Refetchable => Ok(true),
+    }
+}
+
+/// Whether an error means that there is nothing under a path.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    // A digest of an algorithm that we do not know may be too long for a file's name.
+    let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::InvalidFilename];
+    absent.contains(&error.kind())
+}
+
+/// `value` in place of an error that says that there is nothing under a path.
+pub(super) fn absent_is<T>(value: T, error: io::Error) -> io::Result<T> {
+    if is_absent(&error) { Ok(value) } else { Err(error) }
 }
 
 /// Publishes a small file, of a kind that is checked when it is read.
@@ -106,7 +156,7 @@ pub(super) fn create_dir(dir: &Path, durability: Durability) -> io::Result<()> {
     }
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
@@ -137,5 +187,28 @@ mod tests {
             write_file(dir.path(), &target, b"new", durability).unwrap();
             assert_eq!(fs::read(&target).unwrap(), b"new");
         }
+    }
+
+    #[test]
+    fn directories_that_a_delete_takes_away_are_created_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (unpublished, kept) = (dir.path().join("unpublished"), dir.path().join("kept"));
+        fs::create_dir(&unpublished).unwrap();
+        fs::create_dir(&kept).unwrap();
+        let durability = Durability::Refetchable;
+        std::thread::scope(|threads| {
+            for name in ["one", "other"] {
+                let target = kept.join("a/b").join(name);
+                let (unpublished, kept) = (&unpublished, &kept);
+                threads.spawn(move || {
+                    for _ in 0..500 {
+                        write_file(unpublished, &target, b"link", durability).unwrap();
+                        assert!(remove_file(&target, kept, durability).unwrap());
+                        assert!(!remove_file(&target, kept, durability).unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), 0, "emptied directories are gone");
     }
 }

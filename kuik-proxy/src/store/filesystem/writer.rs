@@ -75,8 +75,8 @@ impl BlobWriter for FileWriter {
         let Some(unpublished) = self.unpublished.take() else { return Ok(()) };
         let links = repositories
             .iter()
-            .map(|repository| self.store.layout.layer_link(repository, &digest))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|repository| Ok(self.store.layout.repository(repository)?.layer_link(&digest)))
+            .collect::<Result<Vec<_>, SourceError>>()?;
         let (store, durability) = (self.store.clone(), self.durability);
         blocking(attempted, move || {
             unpublished.publish(&store.layout.blob(&digest), Content::Trusted, durability)?;
@@ -95,7 +95,7 @@ impl BlobSpool for FileSpool {
 }
 
 /// Writes all chunks with as few system calls as the kernel allows; returns how many bytes they had.
-fn write_all(mut file: &File, chunks: &[Bytes]) -> io::Result<u64> {
+pub(super) fn write_all(mut file: &File, chunks: &[Bytes]) -> io::Result<u64> {
     let total: usize = chunks.iter().map(Bytes::len).sum();
     let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
     let mut rest = slices.as_mut_slice();

@@ -1,0 +1,90 @@
+//! What goes: tags, manifests, links to blobs, and bytes that nothing refers to.
+//!
+//! Invariant: a delete is seen whole or not at all, but for a manifest with several tags: a crash in the middle of
+//! that delete, which nobody was told had succeeded, leaves the manifest with some of its tags.
+
+use std::{fs, io};
+
+use kuik_core::{
+    content::{Digest, TagOrDigest},
+    reference::Tag,
+};
+
+use super::{
+    Shared,
+    layout::RepositoryDir,
+    links::{read_link, require_link},
+    publish::{self, Durability},
+    walk,
+};
+
+impl Shared {
+    /// Removes a tag with its history.
+    pub(super) fn delete_tag(
+        &self,
+        repository: &RepositoryDir,
+        tag: &Tag,
+        durability: Durability,
+    ) -> io::Result<()> {
+        read_link(&repository.tag_link(tag))?.ok_or(io::ErrorKind::NotFound)?;
+        // A directory is not removed in one step, but it is moved away in one.
+        let aside = publish::unused_name(&self.layout.unpublished());
+        fs::rename(repository.tag(tag), &aside)?;
+        if durability == Durability::Acknowledged {
+            publish::sync_dir(&repository.tags())?;
+        }
+        // Where this fails, the next start does it.
+        let _ = fs::remove_dir_all(&aside);
+        Ok(())
+    }
+
+    /// Removes a manifest, the tags that point at it first. It reads every tag of the repository.
+    pub(super) fn delete_manifest(
+        &self,
+        repository: &RepositoryDir,
+        digest: &Digest,
+        durability: Durability,
+    ) -> io::Result<()> {
+        let link = repository.revision_link(digest);
+        require_link(&link, digest)?;
+        let manifest = self.manifest(repository, &TagOrDigest::Digest(digest.clone()));
+        let mut untagged = false;
+        for tag in walk::tags(repository) {
+            let (tag, target) = tag?;
+            if target == *digest {
+                self.delete_tag(repository, &tag, Durability::Refetchable)?;
+                untagged = true;
+            }
+        }
+        if untagged && durability == Durability::Acknowledged {
+            publish::sync_dir(&repository.tags())?;
+        }
+        publish::remove_file(&link, &repository.revisions(), durability)?;
+        // A link that stays behind because the manifest is damaged does no harm: lists show only what can be read.
+        if let Some(subject) = manifest.ok().and_then(|manifest| manifest.subject()) {
+            let link = repository.referrer_link(&subject, digest);
+            publish::remove_file(&link, &repository.referrers(), Durability::Refetchable)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a blob from a repository.
+    pub(super) fn unlink_blob(
+        &self,
+        repository: &RepositoryDir,
+        digest: &Digest,
+        durability: Durability,
+    ) -> io::Result<()> {
+        let link = repository.layer_link(digest);
+        require_link(&link, digest)?;
+        match publish::remove_file(&link, &repository.layers(), durability)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Removes bytes.
+    pub(super) fn remove_blob(&self, digest: &Digest, durability: Durability) -> io::Result<()> {
+        publish::remove_file(&self.layout.blob(digest), &self.layout.blobs(), durability).map(drop)
+    }
+}

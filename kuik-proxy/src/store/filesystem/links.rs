@@ -1,0 +1,103 @@
+//! Links: small files that say what a repository has, and who may change them at once.
+//!
+//! Invariant: whoever sees a tag finds the manifest that it points at in the repository. Writers put the manifest's
+//! link before the tag's; deletes take the tags' before the manifest's, and no write to the repository comes between.
+
+use std::{
+    fs::{self, File},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use kuik_core::content::Digest;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use super::{
+    Shared,
+    layout::RepositoryDir,
+    publish::{self, Durability, absent_is},
+};
+
+/// How many locks all repositories share: enough that two which are busy seldom meet.
+const STRIPES: usize = 64;
+
+/// Who may change the manifests and tags of a repository: any number of writers at once, or one delete.
+#[derive(Debug)]
+pub(super) struct RepositoryLocks([Arc<RwLock<()>>; STRIPES]);
+
+impl Default for RepositoryLocks {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Arc::default()))
+    }
+}
+
+impl RepositoryLocks {
+    /// For writes. The guard goes along with the disk work, so that a caller who leaves does not end the protection.
+    pub(super) async fn for_write(&self, repository: &RepositoryDir) -> Option<OwnedRwLockReadGuard<()>> {
+        Some(self.of(repository)?.read_owned().await)
+    }
+
+    /// For deletes.
+    pub(super) async fn for_delete(&self, repository: &RepositoryDir) -> Option<OwnedRwLockWriteGuard<()>> {
+        Some(self.of(repository)?.write_owned().await)
+    }
+
+    /// Always there: the index is below the number of stripes.
+    fn of(&self, repository: &RepositoryDir) -> Option<Arc<RwLock<()>>> {
+        self.0.get(stripe(repository, STRIPES)).cloned()
+    }
+}
+
+/// Which of `stripes` a repository belongs to.
+pub(super) fn stripe(repository: &RepositoryDir, stripes: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    repository.hash(&mut hasher);
+    usize::try_from(hasher.finish() % stripes as u64).unwrap_or_default()
+}
+
+impl Shared {
+    /// Makes `link` say `digest`.
+    pub(super) fn write_link(&self, link: &Path, digest: &Digest, durability: Durability) -> io::Result<()> {
+        if read_link(link)?.is_some_and(|linked| linked == *digest) {
+            return Ok(());
+        }
+        publish::write_file(&self.layout.unpublished(), link, digest.as_str().as_bytes(), durability)
+    }
+
+    /// The bytes of `digest`, where `link` says that its repository has it.
+    pub(super) fn open_linked(&self, link: &Path, digest: &Digest) -> io::Result<(File, u64)> {
+        require_link(link, digest)?;
+        let file = File::open(self.layout.blob(digest))?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    }
+
+    /// Makes bytes that are kept already as young as if they had been written now, because somebody relies on them
+    /// from now on: garbage collection spares what is young.
+    pub(super) fn renew(&self, digest: &Digest) -> io::Result<()> {
+        let file = File::open(self.layout.blob(digest))?;
+        // A file of another owner (Docker's registry ran as another user) stays as old as it is.
+        let _ = file.set_modified(SystemTime::now());
+        Ok(())
+    }
+}
+
+/// What `link` says; `None` where it is absent or damaged.
+pub(super) fn read_link(link: &Path) -> io::Result<Option<Digest>> {
+    match fs::read_to_string(link) {
+        Ok(text) => Ok(text.trim().parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+        Err(error) => absent_is(None, error),
+    }
+}
+
+/// `NotFound` unless `link` says `digest`.
+pub(super) fn require_link(link: &Path, digest: &Digest) -> io::Result<()> {
+    match read_link(link)? {
+        Some(linked) if linked == *digest => Ok(()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}

@@ -1,0 +1,94 @@
+//! The store as a registry of its own: one method each, and the room that does the work.
+
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use kuik_core::{
+    content::{Digest, ManagedStore, SourceError, StoredBlob, Upload, UploadId},
+    reference::{RepositoryName, Tag},
+};
+
+use super::{
+    FilesystemStore,
+    uploads::{self, FileUpload},
+    walk,
+};
+
+#[async_trait]
+impl ManagedStore for FilesystemStore {
+    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), SourceError> {
+        let attempted = format!("delete tag {tag} of {repository}");
+        let dir = self.shared.layout.repository(repository)?;
+        let (tag, durability) = (tag.clone(), self.durability);
+        let guard = self.shared.locks.for_delete(&dir).await;
+        self.disk(attempted, move |shared| {
+            let _guard = guard;
+            shared.delete_tag(&dir, &tag, durability)
+        })
+        .await
+    }
+
+    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
+        let attempted = format!("delete manifest {digest} of {repository}");
+        let dir = self.shared.layout.repository(repository)?;
+        let (digest, durability) = (digest.clone(), self.durability);
+        let guard = self.shared.locks.for_delete(&dir).await;
+        self.disk(attempted, move |shared| {
+            let _guard = guard;
+            shared.delete_manifest(&dir, &digest, durability)
+        })
+        .await
+    }
+
+    async fn unlink_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
+        let attempted = format!("delete blob {digest} of {repository}");
+        let dir = self.shared.layout.repository(repository)?;
+        let (digest, durability) = (digest.clone(), self.durability);
+        self.disk(attempted, move |shared| shared.unlink_blob(&dir, &digest, durability)).await
+    }
+
+    async fn start_upload(&self, repository: &RepositoryName) -> Result<UploadId, SourceError> {
+        let attempted = format!("begin an upload into {repository}");
+        let dir = self.shared.layout.repository(repository)?;
+        let durability = self.durability;
+        self.disk(attempted, move |shared| uploads::start(shared, &dir, SystemTime::now(), durability)).await
+    }
+
+    async fn upload(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<Box<dyn Upload>, SourceError> {
+        Ok(Box::new(FileUpload::open(&self.shared, repository, id, self.durability).await?))
+    }
+
+    fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>> {
+        let found = walk::repositories(self.shared.layout.repositories());
+        let names = found.map(|found| found.map(|(name, _)| name));
+        walk::stream("list the repositories of the store".to_owned(), Box::new(names))
+    }
+
+    fn manifests<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Result<Digest, SourceError>> {
+        let dir = match self.shared.layout.repository(repository) {
+            Ok(dir) => dir,
+            Err(error) => return stream::once(std::future::ready(Err(error))).boxed(),
+        };
+        let digests = walk::links(dir.revisions()).map(|found| found.map(|(digest, _)| digest));
+        walk::stream(format!("list the manifests of {repository} in the store"), Box::new(digests))
+    }
+
+    fn blobs(&self) -> BoxStream<'_, Result<StoredBlob, SourceError>> {
+        let found = walk::blobs(self.shared.layout.blobs());
+        walk::stream("list the blobs of the store".to_owned(), found)
+    }
+
+    async fn remove_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        let attempted = format!("remove the bytes of {digest}");
+        let (digest, durability) = (digest.clone(), self.durability);
+        self.disk(attempted, move |shared| shared.remove_blob(&digest, durability)).await
+    }
+}
