@@ -99,6 +99,16 @@ impl Digest {
         Self::from_hash(Algorithm::Sha256, &sha2::Sha256::digest(content))
     }
 
+    /// The digest of `content` by `algorithm`.
+    #[must_use]
+    pub fn of(algorithm: Algorithm, content: &[u8]) -> Self {
+        use sha2::Digest as _;
+        match algorithm {
+            Algorithm::Sha256 => Self::sha256(content),
+            Algorithm::Sha512 => Self::from_hash(algorithm, &sha2::Sha512::digest(content)),
+        }
+    }
+
     /// Writes a hash that was computed with `algorithm` as a digest.
     pub(crate) fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Self {
         const HEX: &[u8; 16] = b"0123456789abcdef";

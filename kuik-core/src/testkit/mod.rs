@@ -5,6 +5,9 @@
 //! on. Conditions are awaited, never slept for: a [`Gate`] holds an answer back until the test opens it, and
 //! [`ScriptedRegistry::wait_for`] resolves when the log shows what the test waits for.
 //!
+//! For those who write stores, [`store_conformance`] is what every [`ManagedStore`](crate::content::ManagedStore) must
+//! do, and [`MemoryStore`] is one that does it.
+//!
 //! ```
 //! use kuik_core::testkit::{Behaviour, Rule, SampleImage, ScriptedRegistry, Target};
 //!
@@ -24,13 +27,16 @@ mod auth;
 mod content;
 mod image;
 mod log;
+mod memory;
 pub mod real;
 mod reply;
 mod script;
 mod server;
+pub mod store_conformance;
 
 pub use auth::Access;
 pub use image::{SampleImage, SampleImageBuilder};
 pub use log::Logged;
+pub use memory::MemoryStore;
 pub use script::{Behaviour, Gate, Rule, Target};
 pub use server::ScriptedRegistry;

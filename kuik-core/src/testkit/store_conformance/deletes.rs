@@ -1,0 +1,91 @@
+//! What goes, and what stays.
+
+use super::{Check, Violation};
+use crate::content::{SourceErrorKind, TagPage};
+
+pub(super) async fn tag(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let (one, other) = (check.tag("one")?, check.tag("other")?);
+    let manifest = check.manifest("image", |_| {})?;
+    check.put_manifest(&repository, &manifest, Some(&one)).await?;
+    check.put_manifest(&repository, &manifest, Some(&other)).await?;
+
+    check.succeeds("a tag can be deleted", check.store.delete_tag(&repository, &one).await)?;
+    check.manifest_is_absent("a deleted tag is gone", &repository, &one).await?;
+    let claim = "another tag on the same manifest stays";
+    check.manifest_is(claim, &repository, &other, &manifest).await?;
+    let listed = check.succeeds(claim, check.store.tags(&repository, &TagPage::default()).await)?;
+    check.same(claim, &listed.tags, &vec!["other".to_owned()])?;
+    let again = check.store.delete_tag(&repository, &one).await;
+    check.fails("a tag is deleted once", SourceErrorKind::NotFound, again)?;
+
+    check.succeeds("a tag can be deleted", check.store.delete_tag(&repository, &other).await)?;
+    let claim = "a manifest stays when its last tag goes";
+    check.manifest_is(claim, &repository, manifest.digest(), &manifest).await?;
+    check.put_manifest(&repository, &manifest, Some(&one)).await?;
+    check.manifest_is("a deleted tag can come again", &repository, &one, &manifest).await
+}
+
+pub(super) async fn manifest(check: Check) -> Result<(), Violation> {
+    let (repository, neighbour) = (check.repository("app")?, check.repository("neighbour")?);
+    let (one, other, kept) = (check.tag("one")?, check.tag("other")?, check.tag("kept")?);
+    let (manifest, stays) = (check.manifest("image", |_| {})?, check.manifest("another", |_| {})?);
+    for (repository, manifest, tag) in [
+        (&repository, &manifest, &one),
+        (&repository, &manifest, &other),
+        // A tag that pointed there once is not one that points there.
+        (&repository, &manifest, &kept),
+        (&repository, &stays, &kept),
+        (&neighbour, &manifest, &one),
+    ] {
+        check.put_manifest(repository, manifest, Some(tag)).await?;
+    }
+    let deleted = check.store.delete_manifest(&repository, manifest.digest()).await;
+    check.succeeds("a manifest can be deleted", deleted)?;
+    check.manifest_is_absent("a deleted manifest is gone", &repository, manifest.digest()).await?;
+    for tag in [&one, &other] {
+        check.manifest_is_absent("its tags are gone", &repository, tag).await?;
+    }
+    check.manifest_is("a tag that points elsewhere stays", &repository, &kept, &stays).await?;
+    let claim = "a list has no tag that points nowhere";
+    let listed = check.succeeds(claim, check.store.tags(&repository, &TagPage::default()).await)?;
+    check.same(claim, &listed.tags, &vec!["kept".to_owned()])?;
+    let claim = "another repository's manifest and tags stay";
+    check.manifest_is(claim, &neighbour, &one, &manifest).await?;
+    check.manifest_is(claim, &neighbour, manifest.digest(), &manifest).await?;
+
+    let again = check.store.delete_manifest(&repository, manifest.digest()).await;
+    check.fails("a manifest is deleted once", SourceErrorKind::NotFound, again)?;
+    check.put_manifest(&repository, &manifest, Some(&one)).await?;
+    check.manifest_is("a deleted manifest can come again", &repository, &one, &manifest).await
+}
+
+pub(super) async fn blob(check: Check) -> Result<(), Violation> {
+    let (repository, neighbour) = (check.repository("app")?, check.repository("neighbour")?);
+    let content = check.content("blob", 1000);
+    let digest = check.put_blob(&[repository.clone(), neighbour.clone()], &content).await?;
+    check.succeeds("a blob can be deleted", check.store.unlink_blob(&repository, &digest).await)?;
+    check.blob_is_absent("a deleted blob is gone", &repository, &digest).await?;
+    check.blob_is(&neighbour, &digest, &content).await?;
+    let again = check.store.unlink_blob(&repository, &digest).await;
+    check.fails("a blob is deleted once", SourceErrorKind::NotFound, again)?;
+    let linked = check.store.link_blob(&repository, &digest).await;
+    check.succeeds("a deleted blob can come again", linked)?;
+    check.blob_is(&repository, &digest, &content).await
+}
+
+pub(super) async fn bytes(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let content = check.content("blob", 1000);
+    let digest = check.put_blob(std::slice::from_ref(&repository), &content).await?;
+    check.succeeds("a blob can be deleted", check.store.unlink_blob(&repository, &digest).await)?;
+    let claim = "bytes that nothing refers to can be removed, and removed again";
+    check.succeeds(claim, check.store.remove_blob(&digest).await)?;
+    check.succeeds(claim, check.store.remove_blob(&digest).await)?;
+    let claim = "bytes that were removed are gone";
+    check.same(claim, &check.succeeds(claim, check.store.has_blob(&digest).await)?, &None)?;
+    let linked = check.store.link_blob(&repository, &digest).await;
+    check.fails("what is not kept cannot be linked", SourceErrorKind::NotFound, linked)?;
+    check.put_blob(std::slice::from_ref(&repository), &content).await?;
+    check.blob_is(&repository, &digest, &content).await
+}

@@ -1,0 +1,148 @@
+//! Uploads: resumed, had by one, verified in the end.
+
+use bytes::Bytes;
+use futures::{TryStreamExt as _, future::try_join_all};
+
+use super::{Check, Violation};
+use crate::{
+    content::{Algorithm, Digest, SourceErrorKind, Upload, UploadId},
+    reference::RepositoryName,
+};
+
+/// How many upload one blob at once.
+const UPLOADS: usize = 8;
+
+async fn begin(check: &Check, repository: &RepositoryName) -> Result<UploadId, Violation> {
+    check.succeeds("an upload can be begun", check.store.start_upload(repository).await)
+}
+
+async fn go_on(
+    check: &Check,
+    repository: &RepositoryName,
+    id: &UploadId,
+    offset: usize,
+) -> Result<Box<dyn Upload>, Violation> {
+    let upload = check.store.upload(repository, id).await;
+    let upload = check.succeeds("an upload that was begun can be gone on with", upload)?;
+    check.same("an upload goes on where it was left", &upload.offset(), &(offset as u64))?;
+    Ok(upload)
+}
+
+async fn append(check: &Check, upload: &mut Box<dyn Upload>, chunks: &[Bytes]) -> Result<(), Violation> {
+    let before = upload.offset();
+    check.succeeds("an upload can be appended to", upload.append(chunks).await)?;
+    let added: usize = chunks.iter().map(Bytes::len).sum();
+    let claim = "what was appended is acknowledged";
+    check.same(claim, &upload.offset(), &(before + added as u64))
+}
+
+async fn is_gone(check: &Check, repository: &RepositoryName, id: &UploadId) -> Result<(), Violation> {
+    let upload = check.store.upload(repository, id).await;
+    check.fails("an upload that ended is gone", SourceErrorKind::NotFound, upload)
+}
+
+pub(super) async fn resumed(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    for (name, algorithm, size) in [
+        ("one", Algorithm::Sha256, 500_000),
+        ("other", Algorithm::Sha512, 500_000),
+        ("small", Algorithm::Sha256, 0),
+    ] {
+        let content = check.content(name, size);
+        let digest = Digest::of(algorithm, &content);
+        let half = content.len() / 2;
+        let id = begin(&check, &repository).await?;
+        let mut upload = go_on(&check, &repository, &id, 0).await?;
+        append(&check, &mut upload, &[content.slice(..10), content.slice(10..half)]).await?;
+        drop(upload);
+        let mut upload = go_on(&check, &repository, &id, half).await?;
+        append(&check, &mut upload, &[]).await?;
+        append(&check, &mut upload, &[Bytes::new(), content.slice(half..)]).await?;
+        check.blob_is_absent("an upload that goes on is no blob", &repository, &digest).await?;
+        drop(upload);
+        let upload = go_on(&check, &repository, &id, content.len()).await?;
+        check.succeeds("an upload can be finished", upload.finish(&digest).await)?;
+        check.blob_is(&repository, &digest, &content).await?;
+        is_gone(&check, &repository, &id).await?;
+    }
+    let id = begin(&check, &repository).await?;
+    let upload = go_on(&check, &repository, &id, 0).await?;
+    let empty = Digest::sha256(b"");
+    check.succeeds("an upload may be empty", upload.finish(&empty).await)?;
+    check.blob_is(&repository, &empty, &Bytes::new()).await
+}
+
+pub(super) async fn exclusive(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let id = begin(&check, &repository).await?;
+    let mut upload = go_on(&check, &repository, &id, 0).await?;
+    let second = check.store.upload(&repository, &id).await;
+    check.fails("an upload that somebody has is nobody else's", SourceErrorKind::Unavailable, second)?;
+    append(&check, &mut upload, &[Bytes::from_static(b"hello")]).await?;
+    drop(upload);
+    drop(go_on(&check, &repository, &id, 5).await?);
+    let never = UploadId::from_random([7; 16]);
+    let upload = check.store.upload(&repository, &never).await;
+    check.fails("an upload that was never begun is not there", SourceErrorKind::NotFound, upload)
+}
+
+pub(super) async fn wrong_digest(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let content = check.content("blob", 1000);
+    for wrong in
+        [Digest::sha256(&check.content("another", 1000)), Digest::of(Algorithm::Sha512, &content.slice(1..))]
+    {
+        let id = begin(&check, &repository).await?;
+        let mut upload = go_on(&check, &repository, &id, 0).await?;
+        append(&check, &mut upload, std::slice::from_ref(&content)).await?;
+        let finished = upload.finish(&wrong).await;
+        check.fails("a wrong digest is refused", SourceErrorKind::InvalidContent, finished)?;
+        is_gone(&check, &repository, &id).await?;
+        for digest in [&wrong, &Digest::sha256(&content)] {
+            let claim = "after a wrong digest nothing is published";
+            check.blob_is_absent(claim, &repository, digest).await?;
+            check.same(claim, &check.succeeds(claim, check.store.has_blob(digest).await)?, &None)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn cancelled(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let content = check.content("blob", 1000);
+    let id = begin(&check, &repository).await?;
+    let mut upload = go_on(&check, &repository, &id, 0).await?;
+    append(&check, &mut upload, std::slice::from_ref(&content)).await?;
+    check.succeeds("an upload can be cancelled", upload.cancel().await)?;
+    is_gone(&check, &repository, &id).await?;
+    let claim = "what was cancelled is not visible";
+    check.blob_is_absent(claim, &repository, &Digest::sha256(&content)).await
+}
+
+pub(super) async fn concurrent(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let (own, shared) = (check.repository("own")?, check.content("shared", 200_000));
+    let digest = Digest::sha256(&shared);
+    let uploads = (0..UPLOADS).map(|n| {
+        let (check, repository, own, shared, digest) = (&check, &repository, &own, &shared, &digest);
+        async move {
+            let content = check.content(&format!("own-{n}"), 100_000);
+            for (repository, content) in [(repository, shared), (own, &content)] {
+                let id = begin(check, repository).await?;
+                for (number, chunk) in content.chunks(30_000).enumerate() {
+                    let mut upload = go_on(check, repository, &id, number * 30_000).await?;
+                    append(check, &mut upload, &[content.slice_ref(chunk)]).await?;
+                }
+                let upload = go_on(check, repository, &id, content.len()).await?;
+                let finished = upload.finish(&Digest::sha256(content)).await;
+                check.succeeds("several uploads can be finished at once", finished)?;
+            }
+            check.blob_is(own, &Digest::sha256(&content), &content).await?;
+            check.blob_is(repository, digest, shared).await
+        }
+    });
+    try_join_all(uploads).await?;
+    let blobs: Vec<_> = check.succeeds("blobs can be listed", check.store.blobs().try_collect().await)?;
+    let kept = blobs.iter().filter(|blob| blob.digest == digest).count();
+    check.same("a blob that several upload at once is kept once", &kept, &1)
+}
