@@ -1,0 +1,113 @@
+//! `kill -9` at twenty random instants under concurrent pushes, puts and deletes: afterwards everything that was
+//! acknowledged is there and right, and nothing else is visible.
+//!
+//! The test runs itself as a second process that loads a store and keeps a journal of what it tries and what it was
+//! told (`load`). When it was killed, the journal says what the store may and must have (`model`).
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test may fail")]
+
+mod load;
+mod model;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use futures::TryStreamExt as _;
+use kuik_core::content::{Digest, ManagedStore as _};
+use kuik_proxy::store::FilesystemStore;
+
+use self::model::Model;
+
+/// Tells the second process where to work.
+const CHILD_DIR: &str = "KUIK_STORE_CRASH_DIR";
+/// And which round this is: each has repositories of its own.
+const CHILD_ROUND: &str = "KUIK_STORE_CRASH_ROUND";
+
+const ROUNDS: u32 = 20;
+const WORKERS: u32 = 4;
+
+/// Not a test: what the second process runs, until it is killed.
+#[test]
+fn child() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
+    let round = std::env::var(CHILD_ROUND).unwrap().parse().unwrap();
+    load::run(Path::new(&dir), round, WORKERS);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill_at_any_instant() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut models = BTreeMap::new();
+    let mut acknowledged = 0;
+    for round in 0..ROUNDS {
+        let mut child = start(dir.path(), round);
+        await_load(dir.path(), round, &mut child);
+        sleep(Duration::from_micros(RandomState::new().build_hasher().finish() % 250_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let store = FilesystemStore::open(&dir.path().join("store")).unwrap();
+        for worker in 0..WORKERS {
+            let mut model = Model::read(&load::journal(dir.path(), round, worker));
+            acknowledged += model.acknowledged;
+            runtime.block_on(model.check(&store, round, worker));
+            models.insert((round, worker), model);
+        }
+        runtime.block_on(nothing_else_is_visible(&store, &models, dir.path()));
+    }
+    let store = FilesystemStore::open(&dir.path().join("store")).unwrap();
+    for ((round, worker), model) in &mut models {
+        runtime.block_on(model.check(&store, *round, *worker));
+    }
+    println!("{acknowledged} acknowledged changes survived {ROUNDS} kills");
+    assert!(acknowledged > u64::from(ROUNDS * WORKERS), "the load was no load: {acknowledged}");
+}
+
+fn start(dir: &Path, round: u32) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(CHILD_DIR, dir)
+        .env(CHILD_ROUND, round.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until every worker has begun. Another process offers nothing to await, so its journals are looked at.
+fn await_load(dir: &Path, round: u32, child: &mut Child) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let has_begun =
+        |worker| fs::metadata(load::journal(dir, round, worker)).is_ok_and(|journal| journal.len() > 0);
+    while !(0..WORKERS).all(has_begun) {
+        assert!(child.try_wait().unwrap().is_none(), "the load ended by itself");
+        assert!(Instant::now() < deadline, "the load does not begin");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+async fn nothing_else_is_visible(store: &FilesystemStore, models: &BTreeMap<(u32, u32), Model>, dir: &Path) {
+    let unpublished = fs::read_dir(dir.join("store/.kuik/unpublished")).unwrap().count();
+    assert_eq!(unpublished, 0, "what was being written is removed");
+    let known: BTreeSet<String> =
+        models.keys().map(|(round, worker)| load::repository(*round, *worker).to_string()).collect();
+    let found: Vec<_> = store.repositories().try_collect().await.unwrap();
+    for repository in found {
+        assert!(known.contains(&repository.to_string()), "{repository} is nobody's");
+    }
+    let blobs: Vec<_> = store.blobs().try_collect().await.unwrap();
+    assert!(!blobs.is_empty(), "blobs can be listed");
+    for blob in blobs {
+        let encoded = blob.digest.encoded();
+        let path = format!("store/docker/registry/v2/blobs/sha256/{}/{encoded}/data", &encoded[..2]);
+        let bytes = fs::read(dir.join(path)).unwrap();
+        assert_eq!(Digest::sha256(&bytes), blob.digest, "what has the name of a blob is that blob");
+    }
+}
