@@ -179,7 +179,7 @@ impl Model {
         }
         match store.tags(repository, &TagPage::default()).await {
             Ok(listed) => {
-                assert_eq!(listed.tags, tagged, "the tags of {repository} are those that point at something")
+                assert_eq!(listed.tags, tagged, "the tags of {repository} are those that point at something");
             }
             Err(error) => assert!(error.is_not_found() && tagged.is_empty(), "{}", error.chain()),
         }
