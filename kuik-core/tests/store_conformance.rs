@@ -1,0 +1,214 @@
+//! The conformance suite can fail: each of these stores does one thing wrong, and the suite names it.
+#![cfg(feature = "testkit")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream::BoxStream};
+use kuik_core::{
+    content::{
+        Blob, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
+        ManagedStore, Manifest, Referrers, Served, SourceError, StoredBlob, TagList, TagOrDigest, TagPage,
+        Upload, UploadId,
+    },
+    reference::{RepositoryName, Tag},
+    testkit::{MemoryStore, store_conformance},
+};
+
+type Outcome<T> = Result<T, SourceError>;
+
+/// What a store does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    DeletesByDigest,
+    IgnoresRanges,
+    LinksEveryBlobEverywhere,
+    ForgetsUploads,
+    TruncatesPages,
+    IgnoresFilters,
+    OverlooksRepositories,
+    KeepsRemovedBytes,
+    MovesNoTags,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    store: MemoryStore,
+    fault: Fault,
+}
+
+impl Faulty {
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+}
+
+#[async_trait]
+impl ContentSource for Faulty {
+    async fn resolve(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+    ) -> Outcome<Served<Descriptor>> {
+        self.store.resolve(repository, at, freshness).await
+    }
+
+    async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+    ) -> Outcome<Served<Manifest>> {
+        self.store.manifest(repository, at, freshness).await
+    }
+
+    async fn blob_size(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<Served<u64>> {
+        if self.has(Fault::LinksEveryBlobEverywhere) {
+            let _ = self.store.link_blob(repository, digest).await;
+        }
+        self.store.blob_size(repository, digest).await
+    }
+
+    async fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        range: ByteRange,
+    ) -> Outcome<Served<Blob>> {
+        let range = if self.has(Fault::IgnoresRanges) { ByteRange::Full } else { range };
+        self.store.blob(repository, digest, range).await
+    }
+
+    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Outcome<TagList> {
+        let mut list = self.store.tags(repository, page).await?;
+        list.more &= !self.has(Fault::TruncatesPages);
+        Ok(list)
+    }
+
+    async fn referrers(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Outcome<Referrers> {
+        let artifact_type = artifact_type.filter(|_| !self.has(Fault::IgnoresFilters));
+        self.store.referrers(repository, digest, artifact_type).await
+    }
+}
+
+#[async_trait]
+impl ContentStore for Faulty {
+    async fn write_blob(&self) -> Outcome<Box<dyn BlobWriter>> {
+        self.store.write_blob().await
+    }
+
+    async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
+        self.store.link_blob(repository, digest).await
+    }
+
+    async fn has_blob(&self, digest: &Digest) -> Outcome<Option<u64>> {
+        self.store.has_blob(digest).await
+    }
+
+    async fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+        tag: Option<&Tag>,
+    ) -> Outcome<()> {
+        if let Some(tag) = tag.filter(|_| self.has(Fault::MovesNoTags)) {
+            let at = TagOrDigest::Tag(tag.clone());
+            if self.store.manifest(repository, &at, Freshness::Cached).await.is_ok() {
+                return self.store.put_manifest(repository, manifest, None).await;
+            }
+        }
+        self.store.put_manifest(repository, manifest, tag).await
+    }
+
+    async fn check_writable(&self) -> Outcome<()> {
+        self.store.check_writable().await
+    }
+}
+
+#[async_trait]
+impl ManagedStore for Faulty {
+    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Outcome<()> {
+        if self.has(Fault::DeletesByDigest) {
+            let at = TagOrDigest::Tag(tag.clone());
+            let manifest = self.store.manifest(repository, &at, Freshness::Cached).await?.content;
+            return self.store.delete_manifest(repository, manifest.digest()).await;
+        }
+        self.store.delete_tag(repository, tag).await
+    }
+
+    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
+        self.store.delete_manifest(repository, digest).await
+    }
+
+    async fn unlink_blob(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
+        self.store.unlink_blob(repository, digest).await
+    }
+
+    async fn start_upload(&self, repository: &RepositoryName) -> Outcome<UploadId> {
+        self.store.start_upload(repository).await
+    }
+
+    async fn upload(&self, repository: &RepositoryName, id: &UploadId) -> Outcome<Box<dyn Upload>> {
+        let upload = self.store.upload(repository, id).await?;
+        if self.has(Fault::ForgetsUploads) && upload.offset() > 0 {
+            upload.cancel().await?;
+            return self.store.upload(repository, id).await;
+        }
+        Ok(upload)
+    }
+
+    fn repositories(&self) -> BoxStream<'_, Outcome<RepositoryName>> {
+        let overlooked = |name: &Outcome<RepositoryName>| {
+            self.has(Fault::OverlooksRepositories)
+                && name.as_ref().is_ok_and(|name| name.path().ends_with("/below"))
+        };
+        self.store.repositories().filter(move |name| std::future::ready(!overlooked(name))).boxed()
+    }
+
+    fn manifests<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Outcome<Digest>> {
+        self.store.manifests(repository)
+    }
+
+    fn blobs(&self) -> BoxStream<'_, Outcome<StoredBlob>> {
+        self.store.blobs()
+    }
+
+    async fn remove_blob(&self, digest: &Digest) -> Outcome<()> {
+        if self.has(Fault::KeepsRemovedBytes) { Ok(()) } else { self.store.remove_blob(digest).await }
+    }
+}
+
+#[tokio::test]
+async fn each_fault_is_found_and_named() {
+    for (fault, behaviour) in [
+        (Fault::DeletesByDigest, "delete-tag-alone"),
+        (Fault::IgnoresRanges, "blob-ranges"),
+        (Fault::LinksEveryBlobEverywhere, "isolation"),
+        (Fault::ForgetsUploads, "upload-resumed"),
+        (Fault::TruncatesPages, "tag-pages"),
+        (Fault::IgnoresFilters, "referrers"),
+        (Fault::OverlooksRepositories, "enumeration"),
+        (Fault::KeepsRemovedBytes, "remove-bytes"),
+        (Fault::MovesNoTags, "tag-moves"),
+    ] {
+        let store = Arc::new(Faulty { store: MemoryStore::new(), fault });
+        let mut violated = Vec::new();
+        for behaviour in store_conformance::BEHAVIOURS {
+            if let Err(violation) = behaviour.check(store.clone()).await {
+                assert_eq!(violation.behaviour(), behaviour.name());
+                assert!(violation.to_string().starts_with(behaviour.name()), "{violation}");
+                violated.push(behaviour.name());
+            }
+        }
+        assert!(violated.contains(&behaviour), "{fault:?} violates {violated:?}");
+        let violation = store_conformance::run(store).await.unwrap_err();
+        assert_eq!(violation.behaviour(), violated[0], "the first one ends the run");
+    }
+}
