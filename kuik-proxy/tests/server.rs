@@ -116,6 +116,30 @@ async fn half_a_request_is_waited_for_only_so_long() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_is_left_in_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // More than any socket's buffers hold.
+    let large = Bytes::from(vec![7; 64 << 20]);
+    let size = large.len();
+    let service = tower::service_fn(move |_: Request<Incoming>| {
+        let large = large.clone();
+        async { Ok::<_, Infallible>(Response::new(ProxyBody::full(large))) }
+    });
+    let stop = Gate::new();
+    let serving =
+        tokio::spawn(serve(vec![listener], service, stop.clone().opened(), Duration::from_secs(600)));
+    let mut standing = TcpStream::connect(address).await.unwrap();
+    standing.write_all(REQUEST).await.unwrap();
+    standing.readable().await.unwrap();
+    let began = tokio::time::Instant::now();
+    stop.open();
+    assert_eq!(serving.await.unwrap(), 0, "it was left before the time to drain was over");
+    assert!(began.elapsed() >= Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(to_its_end(standing).await.len() < size);
+}
+
 #[tokio::test]
 async fn every_listener_is_served() {
     let localhost = BindAddress::localhost(0).listen().unwrap();

@@ -2,7 +2,14 @@
 
 mod bind;
 
-use std::{convert::Infallible, future::poll_fn, io, pin::pin, task::Poll, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1};
@@ -15,6 +22,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
+use tokio_io_timeout::TimeoutStream;
 
 pub use bind::{BindAddress, BindError, InvalidBindAddress};
 
@@ -22,6 +30,10 @@ use crate::service::ProxyBody;
 
 /// How long a client may take to send the head of a request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may stand still while bytes wait for it. Engines that unpack what they pull pause, but not so
+/// long; and whoever does not come back would hold its connection for ever.
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long to wait after a failed accept: the usual cause is that no file descriptor is left, and only time frees
 /// one.
@@ -62,7 +74,7 @@ where
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+            .serve_connection(TokioIo::new(patient(stream)), TowerToHyperService::new(service.clone()));
         let watched = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(error) = watched.await {
@@ -81,6 +93,13 @@ where
             cut
         }
     }
+}
+
+/// The stream, with an end to waiting for a client that does not read.
+fn patient(stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_STALL_TIMEOUT));
+    Box::pin(stream)
 }
 
 /// The next connection on any of the listeners.
