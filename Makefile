@@ -22,8 +22,7 @@ serve: ## run the pull-through cache on localhost:7439, with its data in ./data
 	cargo run --locked --release --bin kuik -- serve --data-dir data
 
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
-	@tools/install-parts tests
-	cargo test --locked --workspace --all-features --no-fail-fast
+	@tools/test
 
 unit: ## the tests that need no part besides Rust: unit, property and doc tests
 	cargo test --locked --workspace --all-features --no-fail-fast --lib --bins

@@ -3,7 +3,8 @@
 use std::{
     convert::Infallible,
     io::{self, IsTerminal as _},
-    time::Duration,
+    sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response};
@@ -68,18 +69,28 @@ impl Process {
         for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
             tracing::info!(%address, "serving");
         }
-        let cut = server::serve(listeners, service, self.signals.asked_to_stop(), limit).await;
+        let stopping = OnceLock::new();
+        let asked = async {
+            self.signals.asked_to_stop().await;
+            let _ = stopping.set(Instant::now());
+        };
+        let cut = server::serve(listeners, service, asked, limit).await;
         if cut > 0 {
             tracing::warn!(connections = cut, "connections that did not end in time were cut");
         }
         if let Some(fills) = fills
-            && tokio::time::timeout(limit, fills.drain()).await.is_err()
+            && tokio::time::timeout(left(limit, stopping.get()), fills.drain()).await.is_err()
         {
             tracing::warn!("fetches that did not end in time were abandoned");
         }
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// What is left of the time to stop: connections and fetches share it.
+fn left(limit: Duration, since: Option<&Instant>) -> Duration {
+    since.map_or(limit, |since| limit.saturating_sub(since.elapsed()))
 }
 
 /// Logs go to standard error. A process has one log, and this is the one place that installs it.

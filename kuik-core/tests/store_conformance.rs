@@ -112,6 +112,10 @@ impl ContentStore for Faulty {
         self.store.has_blob(digest).await
     }
 
+    async fn peek_blob(&self, digest: &Digest, bytes: std::ops::Range<u64>) -> Outcome<bytes::Bytes> {
+        self.store.peek_blob(digest, bytes).await
+    }
+
     async fn put_manifest(
         &self,
         repository: &RepositoryName,

@@ -132,15 +132,20 @@ async fn who_comes_late_starts_at_the_first_byte() {
 async fn ranges_of_a_blob_that_is_still_filling() {
     let (rig, gate, path, bytes) = half_filled(MIB, 600_000).await;
     let size = bytes.len();
-    // Those that have arrived do not wait for the rest.
+    let mut waiting = Vec::new();
+    // Those that have arrived wait for the digest with their last byte alone.
     for (range, from, to) in [("bytes=0-9", 0, 10), ("bytes=1000-300000", 1000, 300_001)] {
-        let reply = rig.get_with(&path, &[("range", range)]).await;
-        assert_eq!(reply.status, StatusCode::PARTIAL_CONTENT);
-        assert_eq!(reply.header("content-range"), format!("bytes {from}-{}/{size}", to - 1));
-        assert_eq!(reply.bytes(), &bytes[from..to], "{range}");
+        let response = begin(&rig.proxy, Method::GET, &path, &[("range", range)]).await;
+        assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT);
+        let (mut body, mut seen) = (response.into_body(), Vec::new());
+        while seen.len() < to - from - 1 {
+            seen.extend(within_reason(body.frame()).await.unwrap().unwrap().into_data().unwrap());
+        }
+        assert_eq!(seen, bytes[from..to - 1], "{range}");
+        assert!(body.frame().now_or_never().is_none(), "{range} is not complete before the digest matches");
+        waiting.push((body, &bytes[to - 1..to]));
     }
     // Those that have not have their headers all the same.
-    let mut waiting = Vec::new();
     for (range, from, to) in [
         ("bytes=700000-700001".to_owned(), 700_000, 700_002),
         ("bytes=500000-".to_owned(), 500_000, size),
@@ -161,6 +166,22 @@ async fn ranges_of_a_blob_that_is_still_filling() {
         assert_eq!(body.collect().await.unwrap().to_bytes(), expected);
     }
     assert_eq!((rig.upstream.count(Target::Blob), sent(&rig)), (1, size));
+}
+
+#[tokio::test]
+async fn no_part_of_wrong_content_is_complete() {
+    let rig = Rig::start().await;
+    let (image, layer, bytes) = image_with_layer(1, MIB);
+    rig.upstream.add_image("app", "latest", &image);
+    rig.upstream.script(Rule::on(Target::Blob).does(Behaviour::WrongBytes));
+    let path = rig.path("app", &format!("blobs/{layer}"));
+    for range in ["bytes=0-9", "bytes=0-524287", "bytes=524288-", "bytes=-1"] {
+        let reply = rig.get_with(&path, &[("range", range)]).await;
+        assert!(reply.body.is_err() || reply.status == StatusCode::BAD_GATEWAY, "{range}: {reply:?}");
+    }
+    rig.upstream.clear_script();
+    let reply = rig.get_with(&path, &[("range", "bytes=0-9")]).await;
+    assert_eq!((reply.status, reply.bytes()), (StatusCode::PARTIAL_CONTENT, &bytes.slice(..10)));
 }
 
 #[tokio::test]

@@ -43,7 +43,6 @@ async fn serve(config: ServeConfig) -> Result<(), Failure> {
     for warning in origins.credentials.warnings() {
         tracing::warn!("{warning}");
     }
-    let store = Arc::new(FilesystemStore::open(&data_dir).map_err(Failure::new)?.as_cache());
     let upstream = cache::registry_client(Outside {
         upstreams: origins.upstreams,
         credentials: origins.credentials,
@@ -51,6 +50,7 @@ async fn serve(config: ServeConfig) -> Result<(), Failure> {
         proxy: origins.proxy,
     })
     .map_err(Failure::usage)?;
+    let store = Arc::new(FilesystemStore::open(&data_dir).map_err(Failure::new)?.as_cache());
     let mut options = PullThroughOptions::default();
     options.revalidate = origins.revalidate;
     let cache = cache::cache(store, Arc::new(upstream), options, origins.ports);

@@ -1,6 +1,6 @@
 //! The trait of everything that keeps content.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +25,9 @@ pub trait ContentStore: ContentSource {
 
     /// Whether the store has the blob in any repository, and its size.
     async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, SourceError>;
+
+    /// A few bytes of a blob, whichever repository has it: to compare, not to serve.
+    async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError>;
 
     /// Keeps a manifest in `repository`, and points `tag` at it where one is given.
     async fn put_manifest(

@@ -71,7 +71,7 @@ pub(super) struct Question {
     pub(super) body: Bytes,
     /// When the answer's headers must have arrived.
     pub(super) deadline: Instant,
-    /// Whether this may go over plain http because the registry in whose name it is asked is allowed that.
+    /// Whether this may go over plain http because it is asked of an origin that is allowed it.
     pub(super) over_http: bool,
 }
 
@@ -136,7 +136,8 @@ impl Exchange {
                 authorization = None;
                 elsewhere = true;
             }
-            over_http = uri.scheme_str() == Some("http");
+            // Plain http was allowed to this origin alone; another has to be named itself.
+            over_http = over_http && same_origin(&uri, &next);
             uri = next;
         }
         Err(question
@@ -193,7 +194,7 @@ fn failed(question: &Question, error: BoxError) -> SourceError {
     SourceError::caused_by(kind, question.what.clone(), error)
 }
 
-fn same_origin(one: &Uri, other: &Uri) -> bool {
+pub(super) fn same_origin(one: &Uri, other: &Uri) -> bool {
     let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
     one.scheme_str() == other.scheme_str() && host(one) == host(other) && port_of(one) == port_of(other)
 }

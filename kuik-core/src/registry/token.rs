@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::{
     body,
     challenge::Challenge,
-    exchange::{Exchange, Question},
+    exchange::{Exchange, Question, same_origin},
     status,
 };
 use crate::{
@@ -215,7 +215,7 @@ fn question(
         headers: HeaderMap::new(),
         body: Bytes::new(),
         deadline: for_whom.deadline,
-        over_http: for_whom.uri.scheme_str() == Some("http"),
+        over_http: false,
     };
     let mut authorization = None;
     let mut url = request.realm.clone();
@@ -240,6 +240,9 @@ fn question(
     question.uri = url.parse().map_err(|_| {
         question.error(SourceErrorKind::InvalidContent, "the realm of the challenge is not a URL")
     })?;
+    // A registry that may be spoken to over plain http has its tokens there too. Whatever else it names as its realm
+    // gets a credential, so it has to be named.
+    question.over_http = same_origin(&for_whom.uri, &question.uri);
     Ok((question, authorization))
 }
 

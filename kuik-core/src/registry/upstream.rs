@@ -122,8 +122,11 @@ impl Upstreams {
     pub fn overriding(mut self, text: &str) -> Result<Self, InvalidUpstream> {
         let wrong = |problem| InvalidUpstream::Override { text: redacted(text), problem };
         let (registry, url) = text.split_once('=').ok_or_else(|| wrong("there is no '='"))?;
-        if registry.is_empty() {
-            return Err(wrong("no registry is named"));
+        if RepositoryName::new(registry, "image").is_err() {
+            return Err(wrong("there is no registry before the '='"));
+        }
+        if self.overrides.contains_key(canonical(registry)) {
+            return Err(wrong("this registry has an override already"));
         }
         let (base, uri) = checked_base(url, text)?;
         let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
@@ -260,12 +263,13 @@ mod tests {
     fn mistakes_are_named() {
         for (text, expected) in [
             ("docker.io", "no '='"),
-            ("=https://a", "no registry"),
-            ("a=b.example", "https://"),
-            ("a=ftp://b", "https://"),
-            ("a=https://u:hunter2@b", "credentials"),
-            ("a=https://b?x", "query"),
-            ("a=https://b:/", "empty port"),
+            ("=https://a", "no registry before"),
+            ("Bad Name=https://a", "no registry"),
+            ("a.example=b.example", "https://"),
+            ("a.example=ftp://b", "https://"),
+            ("a.example=https://u:hunter2@b", "credentials"),
+            ("a.example=https://b?x", "query"),
+            ("a.example=https://b:/", "empty port"),
         ] {
             let error = Upstreams::default().overriding(text).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{text}: {error}");

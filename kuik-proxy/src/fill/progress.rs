@@ -1,7 +1,8 @@
 //! How far a fill has come, and what its readers may have of it: pure decisions.
 //!
-//! Invariant: until every byte is hashed and the digest matches, the last [`HOLD_BACK`] bytes are withheld from
-//! every reader. A client of wrong content sees a broken transfer, never a complete one.
+//! Invariant: until every byte is hashed and the digest matches, the last [`HOLD_BACK`] bytes of the blob are withheld
+//! from every reader, and from a reader of a part its last byte. A client of wrong content sees a broken transfer,
+//! never a complete one, and cannot put a blob together from complete parts of it.
 
 use kuik_core::content::SourceError;
 
@@ -80,7 +81,9 @@ impl Progress {
         if end.is_some_and(|end| offset >= end) {
             return Next::Done;
         }
-        let readable = self.readable().min(end.unwrap_or(u64::MAX));
+        // A part is complete with its own last byte, wherever in the blob that is.
+        let held_back = u64::from(!self.has_ended());
+        let readable = self.readable().min(end.map_or(u64::MAX, |end| end.saturating_sub(held_back)));
         match &self.phase {
             Phase::Failed(error) => Next::Fail(error.clone()),
             _ if offset < readable => Next::Read { end: readable },
@@ -116,11 +119,16 @@ mod tests {
     fn readers_read_what_they_may_and_asked_for() {
         let filling = progress(200_000, 100_000, Phase::Filling { size: Some(1 << 20) });
         assert!(matches!(filling.next(0, None), Next::Read { end: 200_000 }));
-        assert!(matches!(filling.next(0, Some(10)), Next::Read { end: 10 }));
+        assert!(
+            matches!(filling.next(0, Some(10)), Next::Read { end: 9 }),
+            "the last byte of a part waits too"
+        );
+        assert!(matches!(filling.next(9, Some(10)), Next::Wait));
         assert!(matches!(filling.next(10, Some(10)), Next::Done));
         assert!(matches!(filling.next(200_000, None), Next::Wait));
         let done = progress(200_000, 200_000, Phase::Verified);
         assert!(matches!(done.next(199_999, None), Next::Read { end: 200_000 }));
+        assert!(matches!(done.next(9, Some(10)), Next::Read { end: 10 }));
         assert!(matches!(done.next(200_000, None), Next::Done));
     }
 

@@ -35,6 +35,8 @@ pub(super) async fn run(
 ) {
     // An earlier fill may have published between the miss that started this one and now.
     if !fill.replaces && store.has_blob(&fill.digest).await.is_ok_and(|size| size.is_some()) {
+        // Forgotten before anybody learns of it: who looks again goes to the store.
+        fills.forget(fill);
         fill.enter(Phase::Kept);
         return;
     }

@@ -10,6 +10,7 @@
 //! [`Origin::Stale`]: kuik_core::content::Origin::Stale
 
 mod coalesce;
+mod consent;
 mod memory;
 mod tags;
 
@@ -211,13 +212,16 @@ impl Shared {
                         }
                         answer => return answer,
                     };
-                    if !unreadable && matches!(self.store.has_blob(digest).await, Ok(Some(_))) {
-                        // Another repository's: ours once upstream says that it is this one's too.
-                        self.upstream.blob_size(repository, digest).await?;
-                        self.store.link_blob(repository, digest).await?;
-                        continue;
+                    let mut replaces = unreadable;
+                    if !unreadable && let Ok(Some(size)) = self.store.has_blob(digest).await {
+                        // Another repository's: ours once upstream shows that it is this one's too.
+                        if self.upstream_shows(repository, digest, size).await? {
+                            self.store.link_blob(repository, digest).await?;
+                            continue;
+                        }
+                        replaces = true;
                     }
-                    self.fills.join_or_start(repository, digest, &self.upstream, &self.store, unreadable)?
+                    self.fills.join_or_start(repository, digest, &self.upstream, &self.store, replaces)?
                 }
             };
             if !fill.is_authorised(repository) {

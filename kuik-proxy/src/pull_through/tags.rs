@@ -92,7 +92,7 @@ impl Shared {
 
     fn serve_stale(&self, key: &ManifestKey, kept: Manifest, error: &SourceError) -> Served<Manifest> {
         let (repository, at) = key;
-        tracing::warn!(%repository, tag = %at, error = error.chain(), "upstream cannot say whether a tag has moved: the cached one is served");
+        tracing::warn!(%repository, tag = %at, error = error.chain(), "upstream does not confirm a cached tag: it is served as it is");
         let retry = self.next_check().map(|due| due.min(Instant::now() + RETRY_AFTER));
         self.remember(key, &kept, retry);
         Served { content: kept, origin: Origin::Stale }

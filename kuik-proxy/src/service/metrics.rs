@@ -16,6 +16,9 @@ use prometheus_client::{
 /// Registries beyond so many are counted together: their names come from requests, and a series is for ever.
 const MAX_REGISTRIES: usize = 200;
 
+/// What registries are called that are counted together.
+const OTHER: &str = "other";
+
 /// The proxy's counters. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct ProxyMetrics {
@@ -72,13 +75,22 @@ impl ProxyMetrics {
     }
 
     pub(super) fn count(&self, registry: &str, status: StatusCode, outcome: Outcome) {
-        let registry = self.bounded(registry);
+        // Who asks for what is forbidden chooses the name; it is not to fill the table.
+        let registry = match status {
+            StatusCode::FORBIDDEN => self.known(registry),
+            _ => self.bounded(registry),
+        };
         if outcome == Outcome::Stale {
             self.stale.get_or_create(&RegistryLabels { registry: registry.clone() }).inc();
         }
         let hit = if outcome == Outcome::Miss { "false" } else { "true" };
         let labels = RequestLabels { registry, statusCode: status.as_u16(), cacheHit: hit.to_owned() };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    fn known(&self, registry: &str) -> String {
+        let known = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(registry) { registry.to_owned() } else { OTHER.to_owned() }
     }
 
     fn bounded(&self, registry: &str) -> String {
@@ -90,7 +102,7 @@ impl ProxyMetrics {
             known.insert(registry.into());
             return registry.to_owned();
         }
-        "other".to_owned()
+        OTHER.to_owned()
     }
 }
 

@@ -6,6 +6,8 @@ use kuik_core::{
     reference::RepositoryName,
 };
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::{ProxyBody, refusal::insert};
 
 pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -121,6 +123,7 @@ fn next_page(uri: &Uri, n: usize, last: &str) -> String {
     let query = uri.query().unwrap_or_default();
     let namespace = query.split('&').find(|parameter| parameter.starts_with("ns="));
     let namespace = namespace.map(|namespace| format!("&{namespace}")).unwrap_or_default();
+    let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
     format!("{}?n={n}&last={last}{namespace}", uri.path())
 }
 

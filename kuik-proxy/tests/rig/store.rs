@@ -86,6 +86,10 @@ impl ContentStore for SmallDisk {
         self.inner.has_blob(digest).await
     }
 
+    async fn peek_blob(&self, digest: &Digest, bytes: std::ops::Range<u64>) -> Result<Bytes, SourceError> {
+        self.inner.peek_blob(digest, bytes).await
+    }
+
     async fn put_manifest(
         &self,
         repository: &RepositoryName,

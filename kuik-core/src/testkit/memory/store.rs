@@ -1,6 +1,9 @@
 //! What a [`MemoryStore`] keeps.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +33,13 @@ impl ContentStore for MemoryStore {
 
     async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, SourceError> {
         Ok(self.state().blobs.get(digest).map(|kept| kept.bytes.len() as u64))
+    }
+
+    async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
+        let kept = self.state().blobs.get(digest).map(|kept| kept.bytes.clone());
+        let kept = kept.ok_or_else(|| absent(format!("peek at blob {digest}")))?;
+        let offset = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(kept.len());
+        Ok(kept.slice(offset(bytes.start)..offset(bytes.end)))
     }
 
     async fn put_manifest(

@@ -1,8 +1,9 @@
 //! What is kept: blobs, links to them, manifests and tags.
 
-use std::{fs, io};
+use std::{fs, io, ops::Range};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use kuik_core::{
     content::{BlobWriter, ContentStore, Digest, Manifest, SourceError},
     reference::{RepositoryName, Tag},
@@ -11,6 +12,7 @@ use kuik_core::{
 use super::{
     FilesystemStore, Shared, blocking,
     layout::RepositoryDir,
+    map,
     publish::{self, Durability, absent_is},
     writer::FileWriter,
 };
@@ -38,6 +40,14 @@ impl ContentStore for FilesystemStore {
         self.disk(format!("find blob {digest} in the store"), move |_| match fs::metadata(path) {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) => absent_is(None, error),
+        })
+        .await
+    }
+
+    async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
+        let path = self.shared.layout.blob(digest);
+        self.disk(format!("peek at blob {digest} in the store"), move |_| {
+            map::window(&fs::File::open(path)?, bytes.start, bytes.end)
         })
         .await
     }
