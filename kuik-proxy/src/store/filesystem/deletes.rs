@@ -9,12 +9,13 @@ use kuik_core::{
     content::{Digest, TagOrDigest},
     reference::Tag,
 };
+use tokio::sync::RwLockWriteGuard;
 
 use super::{
     Shared,
     layout::RepositoryDir,
     links::{read_link, require_link},
-    publish::{self, Durability},
+    publish::{self, Durability, absent_is},
     walk,
 };
 
@@ -38,32 +39,52 @@ impl Shared {
         Ok(())
     }
 
-    /// Removes a manifest, the tags that point at it first. It reads every tag of the repository.
+    /// Removes a manifest, the tags that point at it first. It reads every tag of the repository, and keeps writers
+    /// out for no longer than that. Takes the repository's lock itself.
     pub(super) fn delete_manifest(
         &self,
         repository: &RepositoryDir,
         digest: &Digest,
         durability: Durability,
     ) -> io::Result<()> {
+        let lock = self.locks.of(repository);
         let link = repository.revision_link(digest);
         require_link(&link, digest)?;
+        // Removing many tags takes long: writers come in between one and the next.
+        self.delete_tags_on(repository, digest, || Some(lock.blocking_write()))?;
+
+        // The few that came meanwhile, and the manifest: here nobody comes in between.
+        let _guard = lock.blocking_write();
+        require_link(&link, digest)?;
         let manifest = self.manifest(repository, &TagOrDigest::Digest(digest.clone()));
-        let mut untagged = false;
-        for tag in walk::tags(repository) {
-            let (tag, target) = tag?;
-            if target == *digest {
-                self.delete_tag(repository, &tag, Durability::Refetchable)?;
-                untagged = true;
-            }
-        }
-        if untagged && durability == Durability::Acknowledged {
-            publish::sync_dir(&repository.tags())?;
+        self.delete_tags_on(repository, digest, || None)?;
+        if durability == Durability::Acknowledged {
+            publish::sync_dir(&repository.tags()).or_else(|error| absent_is((), error))?;
         }
         publish::remove_file(&link, &repository.revisions(), durability)?;
         // A link that stays behind because the manifest is damaged does no harm: lists show only what can be read.
         if let Some(subject) = manifest.ok().and_then(|manifest| manifest.subject()) {
             let link = repository.referrer_link(&subject, digest);
             publish::remove_file(&link, &repository.referrers(), Durability::Refetchable)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the tags that point at a manifest, one by one under what `guard` takes. They are not synced.
+    fn delete_tags_on<'a>(
+        &self,
+        repository: &RepositoryDir,
+        digest: &Digest,
+        guard: impl Fn() -> Option<RwLockWriteGuard<'a, ()>>,
+    ) -> io::Result<()> {
+        for tag in walk::tags(repository) {
+            let (tag, target) = tag?;
+            if target == *digest {
+                let _guard = guard();
+                if read_link(&repository.tag_link(&tag))?.as_ref() == Some(digest) {
+                    self.delete_tag(repository, &tag, Durability::Refetchable)?;
+                }
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! link before the tag's; deletes take the tags' before the manifest's, and no write to the repository comes between.
 
 use std::{
+    array,
     fs::{self, File},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
@@ -13,7 +14,7 @@ use std::{
 };
 
 use kuik_core::content::Digest;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Mutex, OwnedMutexGuard, RwLock};
 
 use super::{
     Shared,
@@ -25,29 +26,32 @@ use super::{
 const STRIPES: usize = 64;
 
 /// Who may change the manifests and tags of a repository: any number of writers at once, or one delete.
+///
+/// Guards go along with the disk work, so that a caller who leaves does not end the protection.
 #[derive(Debug)]
-pub(super) struct RepositoryLocks([Arc<RwLock<()>>; STRIPES]);
+pub(super) struct RepositoryLocks {
+    changes: [Arc<RwLock<()>>; STRIPES],
+    deletes: [Arc<Mutex<()>>; STRIPES],
+}
 
 impl Default for RepositoryLocks {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Arc::default()))
+        Self { changes: array::from_fn(|_| Arc::default()), deletes: array::from_fn(|_| Arc::default()) }
     }
 }
 
 impl RepositoryLocks {
-    /// For writes. The guard goes along with the disk work, so that a caller who leaves does not end the protection.
-    pub(super) async fn for_write(&self, repository: &RepositoryDir) -> Option<OwnedRwLockReadGuard<()>> {
-        Some(self.of(repository)?.read_owned().await)
+    /// Taken to read by writers, and to write by deletes.
+    pub(super) fn of(&self, repository: &RepositoryDir) -> Arc<RwLock<()>> {
+        // The index is below the number of stripes: there always is one.
+        self.changes.get(stripe(repository, STRIPES)).cloned().unwrap_or_default()
     }
 
-    /// For deletes.
-    pub(super) async fn for_delete(&self, repository: &RepositoryDir) -> Option<OwnedRwLockWriteGuard<()>> {
-        Some(self.of(repository)?.write_owned().await)
-    }
-
-    /// Always there: the index is below the number of stripes.
-    fn of(&self, repository: &RepositoryDir) -> Option<Arc<RwLock<()>>> {
-        self.0.get(stripe(repository, STRIPES)).cloned()
+    /// Whose turn it is to wait on the blocking pool for the other lock. Were it many at once, no thread of the pool
+    /// would be left for those that they wait for.
+    pub(super) async fn turn(&self, repository: &RepositoryDir) -> OwnedMutexGuard<()> {
+        let deletes = self.deletes.get(stripe(repository, STRIPES)).cloned();
+        deletes.unwrap_or_default().lock_owned().await
     }
 }
 

@@ -24,7 +24,7 @@ impl ManagedStore for FilesystemStore {
         let attempted = format!("delete tag {tag} of {repository}");
         let dir = self.shared.layout.repository(repository)?;
         let (tag, durability) = (tag.clone(), self.durability);
-        let guard = self.shared.locks.for_delete(&dir).await;
+        let guard = self.shared.locks.of(&dir).write_owned().await;
         self.disk(attempted, move |shared| {
             let _guard = guard;
             shared.delete_tag(&dir, &tag, durability)
@@ -36,9 +36,9 @@ impl ManagedStore for FilesystemStore {
         let attempted = format!("delete manifest {digest} of {repository}");
         let dir = self.shared.layout.repository(repository)?;
         let (digest, durability) = (digest.clone(), self.durability);
-        let guard = self.shared.locks.for_delete(&dir).await;
+        let turn = self.shared.locks.turn(&dir).await;
         self.disk(attempted, move |shared| {
-            let _guard = guard;
+            let _turn = turn;
             shared.delete_manifest(&dir, &digest, durability)
         })
         .await

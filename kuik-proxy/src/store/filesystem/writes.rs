@@ -61,7 +61,7 @@ impl ContentStore for FilesystemStore {
         let dir = self.shared.layout.repository(repository)?;
         let attempted = format!("keep manifest {} of {repository}", manifest.digest());
         let (manifest, tag, durability) = (manifest.clone(), tag.cloned(), self.durability);
-        let guard = self.shared.locks.for_write(&dir).await;
+        let guard = self.shared.locks.of(&dir).read_owned().await;
         self.disk(attempted, move |shared| {
             let _guard = guard;
             shared.put_manifest(&dir, &manifest, tag.as_ref(), durability)
