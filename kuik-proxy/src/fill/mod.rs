@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     progress::{Phase, Progress},
-    window::Window,
+    window::{Position, Window},
 };
 
 /// The fills that are running.
@@ -72,14 +72,14 @@ impl Fills {
     /// The running fill of `digest` in `repository`'s registry, where there is one.
     ///
     /// It may be another repository's: see [`Fill::is_authorised`].
-    pub(crate) fn get(&self, repository: &RepositoryName, digest: &Digest) -> Option<Arc<Fill>> {
+    pub(crate) fn join(&self, repository: &RepositoryName, digest: &Digest) -> Option<Joined> {
         let key = key(repository, digest);
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&key).map(Joined::new)
     }
 
     /// The running fill of `digest`, or a new one that fetches it from `repository` at `upstream` into `store`.
     ///
-    /// A running one is as with [`Fills::get`]. A new one that `replaces` does not care whether the store has the
+    /// A running one is as with [`Fills::join`]. A new one that `replaces` does not care whether the store has the
     /// blob: its copy cannot be read.
     ///
     /// # Errors
@@ -91,12 +91,12 @@ impl Fills {
         upstream: &Arc<dyn ContentSource>,
         store: &Arc<dyn ContentStore>,
         replaces: bool,
-    ) -> Result<Arc<Fill>, SourceError> {
+    ) -> Result<Joined, SourceError> {
         let verifier = verifier(repository, digest)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let key = key(repository, digest);
         if let Some(fill) = running.get(&key) {
-            return Ok(fill.clone());
+            return Ok(Joined::new(fill));
         }
         let fill = Arc::new(Fill {
             fetched_from: repository.clone(),
@@ -109,13 +109,15 @@ impl Fills {
             repositories: Mutex::new(vec![repository.clone()]),
         });
         running.insert(key, fill.clone());
+        // Before the task runs: a fill whose store is full ends where it sees no reader.
+        let joined = Joined::new(&fill);
         let (fills, task) = (self.clone(), fill.clone());
         let (upstream, store, repository) = (upstream.clone(), store.clone(), repository.clone());
         self.tasks.spawn(async move {
             let _ending = Ending { fills: &fills, fill: &task };
             run::run(&fills, &task, verifier, &repository, upstream.as_ref(), store.as_ref()).await;
         });
-        Ok(fill)
+        Ok(joined)
     }
 
     /// Newcomers no longer join `fill`.
@@ -197,40 +199,6 @@ impl Fill {
         }
     }
 
-    /// A reader of `range`. Its headers are known as soon as upstream has sent its own.
-    ///
-    /// `None` where the store has the blob: it is to be read from there.
-    ///
-    /// # Errors
-    /// Those of the upstream, and `RangeNotSatisfiable`.
-    pub(crate) async fn read(self: &Arc<Self>, range: ByteRange) -> Result<Option<Blob>, SourceError> {
-        let size = match self.started().await? {
-            Started::Kept => return Ok(None),
-            // There is no byte that could be held back: the headers wait for the digest.
-            Started::Filling { size: Some(0) } => {
-                self.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
-            }
-            // What a range means on a blob of unknown size is known when its last byte is there.
-            Started::Filling { size: None } if range != ByteRange::Full => {
-                self.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
-            }
-            Started::Filling { size } => size,
-        };
-        let bytes = match size {
-            None => None,
-            Some(size) => Some(range.resolve(size).map_err(|error| {
-                let attempted = format!("read blob {} while it fills", self.digest);
-                SourceError::caused_by(SourceErrorKind::RangeNotSatisfiable, attempted, error)
-            })?),
-        };
-        let (start, end) = bytes.clone().map_or((0, None), |bytes| (bytes.start, Some(bytes.end)));
-        Ok(Some(Blob {
-            size,
-            range: bytes.filter(|_| range != ByteRange::Full),
-            body: reader::stream(self.clone(), start, end),
-        }))
-    }
-
     /// The progress as soon as `reached` holds of it.
     async fn when(&self, reached: impl Fn(&Progress) -> bool) -> Result<Progress, SourceError> {
         let mut progress = self.progress.subscribe();
@@ -240,6 +208,58 @@ impl Fill {
             Ok(progress) => Ok(progress.clone()),
             Err(_) => Err(run::abandoned(&self.digest)),
         }
+    }
+}
+
+/// A part in a fill, from the moment of joining it: the fill sees that somebody waits for its bytes.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    fill: Arc<Fill>,
+    position: Position,
+}
+
+impl Joined {
+    fn new(fill: &Arc<Fill>) -> Self {
+        Self { fill: fill.clone(), position: fill.window.reader_at(0) }
+    }
+
+    /// The fill.
+    pub(crate) fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
+
+    /// A reader of `range`. Its headers are known as soon as upstream has sent its own.
+    ///
+    /// `None` where the store has the blob: it is to be read from there.
+    ///
+    /// # Errors
+    /// Those of the upstream, and `RangeNotSatisfiable`.
+    pub(crate) async fn read(self, range: ByteRange) -> Result<Option<Blob>, SourceError> {
+        let size = match self.fill.started().await? {
+            Started::Kept => return Ok(None),
+            // There is no byte that could be held back: the headers wait for the digest.
+            Started::Filling { size: Some(0) } => {
+                self.fill.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
+            }
+            // What a range means on a blob of unknown size is known when its last byte is there.
+            Started::Filling { size: None } if range != ByteRange::Full => {
+                self.fill.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
+            }
+            Started::Filling { size } => size,
+        };
+        let bytes = match size {
+            None => None,
+            Some(size) => Some(range.resolve(size).map_err(|error| {
+                let attempted = format!("read blob {} while it fills", self.fill.digest);
+                SourceError::caused_by(SourceErrorKind::RangeNotSatisfiable, attempted, error)
+            })?),
+        };
+        let (start, end) = bytes.clone().map_or((0, None), |bytes| (bytes.start, Some(bytes.end)));
+        Ok(Some(Blob {
+            size,
+            range: bytes.filter(|_| range != ByteRange::Full),
+            body: reader::stream(self.fill, self.position, start, end),
+        }))
     }
 }
 

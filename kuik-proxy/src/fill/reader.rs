@@ -14,10 +14,10 @@ use super::{
     window::Position,
 };
 
-/// The bytes from `start` to `end`, or to the end of the blob.
-pub(super) fn stream(fill: Arc<Fill>, start: u64, end: Option<u64>) -> BlobStream {
-    let reader =
-        Reader { progress: fill.progress.subscribe(), position: fill.window.reader_at(start), fill, end };
+/// The bytes from `start` to `end`, or to the end of the blob, for whoever stands at `position`.
+pub(super) fn stream(fill: Arc<Fill>, position: Position, start: u64, end: Option<u64>) -> BlobStream {
+    position.advance_to(start);
+    let reader = Reader { progress: fill.progress.subscribe(), fill, position, end };
     Box::pin(stream::try_unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
         Ok(chunk.map(|chunk| (chunk, reader)))

@@ -201,8 +201,8 @@ impl Shared {
         let mut refused = None;
         for _ in 0..LOOK_UPS {
             // A running fill first: while it publishes, the store has the blob without its links.
-            let fill = match self.fills.get(repository, digest) {
-                Some(fill) => fill,
+            let joined = match self.fills.join(repository, digest) {
+                Some(joined) => joined,
                 None => {
                     let unreadable = match self.store.blob(repository, digest, range).await {
                         Err(error) if error.is_not_found() => false,
@@ -224,11 +224,12 @@ impl Shared {
                     self.fills.join_or_start(repository, digest, &self.upstream, &self.store, replaces)?
                 }
             };
+            let fill = joined.fill().clone();
             if !fill.is_authorised(repository) {
                 self.upstream.blob_size(repository, digest).await?;
                 fill.authorise(repository);
             }
-            match fill.read(range).await {
+            match joined.read(range).await {
                 Ok(Some(blob)) => return Ok(Served::from_upstream(blob)),
                 Ok(None) => {}
                 Err(error) if fill.is_fetched_from(repository) => return Err(error),
@@ -247,7 +248,8 @@ impl Shared {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
-        if let Some(fill) = self.fills.get(repository, digest).filter(|fill| fill.is_authorised(repository))
+        let fill = self.fills.join(repository, digest).map(|joined| joined.fill().clone());
+        if let Some(fill) = fill.filter(|fill| fill.is_authorised(repository))
             && let Ok(Started::Filling { size: Some(size) }) = fill.started().await
         {
             return Ok(Served::from_upstream(size));
