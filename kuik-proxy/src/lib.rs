@@ -5,10 +5,11 @@
 //! - [`pull_through::PullThrough`] is a source over a store and an upstream: it fetches what is missing, once;
 //! - [`service::ProxyService`] speaks HTTP over any source, and [`server`] serves it.
 //!
-//! [`route`] is the pure part in front: a request's path and query, and what they ask for.
+//! [`gc`] gives space back while all of this serves. [`route`] is the pure part in front: a request's path and query, and what they ask for.
 
 pub mod admin;
 mod fill;
+pub mod gc;
 pub mod pull_through;
 pub mod route;
 pub mod server;

@@ -1,6 +1,7 @@
 //! The command line of `kuik`: one module per subcommand, each with its arguments and what it does.
 
 pub mod demo;
+pub mod gc;
 pub mod image_ref;
 pub mod rewrite;
 pub mod serve;
@@ -21,6 +22,7 @@ enum Command {
     Demo(demo::Arguments),
     ImageRef(image_ref::Arguments),
     Rewrite(rewrite::Arguments),
+    Gc(gc::Arguments),
 }
 
 /// Why a command failed, and what that means for the exit code.
@@ -39,6 +41,7 @@ impl Cli {
             Command::Demo(arguments) => arguments.run(),
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
             Command::Rewrite(arguments) => arguments.run(),
+            Command::Gc(arguments) => arguments.run(),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
