@@ -5,15 +5,17 @@
 //! - [`pull_through::PullThrough`] is a source over a store and an upstream: it fetches what is missing, once;
 //! - [`service::ProxyService`] speaks HTTP over any source, and [`server`] serves it.
 //!
-//! Two more make a complete registry of a store:
+//! Two more make a complete registry of a store, and a third keeps it small:
 //! - [`push::RegistryService`] takes what is pushed and deleted, and leaves pulls to a `ProxyService`;
-//! - [`access::AccessLayer`] decides who may.
+//! - [`access::AccessLayer`] decides who may;
+//! - [`gc`] gives back the space of what nothing refers to, while all of this serves.
 //!
 //! [`route`] is the pure part in front: a request's path and query, and what they ask for.
 
 pub mod access;
 pub mod admin;
 mod fill;
+pub mod gc;
 pub mod pull_through;
 pub mod push;
 pub mod route;

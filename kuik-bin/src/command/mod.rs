@@ -2,6 +2,7 @@
 //! [`registry`] for the binary `kuik-registry`.
 
 pub mod demo;
+pub mod gc;
 pub mod image_ref;
 pub mod registry;
 pub mod rewrite;
@@ -23,6 +24,7 @@ enum Command {
     Demo(demo::Arguments),
     ImageRef(image_ref::Arguments),
     Rewrite(rewrite::Arguments),
+    Gc(gc::Arguments),
 }
 
 /// Why a command failed, and what that means for the exit code.
@@ -41,6 +43,7 @@ impl Cli {
             Command::Demo(arguments) => arguments.run(),
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
             Command::Rewrite(arguments) => arguments.run(),
+            Command::Gc(arguments) => arguments.run(),
         };
         Failure::exit_code("kuik", result)
     }

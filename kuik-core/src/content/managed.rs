@@ -56,6 +56,12 @@ pub trait ManagedStore: ContentStore {
     /// Every manifest of `repository`.
     fn manifests<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Result<Digest, SourceError>>;
 
+    /// Every blob that is linked into `repository`, whether its bytes are kept or not.
+    fn linked_blobs<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> BoxStream<'a, Result<Digest, SourceError>>;
+
     /// Everything whose bytes are kept, manifests too, whether anything refers to it or not.
     fn blobs(&self) -> BoxStream<'_, Result<StoredBlob, SourceError>>;
 

@@ -90,6 +90,17 @@ impl ManagedStore for MemoryStore {
         stream::iter(found.unwrap_or_else(|error| vec![Err(error)])).boxed()
     }
 
+    fn linked_blobs<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> BoxStream<'a, Result<Digest, SourceError>> {
+        let found: Result<Vec<_>, _> = self
+            .state()
+            .repository(repository)
+            .map(|found| found.into_iter().flat_map(|found| &found.layers).cloned().map(Ok).collect());
+        stream::iter(found.unwrap_or_else(|error| vec![Err(error)])).boxed()
+    }
+
     fn blobs(&self) -> BoxStream<'_, Result<StoredBlob, SourceError>> {
         let state = self.state();
         let blobs = state.blobs.iter().map(|(digest, kept)| {

@@ -81,6 +81,18 @@ impl ManagedStore for FilesystemStore {
         walk::stream(format!("list the manifests of {repository} in the store"), Box::new(digests))
     }
 
+    fn linked_blobs<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> BoxStream<'a, Result<Digest, SourceError>> {
+        let dir = match self.shared.layout.repository(repository) {
+            Ok(dir) => dir,
+            Err(error) => return stream::once(std::future::ready(Err(error))).boxed(),
+        };
+        let digests = walk::links(dir.layers()).map(|found| found.map(|(digest, _)| digest));
+        walk::stream(format!("list the blobs of {repository} in the store"), Box::new(digests))
+    }
+
     fn blobs(&self) -> BoxStream<'_, Result<StoredBlob, SourceError>> {
         let found = walk::blobs(self.shared.layout.blobs());
         walk::stream("list the blobs of the store".to_owned(), found)

@@ -1,0 +1,114 @@
+//! One run: mark, then sweep, and what came of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use kuik_core::content::{ManagedStore, SourceError, StoredBlob};
+
+use super::{Leases, mark, sweep::Sweep};
+
+/// What is collected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GcOptions {
+    /// What was written more recently than so long ago stays. An hour, where nothing else is said.
+    pub grace: Duration,
+    /// Whether manifests that no tag, index or subject leads to go too.
+    pub delete_untagged: bool,
+    /// Whether only to say what would go.
+    pub dry_run: bool,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(3600), delete_untagged: false, dry_run: false }
+    }
+}
+
+/// What a run did; what it would have done, where it was a dry one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct GcReport {
+    /// How many digests are referred to, whether their bytes are here or not.
+    pub marked: u64,
+    /// How many blobs and manifests stayed.
+    pub kept: u64,
+    /// How many went.
+    pub removed: u64,
+    /// How many bytes they had.
+    pub reclaimed_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a run ended early. What it had removed by then was garbage; the next run does the rest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GcError {
+    /// Another run goes on.
+    #[error("garbage is being collected already")]
+    Running,
+    /// The store failed.
+    #[error("cannot collect garbage")]
+    Store(#[source] SourceError),
+}
+
+impl From<SourceError> for GcError {
+    fn from(error: SourceError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Collects the garbage of a store. Cheap to clone.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use kuik_core::{content::Digest, testkit::MemoryStore};
+/// use kuik_proxy::gc::{Collector, GcOptions, Leased, Leases};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let (store, leases) = (MemoryStore::new(), Leases::default());
+/// let collector = Collector::new(Arc::new(store.clone()), leases.clone());
+/// // Everybody else uses the store through this.
+/// let store = Leased::new(store, leases);
+/// let report = collector.run(&GcOptions::default(), |_| {}).await?;
+/// assert_eq!(report.removed, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Collector {
+    store: Arc<dyn ManagedStore>,
+    leases: Leases,
+}
+
+impl Collector {
+    /// A collector of `store` itself. Whoever writes to the store writes through a [`Leased`](super::Leased) one with
+    /// the same `leases`.
+    #[must_use]
+    pub fn new(store: Arc<dyn ManagedStore>, leases: Leases) -> Self {
+        Self { store, leases }
+    }
+
+    /// One run. `gone` is told of everything that goes, or would go. Dropping the future ends the run at any point.
+    ///
+    /// # Errors
+    /// Where another run goes on, or the store fails.
+    pub async fn run(
+        &self,
+        options: &GcOptions,
+        gone: impl FnMut(&StoredBlob) + Send,
+    ) -> Result<GcReport, GcError> {
+        let began = Instant::now();
+        let old_before = SystemTime::now().checked_sub(options.grace).unwrap_or(SystemTime::UNIX_EPOCH);
+        let run = self.leases.begin().ok_or(GcError::Running)?;
+        let graph = mark::graph(self.store.as_ref(), options.delete_untagged, old_before).await?;
+        let mut sweep = Sweep::new(&self.store, &run, &graph, options, old_before, gone);
+        sweep.run().await?;
+        Ok(GcReport { took: began.elapsed(), ..sweep.report() })
+    }
+}

@@ -1,0 +1,193 @@
+//! Who relies on which digest now, and what the collector is removing now.
+//!
+//! Invariant: nothing is removed while it is leased, and a lease is had only when no removal of its digests is under
+//! way: who has one either sees the content and keeps it, or sees that it is gone. The collector never waits for a
+//! lease (it passes over what is leased), and leases do not exclude each other: nobody can wait for one another in a
+//! circle.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kuik_core::content::{Digest, Manifest};
+use tokio::sync::Notify;
+
+use super::graph::{Key, children};
+
+/// The leases of one process on one store. Cheap to clone; clones share their leases.
+#[derive(Debug, Clone, Default)]
+pub struct Leases(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    removed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: HashMap<Key, usize>,
+    removing: HashSet<Key>,
+    /// What was leased since a run began, and that the run has not looked at yet; `None` outside of runs.
+    noted: Option<HashSet<Key>>,
+}
+
+/// Keeps what it is for from being collected until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it ends the protection"]
+pub struct Lease {
+    leases: Leases,
+    keys: Vec<Key>,
+}
+
+/// One run of the collector. There is one at a time.
+#[derive(Debug)]
+pub(super) struct Run(Leases);
+
+/// Keeps new leases on one digest waiting until it is dropped.
+#[derive(Debug)]
+pub(super) struct Removal {
+    leases: Leases,
+    key: Key,
+}
+
+impl Leases {
+    /// A lease on `digests`: it waits until no removal of one of them is under way.
+    pub async fn lease(&self, digests: impl IntoIterator<Item = &Digest>) -> Lease {
+        let keys: Vec<Key> = digests.into_iter().map(Key::from).collect();
+        let lease = Lease { leases: self.clone(), keys };
+        {
+            let mut state = self.state();
+            for key in &lease.keys {
+                *state.held.entry(*key).or_default() += 1;
+            }
+            // Before the content is looked at, so that a run that began meanwhile knows of it.
+            if let Some(noted) = &mut state.noted {
+                noted.extend(&lease.keys);
+            }
+        }
+        loop {
+            let removed = self.0.removed.notified();
+            if !lease.keys.iter().any(|key| self.state().removing.contains(key)) {
+                return lease;
+            }
+            removed.await;
+        }
+    }
+
+    /// A lease on a manifest and all that it names. To have it from before its blobs are looked for until after it is
+    /// kept is what makes a push safe: a blob that is found then stays.
+    pub async fn lease_manifest(&self, manifest: &Manifest) -> Lease {
+        let mut digests = children(manifest);
+        digests.extend(manifest.subject());
+        digests.push(manifest.digest().clone());
+        self.lease(&digests).await
+    }
+
+    /// Begins a run; `None` while another one goes on. What is leased already counts as leased during the run.
+    pub(super) fn begin(&self) -> Option<Run> {
+        let mut state = self.state();
+        if state.noted.is_some() {
+            return None;
+        }
+        state.noted = Some(state.held.keys().copied().collect());
+        Some(Run(self.clone()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Run {
+    /// What was leased since the last time this was asked.
+    pub(super) fn noted(&self) -> HashSet<Key> {
+        self.0.state().noted.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Begins to remove something; `None` where it is leased.
+    pub(super) fn remove(&self, key: Key) -> Option<Removal> {
+        let mut state = self.0.state();
+        if state.held.contains_key(&key) {
+            return None;
+        }
+        state.removing.insert(key);
+        Some(Removal { leases: self.0.clone(), key })
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.0.state().noted = None;
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.leases.state().removing.remove(&self.key);
+        self.leases.0.removed.notify_waiters();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.leases.state();
+        for key in &self.keys {
+            if let Some(count) = state.held.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    state.held.remove(key);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_leased_is_not_removed_and_what_is_removed_is_waited_for() {
+        let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
+        let key = Key::from(&digest);
+        let run = leases.begin().unwrap();
+        assert!(leases.begin().is_none(), "one run at a time");
+        let (one, other) = (
+            leases.lease([&digest]).now_or_never().unwrap(),
+            leases.lease([&digest, &digest]).now_or_never().unwrap(),
+        );
+        drop(one);
+        assert!(run.remove(key).is_none());
+        drop(other);
+        assert_eq!(run.noted(), HashSet::from([key]), "the run knows that somebody relied on it");
+
+        let removal = run.remove(key).unwrap();
+        let mut waiting = Box::pin(leases.lease([&digest]));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(removal);
+        assert!(waiting.now_or_never().is_some());
+        drop(run);
+        assert!(leases.begin().is_some());
+    }
+
+    #[test]
+    fn a_run_knows_what_was_leased_before_it() {
+        let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
+        let _lease = leases.lease([&digest]).now_or_never().unwrap();
+        assert_eq!(leases.begin().unwrap().noted(), HashSet::from([Key::from(&digest)]));
+    }
+
+    #[test]
+    fn who_gives_up_waiting_holds_nothing() {
+        let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
+        let run = leases.begin().unwrap();
+        let removal = run.remove(Key::from(&digest)).unwrap();
+        assert!(leases.lease([&digest]).now_or_never().is_none());
+        drop(removal);
+        assert!(run.remove(Key::from(&digest)).is_some());
+    }
+}

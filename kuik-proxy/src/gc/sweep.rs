@@ -1,0 +1,156 @@
+//! Removing what is not reachable.
+//!
+//! Invariant: manifests leave their repositories top-down and before any bytes go; each removal is decided while new
+//! leases on its digest wait. See the module for why that is enough.
+
+use std::{collections::HashSet, future::Future, sync::Arc, time::SystemTime};
+
+use futures::TryStreamExt as _;
+use kuik_core::{
+    content::{Digest, ManagedStore, SourceError, SourceErrorKind, StoredBlob},
+    reference::RepositoryName,
+};
+
+use super::{
+    GcOptions, GcReport,
+    graph::{Graph, Key, Reachable},
+    leases::{Removal, Run},
+};
+
+/// The second half of a run.
+pub(super) struct Sweep<'a, F> {
+    store: &'a Arc<dyn ManagedStore>,
+    run: &'a Run,
+    graph: &'a Graph,
+    options: &'a GcOptions,
+    old_before: SystemTime,
+    spared: Reachable,
+    report: GcReport,
+    gone: F,
+}
+
+impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
+    pub(super) fn new(
+        store: &'a Arc<dyn ManagedStore>,
+        run: &'a Run,
+        graph: &'a Graph,
+        options: &'a GcOptions,
+        old_before: SystemTime,
+        gone: F,
+    ) -> Self {
+        let spared = graph.reachable();
+        let report = GcReport { marked: spared.len() as u64, ..GcReport::default() };
+        Self { store, run, graph, options, old_before, spared, report, gone }
+    }
+
+    pub(super) fn report(&self) -> GcReport {
+        self.report
+    }
+
+    pub(super) async fn run(&mut self) -> Result<(), SourceError> {
+        if self.options.delete_untagged && !self.options.dry_run {
+            self.manifests().await?;
+        }
+        let present = self.bytes().await?;
+        if self.options.dry_run { Ok(()) } else { self.links(&present).await }
+    }
+
+    /// Begins a removal, where nothing that is reachable or leased is in its way.
+    fn removal(&mut self, key: Key) -> Option<Removal> {
+        // In this order: a lease that this does not see yet waits until the removal is over.
+        let removal = self.run.remove(key)?;
+        self.graph.extend(&mut self.spared, self.run.noted());
+        (!self.spared.contains(key)).then_some(removal)
+    }
+
+    /// Takes untagged manifests out of their repositories.
+    async fn manifests(&mut self) -> Result<(), SourceError> {
+        let order = self.graph.top_down();
+        let mut garbage: Vec<(usize, RepositoryName, Digest)> = Vec::new();
+        let mut repositories = self.store.repositories();
+        while let Some(repository) = repositories.try_next().await? {
+            let mut manifests = self.store.manifests(&repository);
+            while let Some(digest) = manifests.try_next().await? {
+                let key = Key::from(&digest);
+                // What is not in the graph came during the run.
+                if let Some(&place) = order.get(&key).filter(|_| !self.spared.contains(key)) {
+                    garbage.push((place, repository.clone(), digest));
+                }
+            }
+        }
+        garbage.sort_unstable_by_key(|(place, ..)| *place);
+        for (_, repository, digest) in garbage {
+            let Some(removal) = self.removal(Key::from(&digest)) else { continue };
+            let store = self.store.clone();
+            let delete = async move { store.delete_manifest(&repository, &digest).await };
+            to_its_end(removal, delete).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes bytes; returns what stays.
+    async fn bytes(&mut self) -> Result<HashSet<Key>, SourceError> {
+        let mut present = HashSet::new();
+        let mut blobs = self.store.blobs();
+        while let Some(blob) = blobs.try_next().await? {
+            let key = Key::from(&blob.digest);
+            let garbage = blob.modified < self.old_before && !self.spared.contains(key);
+            let removal = if garbage { self.removal(key) } else { None };
+            let Some(removal) = removal else {
+                present.insert(key);
+                self.report.kept += 1;
+                continue;
+            };
+            if !self.options.dry_run {
+                let (store, digest) = (self.store.clone(), blob.digest.clone());
+                to_its_end(removal, async move { store.remove_blob(&digest).await }).await?;
+            }
+            self.report.removed += 1;
+            self.report.reclaimed_bytes += blob.size;
+            (self.gone)(&blob);
+        }
+        Ok(present)
+    }
+
+    /// Removes links to bytes that are gone, in this run or in one that was interrupted.
+    async fn links(&mut self, present: &HashSet<Key>) -> Result<(), SourceError> {
+        let mut repositories = self.store.repositories();
+        while let Some(repository) = repositories.try_next().await? {
+            let mut links = self.store.linked_blobs(&repository);
+            while let Some(digest) = links.try_next().await? {
+                let key = Key::from(&digest);
+                if present.contains(&key) {
+                    continue;
+                }
+                let Some(removal) = self.run.remove(key) else { continue };
+                // It may have come since the walk over all bytes.
+                if self.store.has_blob(&digest).await?.is_none() {
+                    let (store, repository) = (self.store.clone(), repository.clone());
+                    let unlink = async move { store.unlink_blob(&repository, &digest).await };
+                    to_its_end(removal, unlink).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes something, also where the run is dropped meanwhile: disk work that has begun does not stop, and nobody may
+/// get a lease before it is done. What is gone already counts as removed.
+async fn to_its_end(
+    removal: Removal,
+    work: impl Future<Output = Result<(), SourceError>> + Send + 'static,
+) -> Result<(), SourceError> {
+    let removed = tokio::spawn(async move {
+        let _removal = removal;
+        work.await
+    });
+    match removed.await {
+        Ok(Err(error)) if error.kind() == SourceErrorKind::NotFound => Ok(()),
+        Ok(removed) => removed,
+        Err(error) => {
+            let attempted = "remove garbage: its task ended early";
+            Err(SourceError::caused_by(SourceErrorKind::Storage, attempted, error))
+        }
+    }
+}
