@@ -73,7 +73,7 @@ impl Schedule {
                     "garbage collected"
                 ),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "garbage not collected")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "garbage not collected");
                 }
             }
         }

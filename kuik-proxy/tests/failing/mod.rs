@@ -19,13 +19,13 @@ use kuik_core::{
 
 /// A store that removes so much, and then nothing any more.
 #[derive(Debug, Clone)]
-pub struct Failing<S> {
+pub(crate) struct Failing<S> {
     store: S,
     left: Arc<AtomicUsize>,
 }
 
 impl<S> Failing<S> {
-    pub fn after(store: S, steps: usize) -> Self {
+    pub(crate) fn after(store: S, steps: usize) -> Self {
         Self { store, left: Arc::new(AtomicUsize::new(steps)) }
     }
 
