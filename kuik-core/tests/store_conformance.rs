@@ -180,6 +180,10 @@ impl ManagedStore for Faulty {
         self.store.manifests(repository)
     }
 
+    fn linked_blobs<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Outcome<Digest>> {
+        self.store.linked_blobs(repository)
+    }
+
     fn blobs(&self) -> BoxStream<'_, Outcome<StoredBlob>> {
         self.store.blobs()
     }
