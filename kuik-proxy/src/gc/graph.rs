@@ -49,6 +49,7 @@ pub(super) struct Graph {
     keys: Vec<Key>,
     kept_by: Vec<Vec<u32>>,
     roots: HashSet<u32>,
+    added: HashSet<u32>,
 }
 
 /// Everything that must stay, which can only grow.
@@ -58,6 +59,11 @@ pub(super) struct Reachable(HashSet<Key>);
 impl Graph {
     /// Adds a manifest with what it refers to.
     pub(super) fn add_manifest(&mut self, digest: &Digest, manifest: &Manifest) {
+        let id = self.id(digest);
+        // Many repositories may have one manifest.
+        if !self.added.insert(id) {
+            return;
+        }
         for child in children(manifest) {
             self.add_edge(digest, &child);
         }
@@ -68,9 +74,8 @@ impl Graph {
 
     pub(super) fn add_edge(&mut self, from: &Digest, to: &Digest) {
         let (from, to) = (self.id(from), self.id(to));
-        if let Some(edges) = self.kept_by.get_mut(from as usize)
-            && !edges.contains(&to)
-        {
+        // An edge twice does no harm, and to look for it in a very long list of platforms would take long.
+        if let Some(edges) = self.kept_by.get_mut(from as usize) {
             edges.push(to);
         }
     }

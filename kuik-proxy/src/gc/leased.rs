@@ -105,6 +105,7 @@ impl<S: ContentStore + Clone> ContentStore for Leased<S> {
     }
 
     async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
+        let _lease = self.leases.lease([digest]).await;
         self.store.peek_blob(digest, bytes).await
     }
 
