@@ -1,9 +1,9 @@
 //! Online garbage collection: what nothing refers to goes, while the store is pushed to and pulled from.
 //!
-//! A run marks ([`mark`]): it walks every repository and builds a graph of digests ([`graph`]). Tags hold what they
+//! A run marks (`mark`): it walks every repository and builds a graph of digests (`graph`). Tags hold what they
 //! point at; unless untagged manifests are to go, every manifest of a repository is held; what is younger than the
 //! grace period is held. From there on, indexes hold their manifests, images their blobs, and manifests their
-//! referrers. Then it sweeps ([`sweep`]): unreachable manifests leave their repositories, unreachable bytes are
+//! referrers. Then it sweeps (`sweep`): unreachable manifests leave their repositories, unreachable bytes are
 //! removed, and so are links to bytes that are gone. Each step leaves a store that the next run can begin with.
 //!
 //! # Why nothing is lost
