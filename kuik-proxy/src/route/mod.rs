@@ -232,7 +232,9 @@ mod tests {
             let refused = parse(&format!("/v2/nginx/manifests/{tag}"));
             assert!(matches!(refused, Err(E::Tag(_) | E::Digest(..))), "{tag}: {refused:?}");
         }
-        for digest in ["", "latest", "sha256:abc", "sha256:..%2f", "sha256:"] {
+        for digest in
+            ["", "latest", "sha256:abc", "sha256:..%2f", "sha256:", &format!("x:{}", "a".repeat(255))]
+        {
             assert!(matches!(parse(&format!("/v2/nginx/blobs/{digest}")), Err(E::Digest(..))), "{digest}");
         }
         assert_eq!(parse("/v2/nginx/tags/list?n=-1"), Err(E::Parameter("n")));
