@@ -4,7 +4,14 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
+
+/// How long a lock may outlive its holder: a process that is just ending, or a child of it that has not yet become
+/// another program, still has it.
+const PATIENCE: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_millis(20);
 
 /// Why a data directory could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +53,16 @@ impl DirLock {
             .truncate(false)
             .open(lock)
             .map_err(failed("create its lock file"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse { path: data_dir.to_owned(), holder: holder(file) });
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => thread::sleep(RETRY),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(OpenError::InUse { path: data_dir.to_owned(), holder: holder(file) });
+                }
+                Err(TryLockError::Error(source)) => return Err(failed("lock it")(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(failed("lock it")(source)),
         }
         // The pid is a courtesy to whoever reads the other process's message; the lock does not depend on it.
         let _ = file
