@@ -58,14 +58,14 @@ const MAX_DIGEST_BYTES: usize = 256;
 
 /// Some clients write the colon of a digest as `%3A`.
 pub(crate) fn digest(text: &str) -> Result<Digest, RouteError> {
-    if text.len() > MAX_DIGEST_BYTES {
-        let problem = format!("it is longer than {MAX_DIGEST_BYTES} bytes");
-        return Err(RouteError::Digest(shortened(text), problem));
-    }
     let decoded = match text.split_once("%3A").or_else(|| text.split_once("%3a")) {
         Some((algorithm, encoded)) => Cow::Owned(format!("{algorithm}:{encoded}")),
         None => Cow::Borrowed(text),
     };
+    if decoded.len() > MAX_DIGEST_BYTES {
+        let problem = format!("it is longer than {MAX_DIGEST_BYTES} bytes");
+        return Err(RouteError::Digest(shortened(text), problem));
+    }
     decoded.parse().map_err(|error| RouteError::Digest(shortened(text), format!("{error}")))
 }
 
