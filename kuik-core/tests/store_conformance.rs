@@ -29,6 +29,7 @@ enum Fault {
     IgnoresFilters,
     OverlooksRepositories,
     KeepsRemovedBytes,
+    ServesQuarantined,
     MovesNoTags,
 }
 
@@ -191,6 +192,10 @@ impl ManagedStore for Faulty {
     async fn remove_blob(&self, digest: &Digest) -> Outcome<()> {
         if self.has(Fault::KeepsRemovedBytes) { Ok(()) } else { self.store.remove_blob(digest).await }
     }
+
+    async fn quarantine_blob(&self, digest: &Digest) -> Outcome<()> {
+        if self.has(Fault::ServesQuarantined) { Ok(()) } else { self.store.quarantine_blob(digest).await }
+    }
 }
 
 #[tokio::test]
@@ -204,6 +209,7 @@ async fn each_fault_is_found_and_named() {
         (Fault::IgnoresFilters, "referrers"),
         (Fault::OverlooksRepositories, "enumeration"),
         (Fault::KeepsRemovedBytes, "remove-bytes"),
+        (Fault::ServesQuarantined, "quarantine"),
         (Fault::MovesNoTags, "tag-moves"),
     ] {
         let store = Arc::new(Faulty { store: MemoryStore::new(), fault });

@@ -67,6 +67,14 @@ pub trait ManagedStore: ContentStore {
 
     /// Removes the bytes of a blob or manifest. For garbage collection, which knows that nothing refers to them.
     async fn remove_blob(&self, digest: &Digest) -> Result<(), SourceError>;
+
+    /// Sets the bytes of a damaged blob or manifest aside, where an operator can look at them. For everybody else
+    /// they are gone, as after [`ManagedStore::remove_blob`], and may be published again. A few specimens are kept;
+    /// the oldest make room.
+    ///
+    /// # Errors
+    /// `NotFound` where the store has no such bytes.
+    async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError>;
 }
 
 /// Bytes that a store keeps.

@@ -183,6 +183,10 @@ impl<S: ManagedStore + Clone> ManagedStore for Leased<S> {
     async fn remove_blob(&self, digest: &Digest) -> Result<(), SourceError> {
         self.store.remove_blob(digest).await
     }
+
+    async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        self.store.quarantine_blob(digest).await
+    }
 }
 
 #[derive(Debug)]

@@ -47,7 +47,7 @@ pub(super) struct Run(Leases);
 
 /// Keeps new leases on one digest waiting until it is dropped.
 #[derive(Debug)]
-pub(super) struct Removal {
+pub(crate) struct Removal {
     leases: Leases,
     key: Key,
 }
@@ -95,6 +95,19 @@ impl Leases {
         Some(Run(self.clone()))
     }
 
+    /// Keeps new leases on one digest waiting, outside of a run; `None` where it is leased, or being removed.
+    pub(crate) fn exclude(&self, digest: &Digest) -> Option<Removal> {
+        self.begin_removal(Key::from(digest))
+    }
+
+    fn begin_removal(&self, key: Key) -> Option<Removal> {
+        let mut state = self.state();
+        if state.held.contains_key(&key) || !state.removing.insert(key) {
+            return None;
+        }
+        Some(Removal { leases: self.clone(), key })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,14 +119,9 @@ impl Run {
         self.0.state().noted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Begins to remove something; `None` where it is leased.
+    /// Begins to remove something; `None` where it is leased, or somebody else is at it.
     pub(super) fn remove(&self, key: Key) -> Option<Removal> {
-        let mut state = self.0.state();
-        if state.held.contains_key(&key) {
-            return None;
-        }
-        state.removing.insert(key);
-        Some(Removal { leases: self.0.clone(), key })
+        self.0.begin_removal(key)
     }
 }
 
@@ -166,6 +174,7 @@ mod tests {
         assert_eq!(run.noted(), HashSet::from([key]), "the run knows that somebody relied on it");
 
         let removal = run.remove(key).unwrap();
+        assert!(leases.exclude(&digest).is_none(), "one removes it");
         let mut waiting = Box::pin(leases.lease([&digest]));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(removal);

@@ -169,4 +169,8 @@ impl<S: ManagedStore + Clone> ManagedStore for Failing<S> {
         self.step()?;
         self.store.remove_blob(digest).await
     }
+
+    async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        self.store.quarantine_blob(digest).await
+    }
 }

@@ -114,6 +114,14 @@ impl ManagedStore for MemoryStore {
         self.state().blobs.remove(digest);
         Ok(())
     }
+
+    async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        let mut state = self.state();
+        let kept = state.blobs.remove(digest);
+        let kept = kept.ok_or_else(|| absent(format!("quarantine {digest}")))?;
+        state.quarantined.insert(digest.clone(), kept.bytes);
+        Ok(())
+    }
 }
 
 /// An upload, had by one at a time.

@@ -49,6 +49,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     blobs: BTreeMap<Digest, Kept>,
+    quarantined: BTreeMap<Digest, Bytes>,
     repositories: BTreeMap<String, Repository>,
 }
 
@@ -79,6 +80,17 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Keeps `bytes` under a digest that they do not have, as a disk does that has gone bad.
+    pub fn damage(&self, digest: &Digest, bytes: impl Into<Bytes>) {
+        self.state().keep(digest.clone(), bytes.into());
+    }
+
+    /// The bytes that were set aside under `digest`.
+    #[must_use]
+    pub fn quarantined(&self, digest: &Digest) -> Option<Bytes> {
+        self.state().quarantined.get(digest).cloned()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

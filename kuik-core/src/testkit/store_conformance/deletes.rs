@@ -1,5 +1,7 @@
 //! What goes, and what stays.
 
+use futures::TryStreamExt as _;
+
 use super::{Check, Violation};
 use crate::content::{SourceErrorKind, TagPage};
 
@@ -88,4 +90,38 @@ pub(super) async fn bytes(check: Check) -> Result<(), Violation> {
     check.fails("what is not kept cannot be linked", SourceErrorKind::NotFound, linked)?;
     check.put_blob(std::slice::from_ref(&repository), &content).await?;
     check.blob_is(&repository, &digest, &content).await
+}
+
+pub(super) async fn quarantine(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let content = check.content("blob", 1000);
+    let manifest = check.manifest("image", |_| {})?;
+    // The second time, there is a specimen already.
+    for _ in 0..2 {
+        let digest = check.put_blob(std::slice::from_ref(&repository), &content).await?;
+        check.put_manifest(&repository, &manifest, None).await?;
+        check.blob_is(&repository, &digest, &content).await?;
+        for digest in [&digest, manifest.digest()] {
+            let set_aside = check.store.quarantine_blob(digest).await;
+            check.succeeds("bytes can be set aside", set_aside)?;
+            let claim = "bytes that were set aside are gone";
+            check.same(claim, &check.succeeds(claim, check.store.has_blob(digest).await)?, &None)?;
+            let again = check.store.quarantine_blob(digest).await;
+            check.fails("what is not there cannot be set aside", SourceErrorKind::NotFound, again)?;
+        }
+        let claim = "what was set aside is not served";
+        check.blob_is_absent(claim, &repository, &digest).await?;
+        check.manifest_is_absent(claim, &repository, manifest.digest()).await?;
+        let linked = check.store.link_blob(&repository, &digest).await;
+        check.fails("what was set aside cannot be linked", SourceErrorKind::NotFound, linked)?;
+        let claim = "what was set aside is not listed";
+        let listed: Vec<_> = check.succeeds(claim, check.store.blobs().try_collect().await)?;
+        let aside = [&digest, manifest.digest()];
+        check.that(!listed.iter().any(|blob| aside.contains(&&blob.digest)), claim)?;
+    }
+    let digest = check.put_blob(std::slice::from_ref(&repository), &content).await?;
+    check.put_manifest(&repository, &manifest, None).await?;
+    check.blob_is(&repository, &digest, &content).await?;
+    let claim = "a manifest that was set aside can come again";
+    check.manifest_is(claim, &repository, manifest.digest(), &manifest).await
 }

@@ -77,7 +77,7 @@ const fn behaviour(
 }
 
 /// Every behaviour.
-pub const BEHAVIOURS: [Behaviour; 22] = [
+pub const BEHAVIOURS: [Behaviour; 23] = [
     behaviour("blob-atomicity", |check| Box::pin(blobs::atomicity(check))),
     behaviour("blob-verification", |check| Box::pin(blobs::verification(check))),
     behaviour("blob-ranges", |check| Box::pin(blobs::ranges(check))),
@@ -92,6 +92,7 @@ pub const BEHAVIOURS: [Behaviour; 22] = [
     behaviour("delete-manifest-with-tags", |check| Box::pin(deletes::manifest(check))),
     behaviour("delete-blob", |check| Box::pin(deletes::blob(check))),
     behaviour("remove-bytes", |check| Box::pin(deletes::bytes(check))),
+    behaviour("quarantine", |check| Box::pin(deletes::quarantine(check))),
     behaviour("isolation", |check| Box::pin(isolation::of_repositories(check))),
     behaviour("upload-resumed", |check| Box::pin(uploads::resumed(check))),
     behaviour("upload-exclusive", |check| Box::pin(uploads::exclusive(check))),

@@ -1,9 +1,9 @@
-//! What goes: tags, manifests, links to blobs, and bytes that nothing refers to.
+//! What goes: tags, manifests, links to blobs, and bytes that nothing refers to or that are damaged.
 //!
 //! Invariant: a delete is seen whole or not at all, but for a manifest with several tags: a crash in the middle of
 //! that delete, which nobody was told had succeeded, leaves the manifest with some of its tags.
 
-use std::{fs, io};
+use std::{cmp::Reverse, fs, io, os::unix::fs::MetadataExt as _};
 
 use kuik_core::{
     content::{Digest, TagOrDigest},
@@ -18,6 +18,9 @@ use super::{
     publish::{self, Durability, absent_is},
     walk,
 };
+
+/// How many damaged blobs are kept to be looked at.
+const SPECIMENS: usize = 16;
 
 impl Shared {
     /// Removes a tag with its history.
@@ -107,5 +110,23 @@ impl Shared {
     /// Removes bytes.
     pub(super) fn remove_blob(&self, digest: &Digest, durability: Durability) -> io::Result<()> {
         publish::remove_file(&self.layout.blob(digest), &self.layout.blobs(), durability).map(drop)
+    }
+
+    /// Moves bytes out of the layout; the specimens that have lain there for longest make room.
+    pub(super) fn quarantine_blob(&self, digest: &Digest, durability: Durability) -> io::Result<()> {
+        let (blob, aside) = (self.layout.blob(digest), self.layout.quarantined(digest));
+        publish::move_file(&blob, &aside, &self.layout.blobs(), durability)?;
+        let mut specimens = Vec::new();
+        for entry in fs::read_dir(self.layout.quarantine())? {
+            let entry = entry?;
+            let Ok(metadata) = entry.metadata() else { continue };
+            // The time of the move: that of the last write is part of the evidence.
+            specimens.push((Reverse((metadata.ctime(), metadata.ctime_nsec())), entry.path()));
+        }
+        specimens.sort_unstable();
+        specimens
+            .iter()
+            .skip(SPECIMENS)
+            .try_for_each(|(_, path)| fs::remove_file(path).or_else(|error| absent_is((), error)))
     }
 }

@@ -51,6 +51,16 @@ impl Layout {
         self.data_dir.join(".kuik/unpublished")
     }
 
+    /// Damaged bytes, outside the layout: nobody is served them.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.data_dir.join(".kuik/quarantine")
+    }
+
+    /// The damaged bytes that were kept under a digest.
+    pub(super) fn quarantined(&self, digest: &Digest) -> PathBuf {
+        self.quarantine().join(format!("{}-{}", digest.algorithm_name(), digest.encoded()))
+    }
+
     /// Held by the one process that has the directory open.
     pub(super) fn lock(&self) -> PathBuf {
         self.data_dir.join(".kuik/lock")

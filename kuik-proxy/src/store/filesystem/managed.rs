@@ -103,4 +103,10 @@ impl ManagedStore for FilesystemStore {
         let (digest, durability) = (digest.clone(), self.durability);
         self.disk(attempted, move |shared| shared.remove_blob(&digest, durability)).await
     }
+
+    async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        let attempted = format!("set the bytes of {digest} aside");
+        let (digest, durability) = (digest.clone(), self.durability);
+        self.disk(attempted, move |shared| shared.quarantine_blob(&digest, durability)).await
+    }
 }

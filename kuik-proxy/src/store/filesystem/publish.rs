@@ -103,17 +103,27 @@ pub(super) fn rename(from: &Path, target: &Path, durability: Durability) -> io::
 /// such a file.
 pub(super) fn remove_file(path: &Path, keep: &Path, durability: Durability) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Err(error) if is_absent(&error) => return Ok(false),
-        removed => removed?,
+        Err(error) if is_absent(&error) => Ok(false),
+        removed => removed.and_then(|()| has_gone(path, keep, durability)).map(|()| true),
     }
+}
+
+/// Moves a file, and removes the directories above its old place that this leaves empty, up to `keep`, which stays.
+pub(super) fn move_file(path: &Path, target: &Path, keep: &Path, durability: Durability) -> io::Result<()> {
+    rename(path, target, durability)?;
+    has_gone(path, keep, durability)
+}
+
+/// What is to be done when a file has left its place.
+fn has_gone(path: &Path, keep: &Path, durability: Durability) -> io::Result<()> {
     let mut emptied = parent_of(path)?;
     while emptied != keep && emptied.starts_with(keep) && fs::remove_dir(emptied).is_ok() {
         emptied = parent_of(emptied)?;
     }
     // Where somebody else took that directory away, it was empty: the file is gone from it for good.
     match durability {
-        Durability::Acknowledged => sync_dir(emptied).or_else(|error| absent_is((), error)).map(|()| true),
-        Durability::Refetchable => Ok(true),
+        Durability::Acknowledged => sync_dir(emptied).or_else(|error| absent_is((), error)),
+        Durability::Refetchable => Ok(()),
     }
 }
 
