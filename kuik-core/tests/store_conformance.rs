@@ -9,8 +9,8 @@ use futures::{StreamExt as _, stream::BoxStream};
 use kuik_core::{
     content::{
         Blob, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
-        ManagedStore, Manifest, Referrers, Served, SourceError, StoredBlob, TagList, TagOrDigest, TagPage,
-        Upload, UploadId,
+        ManagedStore, Manifest, NoteName, Referrers, Served, SourceError, StoredBlob, TagList, TagOrDigest,
+        TagPage, Upload, UploadId,
     },
     reference::{RepositoryName, Tag},
     testkit::{MemoryStore, store_conformance},
@@ -30,6 +30,7 @@ enum Fault {
     OverlooksRepositories,
     KeepsRemovedBytes,
     ServesQuarantined,
+    ForgetsNotes,
     MovesNoTags,
 }
 
@@ -196,6 +197,28 @@ impl ManagedStore for Faulty {
     async fn quarantine_blob(&self, digest: &Digest) -> Outcome<()> {
         if self.has(Fault::ServesQuarantined) { Ok(()) } else { self.store.quarantine_blob(digest).await }
     }
+
+    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Outcome<Option<bytes::Bytes>> {
+        self.store.note(repository, name).await
+    }
+
+    async fn put_note(
+        &self,
+        repository: &RepositoryName,
+        name: &NoteName,
+        text: Option<bytes::Bytes>,
+    ) -> Outcome<()> {
+        let text = text.filter(|_| !self.has(Fault::ForgetsNotes));
+        self.store.put_note(repository, name, text).await
+    }
+
+    fn notes(&self) -> BoxStream<'_, Outcome<(RepositoryName, NoteName)>> {
+        self.store.notes()
+    }
+
+    async fn free_bytes(&self) -> Outcome<Option<u64>> {
+        self.store.free_bytes().await
+    }
 }
 
 #[tokio::test]
@@ -210,6 +233,7 @@ async fn each_fault_is_found_and_named() {
         (Fault::OverlooksRepositories, "enumeration"),
         (Fault::KeepsRemovedBytes, "remove-bytes"),
         (Fault::ServesQuarantined, "quarantine"),
+        (Fault::ForgetsNotes, "notes"),
         (Fault::MovesNoTags, "tag-moves"),
     ] {
         let store = Arc::new(Faulty { store: MemoryStore::new(), fault });

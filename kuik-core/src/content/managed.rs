@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{ContentStore, Digest, SourceError};
+use super::{ContentStore, Digest, NoteName, SourceError};
 use crate::reference::{RepositoryName, Tag};
 
 /// A [`ContentStore`] that can be pushed to, deleted from, and walked.
@@ -75,6 +75,27 @@ pub trait ManagedStore: ContentStore {
     /// # Errors
     /// `NotFound` where the store has no such bytes.
     async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError>;
+
+    /// A note about `repository`, which need not exist otherwise; `None` where there is none.
+    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Bytes>, SourceError>;
+
+    /// Keeps a note of at most [`MAX_NOTE_BYTES`](super::MAX_NOTE_BYTES) in place of the one before; `None` removes
+    /// it.
+    ///
+    /// # Errors
+    /// `Unsupported` where it is too large.
+    async fn put_note(
+        &self,
+        repository: &RepositoryName,
+        name: &NoteName,
+        text: Option<Bytes>,
+    ) -> Result<(), SourceError>;
+
+    /// Every note, in no particular order; repositories are named as by [`ManagedStore::repositories`].
+    fn notes(&self) -> BoxStream<'_, Result<(RepositoryName, NoteName), SourceError>>;
+
+    /// How many bytes the store can still take; `None` where nobody can know that, as of a bucket.
+    async fn free_bytes(&self) -> Result<Option<u64>, SourceError>;
 }
 
 /// Bytes that a store keeps.

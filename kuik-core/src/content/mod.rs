@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod managed;
 mod manifest;
+mod note;
 mod range;
 mod referrers;
 mod source;
@@ -27,6 +28,7 @@ pub use managed::{InvalidUploadId, ManagedStore, StoredBlob, Upload, UploadId};
 pub use manifest::{
     DecodedManifest, ImageIndex, ImageManifest, InvalidManifest, MAX_MANIFEST_BYTES, Manifest, MediaType,
 };
+pub use note::{InvalidNoteName, MAX_NOTE_BYTES, NoteName};
 pub use range::{ByteRange, InvalidRange};
 pub use referrers::fallback_tag;
 pub use source::{

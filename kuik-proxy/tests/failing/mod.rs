@@ -11,8 +11,8 @@ use futures::stream::BoxStream;
 use kuik_core::{
     content::{
         Blob, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
-        ManagedStore, Manifest, Referrers, Served, SourceError, SourceErrorKind, StoredBlob, TagList,
-        TagOrDigest, TagPage, Upload, UploadId,
+        ManagedStore, Manifest, NoteName, Referrers, Served, SourceError, SourceErrorKind, StoredBlob,
+        TagList, TagOrDigest, TagPage, Upload, UploadId,
     },
     reference::{RepositoryName, Tag},
 };
@@ -172,5 +172,26 @@ impl<S: ManagedStore + Clone> ManagedStore for Failing<S> {
 
     async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
         self.store.quarantine_blob(digest).await
+    }
+
+    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Bytes>, SourceError> {
+        self.store.note(repository, name).await
+    }
+
+    async fn put_note(
+        &self,
+        repository: &RepositoryName,
+        name: &NoteName,
+        text: Option<Bytes>,
+    ) -> Result<(), SourceError> {
+        self.store.put_note(repository, name, text).await
+    }
+
+    fn notes(&self) -> BoxStream<'_, Result<(RepositoryName, NoteName), SourceError>> {
+        self.store.notes()
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, SourceError> {
+        self.store.free_bytes().await
     }
 }

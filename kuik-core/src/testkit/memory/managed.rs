@@ -11,7 +11,10 @@ use futures::{
 
 use super::{MemoryStore, Repository, Uploaded, absent, path};
 use crate::{
-    content::{Digest, Hashing, ManagedStore, SourceError, SourceErrorKind, StoredBlob, Upload, UploadId},
+    content::{
+        Digest, Hashing, MAX_NOTE_BYTES, ManagedStore, NoteName, SourceError, SourceErrorKind, StoredBlob,
+        Upload, UploadId,
+    },
     reference::{RepositoryName, Tag},
 };
 
@@ -121,6 +124,44 @@ impl ManagedStore for MemoryStore {
         let kept = kept.ok_or_else(|| absent(format!("quarantine {digest}")))?;
         state.quarantined.insert(digest.clone(), kept.bytes);
         Ok(())
+    }
+
+    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Bytes>, SourceError> {
+        Ok(self.state().repository(repository)?.and_then(|found| found.notes.get(name)).cloned())
+    }
+
+    async fn put_note(
+        &self,
+        repository: &RepositoryName,
+        name: &NoteName,
+        text: Option<Bytes>,
+    ) -> Result<(), SourceError> {
+        let mut state = self.state();
+        let notes = &mut state.repository_mut(repository)?.notes;
+        match text {
+            Some(text) if text.len() > MAX_NOTE_BYTES => {
+                let attempted = format!("keep a note of {} bytes about {repository}", text.len());
+                return Err(SourceError::new(SourceErrorKind::Unsupported, attempted));
+            }
+            Some(text) => drop(notes.insert(name.clone(), text)),
+            None => drop(notes.remove(name)),
+        }
+        Ok(())
+    }
+
+    fn notes(&self) -> BoxStream<'_, Result<(RepositoryName, NoteName), SourceError>> {
+        let state = self.state();
+        let named = state.repositories.iter().filter_map(|(path, found)| {
+            RepositoryName::local(path).ok().map(|repository| (repository, &found.notes))
+        });
+        let notes = named.flat_map(|(repository, notes)| {
+            notes.keys().map(move |name| Ok((repository.clone(), name.clone())))
+        });
+        stream::iter(notes.collect::<Vec<_>>()).boxed()
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, SourceError> {
+        Ok(None)
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    content::{Digest, Manifest, SourceError, SourceErrorKind, TagOrDigest},
+    content::{Digest, Manifest, NoteName, SourceError, SourceErrorKind, TagOrDigest},
     reference::{RepositoryName, Tag},
 };
 
@@ -66,6 +66,7 @@ struct Repository {
     manifests: BTreeSet<Digest>,
     tags: BTreeMap<Tag, Digest>,
     uploads: BTreeMap<String, Uploaded>,
+    notes: BTreeMap<NoteName, Bytes>,
 }
 
 /// An upload: what was acknowledged, and whether somebody has it.

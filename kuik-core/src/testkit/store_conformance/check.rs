@@ -96,7 +96,7 @@ impl Check {
         }
     }
 
-    fn violation(&self, claim: impl Into<String>, cause: Option<SourceError>) -> Violation {
+    pub(super) fn violation(&self, claim: impl Into<String>, cause: Option<SourceError>) -> Violation {
         Violation { behaviour: self.behaviour, claim: claim.into(), cause }
     }
 

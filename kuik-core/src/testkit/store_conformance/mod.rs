@@ -22,6 +22,7 @@ mod check;
 mod deletes;
 mod isolation;
 mod manifests;
+mod notes;
 mod referrers;
 mod tags;
 mod uploads;
@@ -77,7 +78,7 @@ const fn behaviour(
 }
 
 /// Every behaviour.
-pub const BEHAVIOURS: [Behaviour; 23] = [
+pub const BEHAVIOURS: [Behaviour; 24] = [
     behaviour("blob-atomicity", |check| Box::pin(blobs::atomicity(check))),
     behaviour("blob-verification", |check| Box::pin(blobs::verification(check))),
     behaviour("blob-ranges", |check| Box::pin(blobs::ranges(check))),
@@ -100,5 +101,6 @@ pub const BEHAVIOURS: [Behaviour; 23] = [
     behaviour("upload-cancelled", |check| Box::pin(uploads::cancelled(check))),
     behaviour("upload-concurrent", |check| Box::pin(uploads::concurrent(check))),
     behaviour("referrers", |check| Box::pin(referrers::listed(check))),
+    behaviour("notes", |check| Box::pin(notes::kept(check))),
     behaviour("enumeration", |check| Box::pin(walks::enumeration(check))),
 ];

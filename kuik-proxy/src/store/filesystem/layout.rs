@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use kuik_core::{
-    content::{Digest, SourceError, SourceErrorKind, UploadId},
+    content::{Digest, NoteName, SourceError, SourceErrorKind, UploadId},
     reference::{RepositoryName, Tag},
 };
 
@@ -20,6 +20,10 @@ pub(super) struct Layout {
 /// Where one repository is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RepositoryDir(PathBuf);
+
+/// Where the notes about one repository are kept.
+#[derive(Debug, Clone)]
+pub(super) struct NotesDir(PathBuf);
 
 /// Where one upload is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,6 +65,11 @@ impl Layout {
         self.quarantine().join(format!("{}-{}", digest.algorithm_name(), digest.encoded()))
     }
 
+    /// What is noted about repositories, one directory each as in the layout, and outside of it.
+    pub(super) fn notes(&self) -> PathBuf {
+        self.data_dir.join(".kuik/notes")
+    }
+
     /// Held by the one process that has the directory open.
     pub(super) fn lock(&self) -> PathBuf {
         self.data_dir.join(".kuik/lock")
@@ -76,14 +85,38 @@ impl Layout {
     /// A repository is kept under the path that clients pull it by: `registry__5000/app` for `registry:5000/app`,
     /// which Docker's registry accepts as a name too.
     pub(super) fn repository(&self, repository: &RepositoryName) -> Result<RepositoryDir, SourceError> {
-        let name = repository.encoded().map_err(|error| {
-            SourceError::caused_by(
-                SourceErrorKind::Unsupported,
-                format!("find where {repository} is kept: its name has no form as a path"),
-                error,
-            )
-        })?;
-        Ok(RepositoryDir(self.repositories().join(name)))
+        Ok(RepositoryDir(self.repositories().join(encoded(repository)?)))
+    }
+
+    /// Where the notes about a repository are kept.
+    pub(super) fn notes_about(&self, repository: &RepositoryName) -> Result<NotesDir, SourceError> {
+        Ok(NotesDir::below(&self.notes().join(encoded(repository)?)))
+    }
+}
+
+fn encoded(repository: &RepositoryName) -> Result<String, SourceError> {
+    repository.encoded().map_err(|error| {
+        SourceError::caused_by(
+            SourceErrorKind::Unsupported,
+            format!("find where {repository} is kept: its name has no form as a path"),
+            error,
+        )
+    })
+}
+
+impl NotesDir {
+    /// The notes about the repository that has the directory `path`, in which repositories below it have theirs.
+    pub(super) fn below(path: &Path) -> Self {
+        Self(path.join("_notes"))
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.0.clone()
+    }
+
+    /// One note.
+    pub(super) fn note(&self, name: &NoteName) -> PathBuf {
+        self.0.join(name.as_str())
     }
 }
 

@@ -3,17 +3,18 @@
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
 use kuik_core::{
-    content::{Digest, ManagedStore, SourceError, StoredBlob, Upload, UploadId},
+    content::{Digest, ManagedStore, NoteName, SourceError, SourceErrorKind, StoredBlob, Upload, UploadId},
     reference::{RepositoryName, Tag},
 };
 
 use super::{
-    FilesystemStore,
+    FilesystemStore, notes,
     uploads::{self, FileUpload},
     walk,
 };
@@ -108,5 +109,40 @@ impl ManagedStore for FilesystemStore {
         let attempted = format!("set the bytes of {digest} aside");
         let (digest, durability) = (digest.clone(), self.durability);
         self.disk(attempted, move |shared| shared.quarantine_blob(&digest, durability)).await
+    }
+
+    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Bytes>, SourceError> {
+        let attempted = format!("read the note {name} about {repository}");
+        let (dir, name) = (self.shared.layout.notes_about(repository)?, name.clone());
+        self.disk(attempted, move |shared| shared.note(&dir, &name)).await
+    }
+
+    async fn put_note(
+        &self,
+        repository: &RepositoryName,
+        name: &NoteName,
+        text: Option<Bytes>,
+    ) -> Result<(), SourceError> {
+        let attempted = format!("keep the note {name} about {repository}");
+        if text.as_deref().is_some_and(notes::is_too_large) {
+            let attempted = format!("{attempted}: it is too large");
+            return Err(SourceError::new(SourceErrorKind::Unsupported, attempted));
+        }
+        let (dir, name) = (self.shared.layout.notes_about(repository)?, name.clone());
+        let durability = self.durability;
+        self.disk(attempted, move |shared| shared.put_note(&dir, &name, text.as_deref(), durability)).await
+    }
+
+    fn notes(&self) -> BoxStream<'_, Result<(RepositoryName, NoteName), SourceError>> {
+        walk::stream("list the notes of the store".to_owned(), self.shared.notes())
+    }
+
+    async fn free_bytes(&self) -> Result<Option<u64>, SourceError> {
+        let dir = self.shared.layout.data_dir().to_owned();
+        self.disk("find out how much space the store has", move |_| {
+            let space = rustix::fs::statvfs(&dir)?;
+            Ok(Some(space.f_bavail.saturating_mul(space.f_frsize)))
+        })
+        .await
     }
 }

@@ -4,7 +4,7 @@
 //! is not readable through another. A link that is empty or damaged (a crash of the machine) counts as absent.
 //!
 //! One room for each thing that is done to the directory: `reads`, `tags`, `writes` and `writer`, `uploads`,
-//! `deletes`, `referrers`, `walk`. All of them find their way by `layout`, and change it by `publish` alone.
+//! `deletes`, `referrers`, `notes`, `walk`. All of them find their way by `layout`, and change it by `publish` alone.
 
 mod deletes;
 mod layout;
@@ -12,6 +12,7 @@ mod links;
 mod lock;
 mod managed;
 mod map;
+mod notes;
 mod publish;
 mod reads;
 mod referrers;

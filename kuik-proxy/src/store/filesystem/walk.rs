@@ -22,7 +22,7 @@ use kuik_core::{
 
 use super::{
     blocking,
-    layout::{RepositoryDir, UploadDir},
+    layout::{NotesDir, RepositoryDir, UploadDir},
     links::read_link,
     publish::absent_is,
 };
@@ -118,14 +118,25 @@ pub(super) fn uploads(repository: &RepositoryDir) -> Walk<UploadDir> {
 
 /// Every repository below `root` that has something.
 pub(super) fn repositories(root: PathBuf) -> Walk<(RepositoryName, RepositoryDir)> {
-    Box::new(Repositories {
-        open: vec![Level { name: String::new(), children: children(root.clone()), path: root }],
-    })
+    Box::new(Repositories::below(root, |path| {
+        let dir = RepositoryDir::at(path);
+        Ok(has_something(&dir)?.then_some(dir))
+    }))
+}
+
+/// Every repository that has a directory of notes below `root`.
+pub(super) fn noted_repositories(root: PathBuf) -> Walk<(RepositoryName, NotesDir)> {
+    Box::new(Repositories::below(root, |path| {
+        let dir = NotesDir::below(&path);
+        Ok(dir.path().is_dir().then_some(dir))
+    }))
 }
 
 /// Down into every directory that may be a part of a repository's name. The length of names bounds the depth.
-struct Repositories {
+struct Repositories<T> {
     open: Vec<Level>,
+    /// What is found in the directory of a repository, where there is something.
+    found: fn(PathBuf) -> io::Result<Option<T>>,
 }
 
 struct Level {
@@ -134,8 +145,8 @@ struct Level {
     children: Walk<(String, PathBuf)>,
 }
 
-impl Iterator for Repositories {
-    type Item = io::Result<(RepositoryName, RepositoryDir)>;
+impl<T> Iterator for Repositories<T> {
+    type Item = io::Result<(RepositoryName, T)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -153,8 +164,13 @@ impl Iterator for Repositories {
     }
 }
 
-impl Repositories {
-    fn enter(&mut self, part: &str, path: PathBuf) -> io::Result<Option<(RepositoryName, RepositoryDir)>> {
+impl<T> Repositories<T> {
+    fn below(root: PathBuf, found: fn(PathBuf) -> io::Result<Option<T>>) -> Self {
+        let level = Level { name: String::new(), children: children(root.clone()), path: root };
+        Self { open: vec![level], found }
+    }
+
+    fn enter(&mut self, part: &str, path: PathBuf) -> io::Result<Option<(RepositoryName, T)>> {
         let above = self.open.last().map_or("", |level| &level.name);
         let slash = if above.is_empty() { "" } else { "/" };
         let full = format!("{above}{slash}{part}");
@@ -163,8 +179,7 @@ impl Repositories {
             return Ok(None);
         }
         self.open.push(Level { name: full, children: children(path.clone()), path: path.clone() });
-        let dir = RepositoryDir::at(path);
-        Ok(has_something(&dir)?.then_some((name, dir)))
+        Ok((self.found)(path)?.map(|found| (name, found)))
     }
 
     /// Whether `path` is a symbolic link to a directory that we are in. (Other links are followed, because reads
@@ -230,7 +245,7 @@ impl Iterator for Children {
 }
 
 /// What `inner` finds for each piece that `outer` finds.
-fn each<T: 'static, U: Send + 'static>(
+pub(super) fn each<T: 'static, U: Send + 'static>(
     outer: Walk<T>,
     inner: impl Fn(T) -> Walk<U> + Send + 'static,
 ) -> Walk<U> {
