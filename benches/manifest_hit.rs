@@ -1,19 +1,23 @@
-//! A manifest hit: a whole request through the service, over a pull-through cache in a directory.
+//! A manifest hit: a whole request through the service, over a pull-through cache in a directory; `registry` is the
+//! same through all of a registry, with its metrics.
 //!
 //! The baseline `response-alone` is a service that builds the same response of the same bytes and does nothing else:
 //! no route, no look-up, no metrics. The ratio of the two is what kuik adds to what any server has to do.
 
 use std::{convert::Infallible, hint::black_box, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Request, Response, header};
+use http_body_util::Empty;
 use kuik_core::{
     content::{ContentStore, Manifest},
     reference::RepositoryName,
-    testkit::SampleImage,
+    testkit::{MemoryStore, SampleImage},
 };
 use kuik_proxy::{
     pull_through::{PullThrough, PullThroughOptions},
+    push::{RegistryMetrics, RegistryOptions, RegistryService},
     service::{ProxyBody, ProxyMetrics, ProxyOptions, ProxyService},
     store::FilesystemStore,
 };
@@ -34,6 +38,11 @@ fn manifest_hit(criterion: &mut Criterion) {
         assert!(answer.is_ok_and(|answer| answer.status().is_success()), "{path}");
         group.bench_function(name, |bencher| {
             bencher.iter(|| black_box(runtime.block_on(service.call(request(path)))));
+        });
+    }
+    if let Some(mut registry) = runtime.block_on(registry_with(image.index())) {
+        group.bench_function("registry", |bencher| {
+            bencher.iter(|| black_box(runtime.block_on(registry.call(registry_request(&by_digest)))));
         });
     }
     let mut baseline = tower::service_fn(|request: Request<()>| {
@@ -64,6 +73,21 @@ async fn cache_with(data: &std::path::Path, manifest: &Manifest) -> Option<Proxy
     options.revalidate = kuik_proxy::pull_through::Revalidate::Never;
     let cache = PullThrough::new(store.clone(), store, options);
     Some(ProxyService::new(Arc::new(cache), ProxyOptions::default(), ProxyMetrics::default()))
+}
+
+fn registry_request(path: &str) -> Request<Empty<Bytes>> {
+    request(path).map(|()| Empty::new())
+}
+
+/// A registry over a cache in memory that holds the manifest.
+async fn registry_with(manifest: &Manifest) -> Option<RegistryService> {
+    let store = Arc::new(MemoryStore::new());
+    let nginx = RepositoryName::new("docker.io", "library/nginx").ok()?;
+    store.put_manifest(&nginx, manifest, None).await.ok()?;
+    let cache = PullThrough::new(store.clone(), store.clone(), PullThroughOptions::default());
+    let pull = ProxyService::new(Arc::new(cache), ProxyOptions::default(), ProxyMetrics::default());
+    let (options, metrics) = (RegistryOptions::default(), RegistryMetrics::default());
+    Some(RegistryService::new(store, pull, None, options, metrics))
 }
 
 /// The same response as the cache's.

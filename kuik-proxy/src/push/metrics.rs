@@ -1,25 +1,77 @@
-//! What a registry counts: requests by operation and outcome, bytes in and out, uploads in flight.
+//! What a registry counts: requests, bytes, uploads, hits, and how long it takes.
+//!
+//! Every label has few values, all of them from this file or from `operation`: no request can make a series. A request
+//! costs a few look-ups in tables and no allocation.
+
+use std::time::Instant;
 
 use http::StatusCode;
+use kuik_core::content::Origin;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
+use crate::service::Account;
+
+/// Up to when headers are there, in seconds: from memory, from a disk, from another registry, near the deadline.
+const UNTIL_HEADERS: [f64; 12] =
+    [0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 20.0];
+
+/// Up to when the last byte is out, in seconds.
+const UNTIL_END: [f64; 12] = [0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 1800.0];
+
+type Histograms = Family<Operation, Histogram, fn() -> Histogram>;
+
 /// The registry's counters. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RegistryMetrics {
     requests: Family<Labels, Counter>,
+    until_headers: Histograms,
+    until_end: Histograms,
+    look_ups: Family<LookUp, Counter>,
     pub(super) received: Counter,
-    pub(super) sent: Counter,
+    sent: Counter,
     pub(super) uploads: Gauge,
+    ended_uploads: Family<Ended, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     operation: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookUp {
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+}
+
+impl Default for RegistryMetrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            until_headers: Family::new_with_constructor(|| Histogram::new(UNTIL_HEADERS)),
+            until_end: Family::new_with_constructor(|| Histogram::new(UNTIL_END)),
+            look_ups: Family::default(),
+            received: Counter::default(),
+            sent: Counter::default(),
+            uploads: Gauge::default(),
+            ended_uploads: Family::default(),
+        }
+    }
 }
 
 impl RegistryMetrics {
@@ -31,17 +83,80 @@ impl RegistryMetrics {
             "Requests by what they ask for, and whether it was done, refused, or failed",
             self.requests.clone(),
         );
+        registry.register(
+            "headers_duration_seconds",
+            "From a request to the headers of its answer",
+            self.until_headers.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "From a request to the last byte of its answer, or to its client's leaving",
+            self.until_end.clone(),
+        );
+        registry.register(
+            "lookups",
+            "Manifests and blobs that were served, and whether they were here",
+            self.look_ups.clone(),
+        );
         registry.register("received_bytes", "Bytes of request bodies", self.received.clone());
         registry.register("sent_bytes", "Bytes of response bodies", self.sent.clone());
         registry.register("uploads_in_flight", "Requests that are sending a blob", self.uploads.clone());
+        registry.register(
+            "uploads",
+            "Blobs that were uploaded, and requests of uploads that failed",
+            self.ended_uploads.clone(),
+        );
     }
 
-    pub(super) fn count(&self, operation: &'static str, status: StatusCode) {
+    /// Counts an answer whose headers are there; what is returned counts the rest of it.
+    pub(super) fn count(
+        &self,
+        operation: &'static str,
+        status: StatusCode,
+        origin: Option<Origin>,
+        began: Instant,
+    ) -> Account {
         let outcome = match status.as_u16() {
             ..400 => "ok",
             400..500 => "refused",
             _ => "failed",
         };
         self.requests.get_or_create(&Labels { operation, outcome }).inc();
+        if let (Some(kind), Some(result)) = (kind(operation), origin.map(result)) {
+            self.look_ups.get_or_create(&LookUp { kind, result }).inc();
+        }
+        if let Some(outcome) = ended(operation, outcome) {
+            self.ended_uploads.get_or_create(&Ended { outcome }).inc();
+        }
+        let operation = Operation { operation };
+        self.until_headers.get_or_create(&operation).observe(began.elapsed().as_secs_f64());
+        let until_end = self.until_end.get_or_create(&operation).clone();
+        Account { sent: self.sent.clone(), until_end, began }
+    }
+}
+
+fn kind(operation: &'static str) -> Option<&'static str> {
+    match operation {
+        "manifest_pull" => Some("manifest"),
+        "blob_pull" => Some("blob"),
+        _ => None,
+    }
+}
+
+fn result(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Cache => "hit",
+        Origin::Stale => "stale",
+        _ => "miss",
+    }
+}
+
+/// What became of an upload, where this request ended it.
+fn ended(operation: &str, outcome: &str) -> Option<&'static str> {
+    match (operation, outcome) {
+        ("upload_whole" | "upload_finish", "ok") => Some("finished"),
+        ("upload_cancel", "ok") => Some("cancelled"),
+        ("upload_whole" | "upload_finish" | "upload_chunk", "refused" | "failed") => Some("failed"),
+        _ => None,
     }
 }

@@ -18,7 +18,7 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -119,10 +119,11 @@ impl RegistryService {
     {
         let (Parts { method, uri, headers, .. }, body) = request.into_parts();
         let names = self.pull.names();
-        let metrics = &self.shared.metrics;
-        let (operation, response) = match Operation::parse(&method, uri.path(), uri.query(), names) {
+        let (metrics, began) = (&self.shared.metrics, Instant::now());
+        let (operation, response, origin) = match Operation::parse(&method, uri.path(), uri.query(), names) {
             Ok(operation @ Operation::Pull(_)) => {
-                (operation.name(), self.pull.answer(method, uri, headers).await)
+                let (response, origin) = self.pull.answer_from(method, uri, headers).await;
+                (operation.name(), response, origin)
             }
             parsed => {
                 let body = body.map_err(Into::into).boxed_unsync();
@@ -133,11 +134,11 @@ impl RegistryService {
                     Ok(operation) => self.shared.change(operation, &uri, &headers, &mut body).await,
                     Err(error) => Err(refusal::no_operation(&error)),
                 };
-                (name, answered(done, &method, &uri, &mut body).await)
+                (name, answered(done, &method, &uri, &mut body).await, None)
             }
         };
-        metrics.count(operation, response.status());
-        response.map(|body| body.counted(metrics.sent.clone()))
+        let account = metrics.count(operation, response.status(), origin, began);
+        response.map(|body| body.counted(account))
     }
 }
 

@@ -4,17 +4,32 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use kuik_core::content::{BlobStream, SourceError};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 
 /// The body of a response. An error in it ends the connection: the client sees a broken transfer.
 pub struct ProxyBody {
     inner: Inner,
-    sent: Option<Counter>,
+    account: Option<Account>,
+}
+
+/// Where a body is counted: its bytes as they go out, and its end, which is when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) sent: Counter,
+    pub(crate) until_end: Histogram,
+    pub(crate) began: Instant,
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.until_end.observe(self.began.elapsed().as_secs_f64());
+    }
 }
 
 enum Inner {
@@ -41,15 +56,15 @@ impl ProxyBody {
         Self::from(Inner::Stream { stream, remaining: length })
     }
 
-    /// The same, which counts its bytes as they go out.
-    pub(crate) fn counted(self, sent: Counter) -> Self {
-        Self { sent: Some(sent), ..self }
+    /// The same, which is counted.
+    pub(crate) fn counted(self, account: Account) -> Self {
+        Self { account: Some(account), ..self }
     }
 }
 
 impl From<Inner> for ProxyBody {
     fn from(inner: Inner) -> Self {
-        Self { inner, sent: None }
+        Self { inner, account: None }
     }
 }
 
@@ -82,8 +97,8 @@ impl Body for ProxyBody {
                 next
             }
         };
-        if let (Some(Ok(chunk)), Some(sent)) = (&chunk, &self.sent) {
-            sent.inc_by(chunk.len() as u64);
+        if let (Some(Ok(chunk)), Some(account)) = (&chunk, &self.account) {
+            account.sent.inc_by(chunk.len() as u64);
         }
         Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
     }

@@ -17,8 +17,9 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, Uri, header};
-use kuik_core::content::{ByteRange, ContentSource, Freshness, SourceError};
+use kuik_core::content::{ByteRange, ContentSource, Freshness, Origin, SourceError};
 
+pub(crate) use self::body::Account;
 pub(crate) use self::refusal::{Refusal, insert, is_full};
 pub(crate) use self::respond::DIGEST;
 pub use self::{body::ProxyBody, metrics::ProxyMetrics};
@@ -71,6 +72,16 @@ impl ProxyService {
 
     /// Answers one request.
     pub async fn answer(&self, method: Method, uri: Uri, headers: HeaderMap) -> Response<ProxyBody> {
+        self.answer_from(method, uri, headers).await.0
+    }
+
+    /// Answers one request, and says where the content of the answer came from, where it has some.
+    pub(crate) async fn answer_from(
+        &self,
+        method: Method,
+        uri: Uri,
+        headers: HeaderMap,
+    ) -> (Response<ProxyBody>, Option<Origin>) {
         self.shared.answer(&method, &uri, &headers).await
     }
 }
@@ -87,38 +98,44 @@ impl<B> tower::Service<Request<B>> for ProxyService {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = self.shared.clone();
         let (parts, _) = request.into_parts();
-        Box::pin(async move { Ok(shared.answer(&parts.method, &parts.uri, &parts.headers).await) })
+        Box::pin(async move { Ok(shared.answer(&parts.method, &parts.uri, &parts.headers).await.0) })
     }
 }
 
 impl Shared {
-    async fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<ProxyBody> {
+    async fn answer(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> (Response<ProxyBody>, Option<Origin>) {
         let head = method == Method::HEAD;
         if !head && method != Method::GET {
-            return Refusal::method().into_response(false);
+            return (Refusal::method().into_response(false), None);
         }
         let route = match Route::parse(uri.path(), uri.query(), self.options.names) {
             Ok(route) => route,
-            Err(error) => return Refusal::route(&error).into_response(head),
+            Err(error) => return (Refusal::route(&error).into_response(head), None),
         };
         let limit = self.options.deadline;
-        let (response, outcome) = match tokio::time::timeout(limit, self.fetch(&route, head, uri, headers))
+        let (response, origin) = match tokio::time::timeout(limit, self.fetch(&route, head, uri, headers))
             .await
         {
-            Ok(Ok(Answer { response, origin })) => (response, origin.map_or(Outcome::Miss, Outcome::from)),
+            Ok(Ok(Answer { response, origin })) => (response, origin),
             Ok(Err(error)) => {
                 tracing::info!(%method, %uri, error = error.chain(), "a request is refused");
-                (Refusal::source(&error, unknown(&route)).into_response(head), Outcome::Miss)
+                (Refusal::source(&error, unknown(&route)).into_response(head), None)
             }
             Err(_) => {
                 tracing::warn!(%method, %uri, ?limit, "a request is refused: there was no answer in time");
-                (Refusal::deadline(limit).into_response(head), Outcome::Miss)
+                (Refusal::deadline(limit).into_response(head), None)
             }
         };
         if let Some(repository) = route.repository() {
+            let outcome = origin.map_or(Outcome::Miss, Outcome::from);
             self.metrics.count(repository.registry(), response.status(), outcome);
         }
-        response
+        (response, origin)
     }
 
     async fn fetch(
