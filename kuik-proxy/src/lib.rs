@@ -5,10 +5,11 @@
 //! - [`pull_through::PullThrough`] is a source over a store and an upstream: it fetches what is missing, once;
 //! - [`service::ProxyService`] speaks HTTP over any source, and [`server`] serves it.
 //!
-//! Two more make a complete registry of a store, and two keep it small and sound:
+//! Two more make a complete registry of a store, and three keep it small and sound:
 //! - [`push::RegistryService`] takes what is pushed and deleted, and leaves pulls to a `ProxyService`;
 //! - [`access::AccessLayer`] decides who may;
 //! - [`gc`] gives back the space of what nothing refers to, while all of this serves;
+//! - [`quota`] bounds what is kept, and evicts what is needed least;
 //! - [`scrub`] verifies what is stored, and sets aside what is damaged.
 //!
 //! [`route`] is the pure part in front: a request's path and query, and what they ask for.
@@ -19,6 +20,7 @@ mod fill;
 pub mod gc;
 pub mod pull_through;
 pub mod push;
+pub mod quota;
 pub mod route;
 pub mod scrub;
 pub mod server;

@@ -1,13 +1,17 @@
 //! One run: mark, then sweep, and what came of it.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use kuik_core::content::{ManagedStore, SourceError, StoredBlob};
 
-use super::{Leases, mark, sweep::Sweep};
+use super::{
+    Key, Leases, mark,
+    sweep::{Old, Sweep},
+};
 
 /// What is collected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,11 +107,32 @@ impl Collector {
         options: &GcOptions,
         gone: impl FnMut(&StoredBlob) + Send,
     ) -> Result<GcReport, GcError> {
-        let began = Instant::now();
         let old_before = SystemTime::now().checked_sub(options.grace).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.sweep(options, old_before, None, gone).await
+    }
+
+    /// One run over these digests alone, which belonged to something that was taken away on purpose: what of them
+    /// nothing refers to goes, where it was written before `written_before`.
+    pub(crate) async fn run_on(
+        &self,
+        digests: &HashSet<Key>,
+        written_before: SystemTime,
+    ) -> Result<GcReport, GcError> {
+        self.sweep(&GcOptions::default(), written_before, Some(digests), |_| {}).await
+    }
+
+    async fn sweep(
+        &self,
+        options: &GcOptions,
+        old_before: SystemTime,
+        only: Option<&HashSet<Key>>,
+        gone: impl FnMut(&StoredBlob) + Send,
+    ) -> Result<GcReport, GcError> {
+        let began = Instant::now();
         let run = self.leases.begin().ok_or(GcError::Running)?;
         let graph = mark::graph(self.store.as_ref(), options.delete_untagged, old_before).await?;
-        let mut sweep = Sweep::new(&self.store, &run, &graph, options, old_before, gone);
+        let mut sweep =
+            Sweep::new(&self.store, &run, &graph, options, Old { before: old_before, only }, gone);
         sweep.run().await?;
         Ok(GcReport { took: began.elapsed(), ..sweep.report() })
     }

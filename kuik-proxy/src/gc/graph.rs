@@ -15,7 +15,7 @@ use kuik_core::content::{DecodedManifest, Digest, Manifest};
 /// A digest in 32 bytes: a SHA-256 itself, and of any other digest the SHA-256 of its text. Two that meet would only
 /// keep too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Key([u8; 32]);
+pub(crate) struct Key([u8; 32]);
 
 impl From<&Digest> for Key {
     fn from(digest: &Digest) -> Self {
@@ -146,7 +146,7 @@ impl Reachable {
 }
 
 /// What a manifest needs: the manifests of an index, the configuration and layers of an image.
-pub(super) fn children(manifest: &Manifest) -> Vec<Digest> {
+pub(crate) fn children(manifest: &Manifest) -> Vec<Digest> {
     match manifest.decode() {
         Ok(DecodedManifest::Index(index)) => index.manifests.into_iter().map(|entry| entry.digest).collect(),
         Ok(DecodedManifest::Image(image)) => {

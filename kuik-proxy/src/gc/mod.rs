@@ -35,6 +35,8 @@ mod mark;
 mod schedule;
 mod sweep;
 
+pub(crate) use graph::{Key, children};
+
 pub use collect::{Collector, GcError, GcOptions, GcReport};
 pub use leased::Leased;
 pub use leases::{Lease, Leases};

@@ -17,13 +17,28 @@ use super::{
     leases::{Removal, Run},
 };
 
+/// What is old enough to go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Old<'a> {
+    /// What was written before this;
+    pub before: SystemTime,
+    /// of these alone, where they are given.
+    pub only: Option<&'a HashSet<Key>>,
+}
+
+impl Old<'_> {
+    fn is(&self, blob: &StoredBlob, key: Key) -> bool {
+        blob.modified < self.before && self.only.is_none_or(|only| only.contains(&key))
+    }
+}
+
 /// The second half of a run.
 pub(super) struct Sweep<'a, F> {
     store: &'a Arc<dyn ManagedStore>,
     run: &'a Run,
     graph: &'a Graph,
     options: &'a GcOptions,
-    old_before: SystemTime,
+    old: Old<'a>,
     spared: Reachable,
     report: GcReport,
     gone: F,
@@ -35,12 +50,12 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         run: &'a Run,
         graph: &'a Graph,
         options: &'a GcOptions,
-        old_before: SystemTime,
+        old: Old<'a>,
         gone: F,
     ) -> Self {
         let spared = graph.reachable();
         let report = GcReport { marked: spared.len() as u64, ..GcReport::default() };
-        Self { store, run, graph, options, old_before, spared, report, gone }
+        Self { store, run, graph, options, old, spared, report, gone }
     }
 
     pub(super) fn report(&self) -> GcReport {
@@ -94,7 +109,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         let mut blobs = self.store.blobs();
         while let Some(blob) = blobs.try_next().await? {
             let key = Key::from(&blob.digest);
-            let garbage = blob.modified < self.old_before && !self.spared.contains(key);
+            let garbage = self.old.is(&blob, key) && !self.spared.contains(key);
             let removal = if garbage { self.removal(key) } else { None };
             let Some(removal) = removal else {
                 present.insert(key);

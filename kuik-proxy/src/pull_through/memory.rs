@@ -78,8 +78,12 @@ impl ManifestMemory {
     /// Forgets all that is remembered of a repository.
     pub(super) fn forget(&self, repository: &RepositoryName) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // One repository may have two names: that of its registry, and the path that it is kept by.
+        let path = repository.encoded().ok();
+        let is_it =
+            |name: &RepositoryName| name == repository || (path.is_some() && name.encoded().ok() == path);
         let keys: Vec<_> =
-            entries.cache.iter().map(|(key, _)| key).filter(|key| key.0 == *repository).cloned().collect();
+            entries.cache.iter().map(|(key, _)| key).filter(|key| is_it(&key.0)).cloned().collect();
         for key in keys {
             let forgotten = entries.cache.pop(&key);
             entries.bytes -= forgotten.as_ref().map_or(0, cost_of);

@@ -1,0 +1,218 @@
+//! Counts the store at intervals, and evicts when it gets full.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures::TryStreamExt as _;
+use kuik_core::content::{ManagedStore, SourceError};
+use tokio::time::Instant;
+
+use super::{
+    Pulls, QuotaMetrics, Usage,
+    choose::{Standing, choose},
+    inventory::{Image, Inventory},
+};
+use crate::{
+    gc::{Collector, GcError, GcOptions, Key, Leases},
+    pull_through::PullThrough,
+};
+
+/// How long counts are apart where nobody needs room: another process may have written to the store.
+const COUNT: Duration = Duration::from_secs(600);
+
+/// How long free space is believed, and how long pulls are only remembered.
+const FREE: Duration = Duration::from_secs(30);
+const FLUSH: Duration = Duration::from_secs(300);
+
+/// How long a run of the collector that goes on is waited for, and in what steps.
+const RUNNING: Duration = Duration::from_secs(300);
+const STEP: Duration = Duration::from_millis(500);
+
+/// Keeps a store within its limit. The fields are what it works with.
+#[derive(Debug)]
+pub struct Quota {
+    /// The store: the [`Limited`](super::Limited) one, so that what goes is counted.
+    pub store: Arc<dyn ManagedStore>,
+    /// What was written and removed.
+    pub usage: Usage,
+    /// What was pulled.
+    pub pulls: Arc<Pulls>,
+    /// What it is to be told of.
+    pub metrics: QuotaMetrics,
+    /// Removes what nothing needs, from the same store and with the same leases.
+    pub collector: Collector,
+    /// The leases of everybody who uses the store.
+    pub leases: Leases,
+    /// What the collector collects before any image goes.
+    pub garbage: GcOptions,
+    /// Content that was written more recently than so long ago does not go with its image. A second where nobody else
+    /// writes to the store; where other processes do, longer than a push of theirs takes to name what it found.
+    pub settle: Duration,
+    /// Remembers manifests of images that go, where there is one.
+    pub cache: Option<PullThrough>,
+}
+
+impl Quota {
+    /// Runs for as long as the future is polled. What fails is logged, and tried again later.
+    pub async fn run(self) -> ! {
+        self.usage.attend();
+        let (mut count_at, mut flush_at) = (Instant::now(), Instant::now() + FLUSH);
+        loop {
+            self.look_at_free_space().await;
+            if Instant::now() >= count_at {
+                let counted = self.count().await;
+                self.report(counted);
+                count_at = Instant::now() + COUNT;
+            }
+            if Instant::now() >= flush_at {
+                let flushed = self.pulls.flush(self.store.as_ref()).await;
+                self.report(flushed);
+                flush_at = Instant::now() + FLUSH;
+            }
+            if self.usage.must_go() > 0 {
+                let round = self.round().await;
+                self.usage.end_round(!matches!(round, Ok(true)));
+                self.report(round.map(drop));
+            }
+            // Whoever wants room ends the wait, and time does.
+            let _ = tokio::time::timeout(FREE, self.usage.wanted()).await;
+        }
+    }
+
+    /// Makes room: garbage first, then images. Whether any space came back.
+    ///
+    /// # Errors
+    /// Where the store fails. What went until then was to go.
+    pub async fn round(&self) -> Result<bool, SourceError> {
+        self.count().await?;
+        if self.usage.must_go() == 0 {
+            // Another process has evicted.
+            return Ok(true);
+        }
+        let garbage = self.collect(None).await?;
+        let need = self.usage.must_go();
+        if need == 0 {
+            return Ok(true);
+        }
+        self.pulls.flush(self.store.as_ref()).await?;
+        let began = SystemTime::now();
+        let inventory = Inventory::take(self.store.as_ref(), began).await?;
+        let chosen = choose(&inventory.candidates, &inventory.sizes, need);
+        let gone = self.unlink(&inventory, &chosen).await?;
+        let written_before = began.checked_sub(self.settle).unwrap_or(SystemTime::UNIX_EPOCH);
+        let freed = if gone.is_empty() { 0 } else { self.collect(Some((gone, written_before))).await? };
+        self.metrics.evicted_bytes.inc_by(freed);
+        tracing::info!(garbage, images = chosen.len(), bytes = freed, wanted = need, "room was made");
+        Ok(garbage + freed > 0)
+    }
+
+    /// Takes images out of their repositories; returns everything that they were made of.
+    async fn unlink(&self, inventory: &Inventory, chosen: &[usize]) -> Result<HashSet<Key>, SourceError> {
+        let leaving: HashSet<usize> = chosen.iter().copied().collect();
+        let staying = inventory.images.iter().enumerate().filter(|(place, _)| !leaving.contains(place));
+        let needed: HashSet<_> = staying
+            .flat_map(|(_, image)| image.manifests.iter().map(|digest| (&image.repository, digest)))
+            .collect();
+        let mut gone = HashSet::new();
+        for place in chosen {
+            let (Some(image), Some(candidate)) =
+                (inventory.images.get(*place), inventory.candidates.get(*place))
+            else {
+                continue;
+            };
+            self.unlink_one(image, |digest| needed.contains(&(&image.repository, digest))).await?;
+            gone.extend(candidate.members.iter().filter_map(|id| inventory.key(*id)));
+            let expired = candidate.standing == Standing::Expired;
+            self.metrics.evicted(expired);
+            tracing::info!(repository = %image.repository, digest = %image.top, expired, "an image is evicted");
+            if let Some(cache) = &self.cache {
+                cache.forget(&image.repository);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Takes one image out of its repository, but for what `needed` says of its manifests. What somebody is pushing at
+    /// this moment stays.
+    async fn unlink_one(
+        &self,
+        image: &Image,
+        needed: impl Fn(&kuik_core::content::Digest) -> bool,
+    ) -> Result<(), SourceError> {
+        for digest in &image.manifests {
+            let Some(alone) = self.leases.exclude(digest) else { continue };
+            let (store, repository, digest) = (self.store.clone(), image.repository.clone(), digest.clone());
+            let tags = if needed(&digest) { image.tags.clone() } else { Vec::new() };
+            let (only_tags, is_top) = (needed(&digest), digest == image.top);
+            // Work that has begun does not stop, and nobody may get a lease before it is done.
+            let work = tokio::spawn(async move {
+                let _alone = alone;
+                if !only_tags {
+                    return absent_is_fine(store.delete_manifest(&repository, &digest).await);
+                }
+                for tag in tags.iter().filter(|_| is_top) {
+                    absent_is_fine(store.delete_tag(&repository, tag).await)?;
+                }
+                Ok(())
+            });
+            work.await.unwrap_or_else(|error| Err(ended_early(error)))?;
+        }
+        Ok(())
+    }
+
+    /// A run of the collector, over garbage or over what is left of evicted images; returns what came back.
+    async fn collect(&self, evicted: Option<(HashSet<Key>, SystemTime)>) -> Result<u64, SourceError> {
+        let patience = Instant::now() + RUNNING;
+        loop {
+            let run = match &evicted {
+                None => self.collector.run(&self.garbage, |_| {}).await,
+                Some((digests, written_before)) => self.collector.run_on(digests, *written_before).await,
+            };
+            match run {
+                Ok(report) => return Ok(report.reclaimed_bytes),
+                Err(GcError::Running) if Instant::now() < patience => tokio::time::sleep(STEP).await,
+                Err(GcError::Store(error)) => return Err(error),
+                Err(error) => return Err(ended_early(error)),
+            }
+        }
+    }
+
+    /// Counts everything that is kept.
+    async fn count(&self) -> Result<(), SourceError> {
+        self.usage.begin_count();
+        let mut bytes = 0_u64;
+        let mut blobs = self.store.blobs();
+        while let Some(blob) = blobs.try_next().await? {
+            if !self.usage.is_added(&blob.digest) {
+                bytes = bytes.saturating_add(blob.size);
+            }
+        }
+        self.usage.counted(bytes);
+        Ok(())
+    }
+
+    async fn look_at_free_space(&self) {
+        if let Ok(free) = self.store.free_bytes().await {
+            self.metrics.free.set(free.unwrap_or(0));
+        }
+    }
+
+    fn report(&self, outcome: Result<(), SourceError>) {
+        if let Err(error) = outcome {
+            self.metrics.failed.inc();
+            tracing::warn!(error = error.chain(), "the store's quota cannot be kept");
+        }
+    }
+}
+
+fn absent_is_fine(removed: Result<(), SourceError>) -> Result<(), SourceError> {
+    removed.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+}
+
+fn ended_early(error: impl std::error::Error + Send + Sync + 'static) -> SourceError {
+    let attempted = "make room in the store: a part of that ended early";
+    SourceError::caused_by(kuik_core::content::SourceErrorKind::Storage, attempted, error)
+}

@@ -1,0 +1,351 @@
+//! How much is kept, and whether more may be.
+//!
+//! Invariant: what is kept and what is being written are together at most the limit, as far as this process knows. A
+//! writer takes room for bytes before it writes them; where there is none, it asks for eviction and waits a little.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kuik_core::content::{Digest, SourceError, UploadId};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+use super::QuotaMetrics;
+use crate::gc::Key;
+
+/// How long a writer waits for eviction.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// After eviction has found nothing that may go, nobody asks for it again for so long.
+const REST: Duration = Duration::from_secs(60);
+
+/// The bytes of an upload that nothing was added to for so long are no longer counted: it has been purged, or will be.
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
+
+/// How much a store keeps, and may keep. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Usage(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limit: Option<u64>,
+    state: Mutex<State>,
+    wanted: Notify,
+    rounds: watch::Sender<u64>,
+    metrics: QuotaMetrics,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What is kept.
+    used: u64,
+    /// What has come since the count that goes on began: whether that sees it or not, it counts once.
+    added: Option<HashMap<Key, u64>>,
+    /// What is being written, uploads included.
+    writing: u64,
+    uploads: HashMap<UploadId, (u64, Instant)>,
+    /// The most that was asked for in vain since the last round of eviction.
+    asked: u64,
+    /// Whether somebody evicts.
+    attended: bool,
+    rests_until: Option<Instant>,
+}
+
+/// Room that a writer has taken. Dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Room {
+    usage: Usage,
+    bytes: u64,
+}
+
+impl Usage {
+    /// Nothing is kept yet, as far as anybody knows. Without a `limit` there is always room.
+    #[must_use]
+    pub fn new(limit: Option<u64>, metrics: QuotaMetrics) -> Self {
+        metrics.limit.set(limit.unwrap_or(0));
+        let (state, wanted) = (Mutex::default(), Notify::default());
+        Self(Arc::new(Inner { limit, state, wanted, rounds: watch::Sender::new(0), metrics }))
+    }
+
+    /// How many bytes are kept.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.state().used
+    }
+
+    /// Room for nothing, to be extended.
+    pub(super) fn room(&self) -> Room {
+        Room { usage: self.clone(), bytes: 0 }
+    }
+
+    /// Takes room for `bytes` more; waits for eviction where there is none.
+    async fn take(&self, bytes: u64) -> Result<(), SourceError> {
+        if self.try_take(bytes) {
+            return Ok(());
+        }
+        let evicted = tokio::time::timeout(PATIENCE, async {
+            let mut rounds = self.0.rounds.subscribe();
+            // The round that is going on may have begun before space was short.
+            for _ in 0..2 {
+                if self.try_take(bytes) {
+                    return true;
+                }
+                if !self.ask(bytes) || rounds.changed().await.is_err() {
+                    return false;
+                }
+            }
+            self.try_take(bytes)
+        });
+        if evicted.await.unwrap_or(false) {
+            return Ok(());
+        }
+        self.0.metrics.refused.inc();
+        let limit = self.0.limit.unwrap_or(u64::MAX);
+        let attempted =
+            format!("keep {bytes} bytes more: the store may have {limit}, and nothing else may go now");
+        Err(SourceError::storage(attempted, io::ErrorKind::QuotaExceeded.into()))
+    }
+
+    fn try_take(&self, bytes: u64) -> bool {
+        let mut state = self.state();
+        let limit = self.0.limit.unwrap_or(u64::MAX);
+        let fits = state.used.saturating_add(state.writing).saturating_add(bytes) <= limit;
+        if fits {
+            state.writing += bytes;
+        } else {
+            state.asked = state.asked.max(bytes);
+        }
+        fits
+    }
+
+    /// Asks for eviction; false where that is in vain.
+    fn ask(&self, bytes: u64) -> bool {
+        let state = self.state();
+        let in_vain = !state.attended
+            || self.0.limit.is_some_and(|limit| bytes > limit)
+            || state.rests_until.is_some_and(|until| Instant::now() < until);
+        if !in_vain {
+            self.0.wanted.notify_one();
+        }
+        !in_vain
+    }
+
+    fn give_back(&self, bytes: u64) {
+        let mut state = self.state();
+        state.writing = state.writing.saturating_sub(bytes);
+    }
+
+    /// Takes room for more bytes of an upload, which keeps it until the upload ends.
+    pub(super) async fn extend_upload(&self, id: &UploadId, bytes: u64) -> Result<(), SourceError> {
+        self.take(bytes).await?;
+        let mut state = self.state();
+        let (taken, touched) = state.uploads.entry(id.clone()).or_insert((0, Instant::now()));
+        (*taken, *touched) = (*taken + bytes, Instant::now());
+        Ok(())
+    }
+
+    /// An upload has ended, however.
+    pub(super) fn end_upload(&self, id: &UploadId) {
+        let mut state = self.state();
+        if let Some((bytes, _)) = state.uploads.remove(id) {
+            state.writing = state.writing.saturating_sub(bytes);
+        }
+    }
+
+    /// `bytes` are kept now under a digest, in place of as many as there were `before`.
+    pub(super) fn kept(&self, digest: &Digest, bytes: u64, before: Option<u64>) {
+        let mut state = self.state();
+        state.used = state.used.saturating_add(bytes).saturating_sub(before.unwrap_or(0));
+        if let (None, Some(added)) = (before, &mut state.added) {
+            added.insert(Key::from(digest), bytes);
+        }
+        self.0.metrics.size.set(state.used);
+        if state.attended
+            && self.need(&state) > 0
+            && state.rests_until.is_none_or(|until| Instant::now() >= until)
+        {
+            self.0.wanted.notify_one();
+        }
+    }
+
+    pub(super) fn removed(&self, bytes: u64) {
+        let mut state = self.state();
+        state.used = state.used.saturating_sub(bytes);
+        self.0.metrics.size.set(state.used);
+    }
+
+    /// A count of the whole store begins.
+    pub(super) fn begin_count(&self) {
+        self.state().added = Some(HashMap::new());
+    }
+
+    /// Whether something that a count has come to has been kept since it began, and is known for that.
+    pub(super) fn is_added(&self, digest: &Digest) -> bool {
+        self.state().added.as_ref().is_some_and(|added| added.contains_key(&Key::from(digest)))
+    }
+
+    /// A count found `bytes`, beside what has come meanwhile.
+    pub(super) fn counted(&self, bytes: u64) {
+        let mut state = self.state();
+        let added = state.added.take().unwrap_or_default();
+        state.used = added.into_values().fold(bytes, u64::saturating_add);
+        self.0.metrics.size.set(state.used);
+        let forgotten: Vec<_> =
+            state.uploads.extract_if(|_, (_, touched)| touched.elapsed() > FORGOTTEN).collect();
+        for (_, (bytes, _)) in forgotten {
+            state.writing = state.writing.saturating_sub(bytes);
+        }
+    }
+
+    /// Somebody evicts from now on.
+    pub(super) fn attend(&self) {
+        self.state().attended = true;
+    }
+
+    /// Ends when somebody wants room.
+    pub(super) async fn wanted(&self) {
+        self.0.wanted.notified().await;
+    }
+
+    /// How many bytes have to go.
+    pub(super) fn must_go(&self) -> u64 {
+        self.need(&self.state())
+    }
+
+    fn need(&self, state: &State) -> u64 {
+        let Some(limit) = self.0.limit else { return 0 };
+        let wanted = state.used.saturating_add(state.writing).saturating_add(state.asked.min(limit));
+        must_go(wanted, limit)
+    }
+
+    /// A round of eviction has ended; those who wait look again. `in_vain` where nothing went that should have.
+    pub(super) fn end_round(&self, in_vain: bool) {
+        {
+            let mut state = self.state();
+            state.asked = 0;
+            state.rests_until = in_vain.then(|| Instant::now() + REST);
+        }
+        self.0.rounds.send_modify(|rounds| *rounds += 1);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many bytes go where `wanted` would be kept: from 95 % of the limit on, as many as it takes to come to 90 %.
+fn must_go(wanted: u64, limit: u64) -> u64 {
+    let (high, low) = (limit - limit / 20, limit - limit / 10);
+    if wanted > high { wanted - low } else { 0 }
+}
+
+impl Room {
+    /// Takes room for `bytes` more.
+    pub(super) async fn extend(&mut self, bytes: u64) -> Result<(), SourceError> {
+        self.usage.take(bytes).await?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.usage.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn eviction_has_two_marks() {
+        for (wanted, expected) in [(0, 0), (950, 0), (951, 51), (1000, 100), (1500, 600)] {
+            assert_eq!(must_go(wanted, 1000), expected, "{wanted}");
+        }
+        assert_eq!((must_go(0, 0), must_go(1, 0)), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn room_is_taken_before_it_is_used() {
+        let usage = Usage::new(Some(100), QuotaMetrics::default());
+        let (mut one, mut other) = (usage.room(), usage.room());
+        one.extend(60).await.unwrap();
+        let refused = other.extend(50).await.unwrap_err();
+        assert!(crate::service::is_full(&refused), "{refused:?}");
+        other.extend(40).await.unwrap();
+        usage.kept(&Digest::sha256(b"1"), 60, None);
+        drop(one);
+        assert!(other.extend(1).await.is_err(), "what is kept takes the room that its writer had");
+        drop(other);
+        usage.kept(&Digest::sha256(b"1"), 70, Some(60));
+        assert_eq!(usage.bytes(), 70);
+        usage.removed(70);
+        usage.room().extend(100).await.unwrap();
+    }
+
+    #[test]
+    fn what_comes_during_a_count_counts_once() {
+        let usage = Usage::new(Some(1000), QuotaMetrics::default());
+        let [seen, missed] = [b"seen", b"miss"].map(|text| Digest::sha256(text));
+        usage.begin_count();
+        usage.kept(&seen, 10, None);
+        assert!(usage.is_added(&seen) && !usage.is_added(&missed));
+        usage.kept(&missed, 20, None);
+        usage.counted(100);
+        assert_eq!(usage.bytes(), 130);
+        usage.begin_count();
+        assert!(!usage.is_added(&seen));
+        usage.counted(130);
+        assert_eq!(usage.bytes(), 130);
+    }
+
+    #[tokio::test]
+    async fn uploads_keep_their_room_between_requests() {
+        let usage = Usage::new(Some(100), QuotaMetrics::default());
+        let id = UploadId::from_random([1; 16]);
+        usage.extend_upload(&id, 60).await.unwrap();
+        usage.extend_upload(&id, 30).await.unwrap();
+        assert!(usage.room().extend(20).await.is_err());
+        usage.end_upload(&id);
+        usage.end_upload(&id);
+        usage.room().extend(100).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_no_room_waits_for_eviction_and_not_in_vain_twice() {
+        let usage = Usage::new(Some(100), QuotaMetrics::default());
+        usage.attend();
+        usage.kept(&Digest::sha256(b"1"), 100, None);
+        let mut room = usage.room();
+        {
+            let mut waiting = Box::pin(room.extend(10));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            usage.wanted().await;
+            assert_eq!(usage.must_go(), 20);
+            usage.removed(20);
+            usage.end_round(false);
+            waiting.await.unwrap();
+        }
+        let mut other = usage.room();
+        {
+            let mut waiting = Box::pin(other.extend(20));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            usage.end_round(true);
+            assert!(waiting.await.is_err());
+        }
+        assert!(other.extend(20).now_or_never().unwrap().is_err(), "nobody asks again for a while");
+        tokio::time::advance(REST).await;
+        let began = Instant::now();
+        assert!(other.extend(20).await.is_err(), "nobody waits for ever");
+        assert_eq!(began.elapsed(), PATIENCE);
+    }
+}
