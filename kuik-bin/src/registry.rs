@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kuik_core::{
-    content::{ContentSource, ManagedStore},
+    content::{ContentSource, ContentStore, ManagedStore},
     reference::PortForms,
 };
 use kuik_proxy::{
@@ -12,7 +12,6 @@ use kuik_proxy::{
     push::{RegistryMetrics, RegistryOptions, RegistryService},
     route::Names,
     service::{ProxyMetrics, ProxyOptions, ProxyService},
-    store::FilesystemStore,
 };
 use tower::Layer as _;
 
@@ -38,35 +37,43 @@ pub struct Origins {
     pub ports: PortForms,
 }
 
+/// The store of a registry.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// For what is pushed.
+    pub pushed: Arc<dyn ManagedStore>,
+    /// The same store for what can be fetched again.
+    pub fetched: Arc<dyn ContentStore>,
+}
+
 /// A registry over `store`. With `origins` its repositories are those of other registries
 /// (`docker.io/library/nginx`), and without them its own.
 #[must_use]
 pub fn registry(
-    store: &FilesystemStore,
+    store: Kept,
     origins: Option<Origins>,
     access: AccessPolicy,
     options: RegistryOptions,
 ) -> Registry {
     let (metrics, proxy_metrics) = (RegistryMetrics::default(), ProxyMetrics::default());
-    let kept: Arc<dyn ManagedStore> = Arc::new(store.clone());
+    let Kept { pushed, fetched } = store;
     let mut proxy_options = ProxyOptions::default();
     let (source, pull_through): (Arc<dyn ContentSource>, _) = match origins {
         Some(Origins { source, options, ports }) => {
             proxy_options.names = Names::Upstream(ports);
-            // What can be fetched again is not waited for; what is pushed is.
-            let pull_through = PullThrough::new(Arc::new(store.as_cache()), source, options);
+            let pull_through = PullThrough::new(fetched, source, options);
             (Arc::new(pull_through.clone()), Some(pull_through))
         }
         None => {
             proxy_options.names = Names::Local;
-            (kept.clone(), None)
+            (pushed.clone(), None)
         }
     };
-    let admin = admin("registry", kept.clone(), |registry| {
+    let admin = admin("registry", pushed.clone(), |registry| {
         metrics.register(registry);
         proxy_metrics.register(registry);
     });
     let pull = ProxyService::new(source, proxy_options, proxy_metrics);
-    let service = RegistryService::new(kept, pull, pull_through.clone(), options, metrics);
+    let service = RegistryService::new(pushed, pull, pull_through.clone(), options, metrics);
     Registry { frontend: Frontend::new(admin, AccessLayer::new(access).layer(service)), pull_through }
 }

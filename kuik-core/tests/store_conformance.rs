@@ -2,16 +2,16 @@
 #![cfg(feature = "testkit")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use kuik_core::{
     content::{
-        Blob, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
-        ManagedStore, Manifest, NoteName, Referrers, Served, SourceError, StoredBlob, TagList, TagOrDigest,
-        TagPage, Upload, UploadId,
+        Blob, ByteRange, ContentSource, ContentStore, Digest, Freshness, ManagedStore, Manifest, NoteName,
+        Referrers, Served, SourceError, TagList, TagOrDigest, TagPage, Upload, UploadId,
     },
+    forward,
     reference::{RepositoryName, Tag},
     testkit::{MemoryStore, store_conformance},
 };
@@ -32,6 +32,7 @@ enum Fault {
     ServesQuarantined,
     ForgetsNotes,
     MovesNoTags,
+    KeepsIdleUploads,
 }
 
 #[derive(Debug)]
@@ -48,24 +49,6 @@ impl Faulty {
 
 #[async_trait]
 impl ContentSource for Faulty {
-    async fn resolve(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Outcome<Served<Descriptor>> {
-        self.store.resolve(repository, at, freshness).await
-    }
-
-    async fn manifest(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Outcome<Served<Manifest>> {
-        self.store.manifest(repository, at, freshness).await
-    }
-
     async fn blob_size(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<Served<u64>> {
         if self.has(Fault::LinksEveryBlobEverywhere) {
             let _ = self.store.link_blob(repository, digest).await;
@@ -98,26 +81,12 @@ impl ContentSource for Faulty {
         let artifact_type = artifact_type.filter(|_| !self.has(Fault::IgnoresFilters));
         self.store.referrers(repository, digest, artifact_type).await
     }
+
+    forward!(this => &this.store; resolve, manifest);
 }
 
 #[async_trait]
 impl ContentStore for Faulty {
-    async fn write_blob(&self) -> Outcome<Box<dyn BlobWriter>> {
-        self.store.write_blob().await
-    }
-
-    async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
-        self.store.link_blob(repository, digest).await
-    }
-
-    async fn has_blob(&self, digest: &Digest) -> Outcome<Option<u64>> {
-        self.store.has_blob(digest).await
-    }
-
-    async fn peek_blob(&self, digest: &Digest, bytes: std::ops::Range<u64>) -> Outcome<bytes::Bytes> {
-        self.store.peek_blob(digest, bytes).await
-    }
-
     async fn put_manifest(
         &self,
         repository: &RepositoryName,
@@ -133,9 +102,7 @@ impl ContentStore for Faulty {
         self.store.put_manifest(repository, manifest, tag).await
     }
 
-    async fn check_writable(&self) -> Outcome<()> {
-        self.store.check_writable().await
-    }
+    forward!(this => &this.store; write_blob, link_blob, has_blob, peek_blob, check_writable);
 }
 
 #[async_trait]
@@ -147,18 +114,6 @@ impl ManagedStore for Faulty {
             return self.store.delete_manifest(repository, manifest.digest()).await;
         }
         self.store.delete_tag(repository, tag).await
-    }
-
-    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
-        self.store.delete_manifest(repository, digest).await
-    }
-
-    async fn unlink_blob(&self, repository: &RepositoryName, digest: &Digest) -> Outcome<()> {
-        self.store.unlink_blob(repository, digest).await
-    }
-
-    async fn start_upload(&self, repository: &RepositoryName) -> Outcome<UploadId> {
-        self.store.start_upload(repository).await
     }
 
     async fn upload(&self, repository: &RepositoryName, id: &UploadId) -> Outcome<Box<dyn Upload>> {
@@ -178,16 +133,8 @@ impl ManagedStore for Faulty {
         self.store.repositories().filter(move |name| std::future::ready(!overlooked(name))).boxed()
     }
 
-    fn manifests<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Outcome<Digest>> {
-        self.store.manifests(repository)
-    }
-
-    fn linked_blobs<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Outcome<Digest>> {
-        self.store.linked_blobs(repository)
-    }
-
-    fn blobs(&self) -> BoxStream<'_, Outcome<StoredBlob>> {
-        self.store.blobs()
+    async fn purge_uploads(&self, idle_since: SystemTime) -> Outcome<u64> {
+        if self.has(Fault::KeepsIdleUploads) { Ok(1) } else { self.store.purge_uploads(idle_since).await }
     }
 
     async fn remove_blob(&self, digest: &Digest) -> Outcome<()> {
@@ -196,10 +143,6 @@ impl ManagedStore for Faulty {
 
     async fn quarantine_blob(&self, digest: &Digest) -> Outcome<()> {
         if self.has(Fault::ServesQuarantined) { Ok(()) } else { self.store.quarantine_blob(digest).await }
-    }
-
-    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Outcome<Option<bytes::Bytes>> {
-        self.store.note(repository, name).await
     }
 
     async fn put_note(
@@ -212,13 +155,8 @@ impl ManagedStore for Faulty {
         self.store.put_note(repository, name, text).await
     }
 
-    fn notes(&self) -> BoxStream<'_, Outcome<(RepositoryName, NoteName)>> {
-        self.store.notes()
-    }
-
-    async fn free_bytes(&self) -> Outcome<Option<u64>> {
-        self.store.free_bytes().await
-    }
+    forward!(this => &this.store;
+        delete_manifest, unlink_blob, start_upload, manifests, linked_blobs, blobs, note, notes, free_bytes);
 }
 
 #[tokio::test]
@@ -235,6 +173,7 @@ async fn each_fault_is_found_and_named() {
         (Fault::ServesQuarantined, "quarantine"),
         (Fault::ForgetsNotes, "notes"),
         (Fault::MovesNoTags, "tag-moves"),
+        (Fault::KeepsIdleUploads, "upload-purged"),
     ] {
         let store = Arc::new(Faulty { store: MemoryStore::new(), fault });
         let mut violated = Vec::new();

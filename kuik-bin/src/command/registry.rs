@@ -13,7 +13,7 @@ use crate::{
         storage::Storage,
     },
     process::{self, Process},
-    registry::{Origins, registry},
+    registry::{Kept, Origins, registry},
 };
 
 /// Keep container images, as a complete registry: pull, push, discovery and management of the OCI distribution
@@ -50,7 +50,9 @@ async fn serve(config: RegistryConfig) -> Result<(), Failure> {
     if config.access.allow_anonymous_push {
         tracing::warn!("everybody who reaches this registry may push to it and delete from it");
     }
-    let registry = registry(&store, origins, config.access, config.options);
+    // What can be fetched again is not waited for; what is pushed is.
+    let kept = Kept { fetched: Arc::new(store.as_cache()), pushed: Arc::new(store) };
+    let registry = registry(kept, origins, config.access, config.options);
     tracing::info!(dir = %dir.display(), pull_through = registry.pull_through.is_some(), "content is kept");
     process.serve(registry.frontend, registry.pull_through).await
 }

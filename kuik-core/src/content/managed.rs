@@ -46,6 +46,9 @@ pub trait ManagedStore: ContentStore {
         id: &UploadId,
     ) -> Result<Box<dyn Upload>, SourceError>;
 
+    /// Ends the uploads that nobody has and that nothing was appended to since `idle_since`; returns how many.
+    async fn purge_uploads(&self, idle_since: SystemTime) -> Result<u64, SourceError>;
+
     /// Every repository that has a manifest, a blob or an upload, in no particular order and under the path that it
     /// is kept by ([`RepositoryName::local`] of [`RepositoryName::encoded`]), which names it to this store just as
     /// well.

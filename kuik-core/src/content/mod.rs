@@ -12,6 +12,8 @@
 mod descriptor;
 mod digest;
 mod error;
+#[doc(hidden)]
+pub mod forward;
 mod managed;
 mod manifest;
 mod note;

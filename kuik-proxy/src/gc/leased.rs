@@ -7,13 +7,12 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use kuik_core::{
     content::{
-        Blob, BlobSpool, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
-        ManagedStore, Manifest, NoteName, Referrers, Served, SourceError, SourceErrorKind, StoredBlob,
-        TagList, TagOrDigest, TagPage, Upload, UploadId, Verified,
+        BlobSpool, BlobWriter, ContentSource, ContentStore, Descriptor, Digest, Freshness, ManagedStore,
+        Manifest, Served, SourceError, SourceErrorKind, TagOrDigest, Upload, UploadId, Verified,
     },
+    forward,
     reference::{RepositoryName, Tag},
 };
 
@@ -46,15 +45,6 @@ impl<S: ContentStore + Clone> ContentSource for Leased<S> {
         self.store.resolve(repository, at, freshness).await
     }
 
-    async fn manifest(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError> {
-        self.store.manifest(repository, at, freshness).await
-    }
-
     async fn blob_size(
         &self,
         repository: &RepositoryName,
@@ -64,27 +54,7 @@ impl<S: ContentStore + Clone> ContentSource for Leased<S> {
         self.store.blob_size(repository, digest).await
     }
 
-    async fn blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
-        self.store.blob(repository, digest, range).await
-    }
-
-    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        self.store.tags(repository, page).await
-    }
-
-    async fn referrers(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<Referrers, SourceError> {
-        self.store.referrers(repository, digest, artifact_type).await
-    }
+    forward!(this => &this.store; manifest, blob, tags, referrers);
 }
 
 #[async_trait]
@@ -129,29 +99,11 @@ impl<S: ContentStore + Clone> ContentStore for Leased<S> {
         })
     }
 
-    async fn check_writable(&self) -> Result<(), SourceError> {
-        self.store.check_writable().await
-    }
+    forward!(this => &this.store; check_writable);
 }
 
 #[async_trait]
 impl<S: ManagedStore + Clone> ManagedStore for Leased<S> {
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), SourceError> {
-        self.store.delete_tag(repository, tag).await
-    }
-
-    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        self.store.delete_manifest(repository, digest).await
-    }
-
-    async fn unlink_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        self.store.unlink_blob(repository, digest).await
-    }
-
-    async fn start_upload(&self, repository: &RepositoryName) -> Result<UploadId, SourceError> {
-        self.store.start_upload(repository).await
-    }
-
     async fn upload(
         &self,
         repository: &RepositoryName,
@@ -161,53 +113,10 @@ impl<S: ManagedStore + Clone> ManagedStore for Leased<S> {
         Ok(Box::new(LeasedUpload { upload, leases }))
     }
 
-    fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>> {
-        self.store.repositories()
-    }
-
-    fn manifests<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Result<Digest, SourceError>> {
-        self.store.manifests(repository)
-    }
-
-    fn linked_blobs<'a>(
-        &'a self,
-        repository: &'a RepositoryName,
-    ) -> BoxStream<'a, Result<Digest, SourceError>> {
-        self.store.linked_blobs(repository)
-    }
-
-    fn blobs(&self) -> BoxStream<'_, Result<StoredBlob, SourceError>> {
-        self.store.blobs()
-    }
-
-    async fn remove_blob(&self, digest: &Digest) -> Result<(), SourceError> {
-        self.store.remove_blob(digest).await
-    }
-
-    async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
-        self.store.quarantine_blob(digest).await
-    }
-
-    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Bytes>, SourceError> {
-        self.store.note(repository, name).await
-    }
-
-    async fn put_note(
-        &self,
-        repository: &RepositoryName,
-        name: &NoteName,
-        text: Option<Bytes>,
-    ) -> Result<(), SourceError> {
-        self.store.put_note(repository, name, text).await
-    }
-
-    fn notes(&self) -> BoxStream<'_, Result<(RepositoryName, NoteName), SourceError>> {
-        self.store.notes()
-    }
-
-    async fn free_bytes(&self) -> Result<Option<u64>, SourceError> {
-        self.store.free_bytes().await
-    }
+    forward!(this => &this.store;
+        delete_tag, delete_manifest, unlink_blob, start_upload, purge_uploads,
+        repositories, manifests, linked_blobs, blobs, remove_blob,
+        quarantine_blob, note, put_note, notes, free_bytes);
 }
 
 #[derive(Debug)]

@@ -6,15 +6,10 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
 use kuik_core::{
-    content::{
-        Blob, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
-        ManagedStore, Manifest, NoteName, Referrers, Served, SourceError, SourceErrorKind, StoredBlob,
-        TagList, TagOrDigest, TagPage, Upload, UploadId,
-    },
-    reference::{RepositoryName, Tag},
+    content::{ContentSource, ContentStore, Digest, ManagedStore, SourceError, SourceErrorKind},
+    forward,
+    reference::RepositoryName,
 };
 
 /// A store that removes so much, and then nothing any more.
@@ -37,93 +32,16 @@ impl<S> Failing<S> {
 
 #[async_trait]
 impl<S: ContentStore + Clone> ContentSource for Failing<S> {
-    async fn resolve(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError> {
-        self.store.resolve(repository, at, freshness).await
-    }
-
-    async fn manifest(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError> {
-        self.store.manifest(repository, at, freshness).await
-    }
-
-    async fn blob_size(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
-        self.store.blob_size(repository, digest).await
-    }
-
-    async fn blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
-        self.store.blob(repository, digest, range).await
-    }
-
-    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        self.store.tags(repository, page).await
-    }
-
-    async fn referrers(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<Referrers, SourceError> {
-        self.store.referrers(repository, digest, artifact_type).await
-    }
+    forward!(this => &this.store; resolve, manifest, blob_size, blob, tags, referrers);
 }
 
 #[async_trait]
 impl<S: ContentStore + Clone> ContentStore for Failing<S> {
-    async fn write_blob(&self) -> Result<Box<dyn BlobWriter>, SourceError> {
-        self.store.write_blob().await
-    }
-
-    async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        self.store.link_blob(repository, digest).await
-    }
-
-    async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, SourceError> {
-        self.store.has_blob(digest).await
-    }
-
-    async fn peek_blob(&self, digest: &Digest, bytes: std::ops::Range<u64>) -> Result<Bytes, SourceError> {
-        self.store.peek_blob(digest, bytes).await
-    }
-
-    async fn put_manifest(
-        &self,
-        repository: &RepositoryName,
-        manifest: &Manifest,
-        tag: Option<&Tag>,
-    ) -> Result<(), SourceError> {
-        self.store.put_manifest(repository, manifest, tag).await
-    }
-
-    async fn check_writable(&self) -> Result<(), SourceError> {
-        self.store.check_writable().await
-    }
+    forward!(this => &this.store; write_blob, link_blob, has_blob, peek_blob, put_manifest, check_writable);
 }
 
 #[async_trait]
 impl<S: ManagedStore + Clone> ManagedStore for Failing<S> {
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), SourceError> {
-        self.store.delete_tag(repository, tag).await
-    }
-
     async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
         self.step()?;
         self.store.delete_manifest(repository, digest).await
@@ -134,64 +52,12 @@ impl<S: ManagedStore + Clone> ManagedStore for Failing<S> {
         self.store.unlink_blob(repository, digest).await
     }
 
-    async fn start_upload(&self, repository: &RepositoryName) -> Result<UploadId, SourceError> {
-        self.store.start_upload(repository).await
-    }
-
-    async fn upload(
-        &self,
-        repository: &RepositoryName,
-        id: &UploadId,
-    ) -> Result<Box<dyn Upload>, SourceError> {
-        self.store.upload(repository, id).await
-    }
-
-    fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>> {
-        self.store.repositories()
-    }
-
-    fn manifests<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Result<Digest, SourceError>> {
-        self.store.manifests(repository)
-    }
-
-    fn linked_blobs<'a>(
-        &'a self,
-        repository: &'a RepositoryName,
-    ) -> BoxStream<'a, Result<Digest, SourceError>> {
-        self.store.linked_blobs(repository)
-    }
-
-    fn blobs(&self) -> BoxStream<'_, Result<StoredBlob, SourceError>> {
-        self.store.blobs()
-    }
-
     async fn remove_blob(&self, digest: &Digest) -> Result<(), SourceError> {
         self.step()?;
         self.store.remove_blob(digest).await
     }
 
-    async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
-        self.store.quarantine_blob(digest).await
-    }
-
-    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Bytes>, SourceError> {
-        self.store.note(repository, name).await
-    }
-
-    async fn put_note(
-        &self,
-        repository: &RepositoryName,
-        name: &NoteName,
-        text: Option<Bytes>,
-    ) -> Result<(), SourceError> {
-        self.store.put_note(repository, name, text).await
-    }
-
-    fn notes(&self) -> BoxStream<'_, Result<(RepositoryName, NoteName), SourceError>> {
-        self.store.notes()
-    }
-
-    async fn free_bytes(&self) -> Result<Option<u64>, SourceError> {
-        self.store.free_bytes().await
-    }
+    forward!(this => &this.store;
+        delete_tag, start_upload, upload, purge_uploads, repositories, manifests, linked_blobs, blobs,
+        quarantine_blob, note, put_note, notes, free_bytes);
 }

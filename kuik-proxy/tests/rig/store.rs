@@ -8,11 +8,9 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use kuik_core::{
-    content::{
-        Blob, BlobSpool, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
-        Manifest, Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage, Verified,
-    },
-    reference::{RepositoryName, Tag},
+    content::{BlobSpool, BlobWriter, ContentSource, ContentStore, SourceError, SourceErrorKind, Verified},
+    forward,
+    reference::RepositoryName,
     testkit::Gate,
 };
 use kuik_proxy::store::FilesystemStore;
@@ -78,79 +76,10 @@ impl ContentStore for SmallDisk {
         Ok(Box::new(SmallWriter { inner, room: self.room, answers: self.answers.clone() }))
     }
 
-    async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        self.inner.link_blob(repository, digest).await
-    }
-
-    async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, SourceError> {
-        self.inner.has_blob(digest).await
-    }
-
-    async fn peek_blob(&self, digest: &Digest, bytes: std::ops::Range<u64>) -> Result<Bytes, SourceError> {
-        self.inner.peek_blob(digest, bytes).await
-    }
-
-    async fn put_manifest(
-        &self,
-        repository: &RepositoryName,
-        manifest: &Manifest,
-        tag: Option<&Tag>,
-    ) -> Result<(), SourceError> {
-        self.inner.put_manifest(repository, manifest, tag).await
-    }
-
-    async fn check_writable(&self) -> Result<(), SourceError> {
-        self.inner.check_writable().await
-    }
+    forward!(this => this.inner.as_ref(); link_blob, has_blob, peek_blob, put_manifest, check_writable);
 }
 
 #[async_trait]
 impl ContentSource for SmallDisk {
-    async fn resolve(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError> {
-        self.inner.resolve(repository, at, freshness).await
-    }
-
-    async fn manifest(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError> {
-        self.inner.manifest(repository, at, freshness).await
-    }
-
-    async fn blob_size(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
-        self.inner.blob_size(repository, digest).await
-    }
-
-    async fn blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
-        self.inner.blob(repository, digest, range).await
-    }
-
-    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        self.inner.tags(repository, page).await
-    }
-
-    async fn referrers(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<Referrers, SourceError> {
-        self.inner.referrers(repository, digest, artifact_type).await
-    }
+    forward!(this => this.inner.as_ref(); resolve, manifest, blob_size, blob, tags, referrers);
 }

@@ -1,6 +1,9 @@
 //! A [`MemoryStore`] as a registry of its own: deletes, uploads, walks.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    time::SystemTime,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -73,6 +76,17 @@ impl ManagedStore for MemoryStore {
             id: id.as_str().to_owned(),
             offset,
         }))
+    }
+
+    async fn purge_uploads(&self, idle_since: SystemTime) -> Result<u64, SourceError> {
+        let mut state = self.state();
+        let mut purged = 0;
+        for found in state.repositories.values_mut() {
+            let before = found.uploads.len();
+            found.uploads.retain(|_, upload| upload.leased || upload.used >= idle_since);
+            purged += before - found.uploads.len();
+        }
+        Ok(purged as u64)
     }
 
     fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>> {
@@ -203,6 +217,7 @@ impl Upload for MemoryUpload {
         let mut state = self.store.state();
         let upload = state.repository_mut(&self.repository)?.uploads.entry(self.id.clone()).or_default();
         chunks.iter().for_each(|chunk| upload.data.extend_from_slice(chunk));
+        upload.used = SystemTime::now();
         self.offset = upload.data.len() as u64;
         Ok(())
     }

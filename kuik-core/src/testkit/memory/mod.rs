@@ -69,11 +69,18 @@ struct Repository {
     notes: BTreeMap<NoteName, Bytes>,
 }
 
-/// An upload: what was acknowledged, and whether somebody has it.
-#[derive(Debug, Default)]
+/// An upload: what was acknowledged, whether somebody has it, and since when nothing was appended.
+#[derive(Debug)]
 struct Uploaded {
     data: Vec<u8>,
     leased: bool,
+    used: SystemTime,
+}
+
+impl Default for Uploaded {
+    fn default() -> Self {
+        Self { data: Vec::new(), leased: false, used: SystemTime::now() }
+    }
 }
 
 impl MemoryStore {

@@ -2,8 +2,8 @@
 //!
 //! The suite knows the trait alone, so that it runs on memory, a directory, a bucket, or the store of an embedder. It
 //! works in repositories of its own below `conformance/`, with content that nobody else has, and leaves what it does
-//! not need to delete: give it a store that can be thrown away. It can be run on one store again and again, and at
-//! once.
+//! not need to delete: give it a store that can be thrown away. It can be run on one store again and again, and but for
+//! what [needs the store alone](Behaviour::needs_the_store_alone) at once.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -41,6 +41,7 @@ use crate::content::ManagedStore;
 pub struct Behaviour {
     name: &'static str,
     run: fn(Check) -> BoxFuture<'static, Result<(), Violation>>,
+    alone: bool,
 }
 
 impl Behaviour {
@@ -48,6 +49,12 @@ impl Behaviour {
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether nobody else may use the store while this is checked.
+    #[must_use]
+    pub fn needs_the_store_alone(&self) -> bool {
+        self.alone
     }
 
     /// Checks that `store` does it.
@@ -74,11 +81,15 @@ const fn behaviour(
     name: &'static str,
     run: fn(Check) -> BoxFuture<'static, Result<(), Violation>>,
 ) -> Behaviour {
-    Behaviour { name, run }
+    Behaviour { name, run, alone: false }
+}
+
+const fn alone(behaviour: Behaviour) -> Behaviour {
+    Behaviour { alone: true, ..behaviour }
 }
 
 /// Every behaviour.
-pub const BEHAVIOURS: [Behaviour; 24] = [
+pub const BEHAVIOURS: [Behaviour; 25] = [
     behaviour("blob-atomicity", |check| Box::pin(blobs::atomicity(check))),
     behaviour("blob-verification", |check| Box::pin(blobs::verification(check))),
     behaviour("blob-ranges", |check| Box::pin(blobs::ranges(check))),
@@ -100,6 +111,7 @@ pub const BEHAVIOURS: [Behaviour; 24] = [
     behaviour("upload-wrong-digest", |check| Box::pin(uploads::wrong_digest(check))),
     behaviour("upload-cancelled", |check| Box::pin(uploads::cancelled(check))),
     behaviour("upload-concurrent", |check| Box::pin(uploads::concurrent(check))),
+    alone(behaviour("upload-purged", |check| Box::pin(uploads::purged(check)))),
     behaviour("referrers", |check| Box::pin(referrers::listed(check))),
     behaviour("notes", |check| Box::pin(notes::kept(check))),
     behaviour("enumeration", |check| Box::pin(walks::enumeration(check))),

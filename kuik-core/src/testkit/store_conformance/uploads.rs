@@ -1,4 +1,6 @@
-//! Uploads: resumed, had by one, verified in the end.
+//! Uploads: resumed, had by one, verified in the end, purged when nobody comes back.
+
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{TryStreamExt as _, future::try_join_all};
@@ -117,6 +119,29 @@ pub(super) async fn cancelled(check: Check) -> Result<(), Violation> {
     is_gone(&check, &repository, &id).await?;
     let claim = "what was cancelled is not visible";
     check.blob_is_absent(claim, &repository, &Digest::sha256(&content)).await
+}
+
+pub(super) async fn purged(check: Check) -> Result<(), Violation> {
+    let repository = check.repository("app")?;
+    let (idle, held) = (begin(&check, &repository).await?, begin(&check, &repository).await?);
+    for id in [&idle, &held] {
+        let mut upload = go_on(&check, &repository, id, 0).await?;
+        append(&check, &mut upload, &[Bytes::from_static(b"hello")]).await?;
+    }
+    let hour = Duration::from_secs(3600);
+    let purged = check.store.purge_uploads(SystemTime::now() - hour).await;
+    check.succeeds("uploads can be purged", purged)?;
+    let upload = go_on(&check, &repository, &held, 5).await?;
+    drop(go_on(&check, &repository, &idle, 5).await?);
+
+    // As if an hour had passed.
+    let purged = check.store.purge_uploads(SystemTime::now() + hour).await;
+    let purged = check.succeeds("idle uploads can be purged", purged)?;
+    check.that(purged >= 1, "idle uploads are purged, and counted")?;
+    is_gone(&check, &repository, &idle).await?;
+    let digest = Digest::sha256(b"hello");
+    check.succeeds("an upload that somebody has is not purged", upload.finish(&digest).await)?;
+    check.blob_is(&repository, &digest, &Bytes::from_static(b"hello")).await
 }
 
 pub(super) async fn concurrent(check: Check) -> Result<(), Violation> {

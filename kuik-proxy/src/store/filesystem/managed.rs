@@ -14,7 +14,7 @@ use kuik_core::{
 };
 
 use super::{
-    FilesystemStore, notes,
+    FilesystemStore, blocking, notes,
     uploads::{self, FileUpload},
     walk,
 };
@@ -65,6 +65,11 @@ impl ManagedStore for FilesystemStore {
         id: &UploadId,
     ) -> Result<Box<dyn Upload>, SourceError> {
         Ok(Box::new(FileUpload::open(&self.shared, repository, id, self.durability).await?))
+    }
+
+    async fn purge_uploads(&self, idle_since: SystemTime) -> Result<u64, SourceError> {
+        let shared = self.shared.clone();
+        blocking("purge idle uploads from the store", move || uploads::purge(&shared, idle_since)).await
     }
 
     fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>> {

@@ -22,7 +22,7 @@ mod walk;
 mod writer;
 mod writes;
 
-use std::{fs, io, path::Path, sync::Arc, time::SystemTime};
+use std::{fs, io, path::Path, sync::Arc};
 
 use kuik_core::content::{SourceError, SourceErrorKind};
 
@@ -86,16 +86,6 @@ impl FilesystemStore {
     #[must_use]
     pub fn as_cache(&self) -> Self {
         Self { shared: self.shared.clone(), durability: Durability::Refetchable }
-    }
-
-    /// Removes the uploads that nobody has and that nothing was appended to since `idle_since`; returns how many.
-    /// Docker's registry lets them lie for a week.
-    ///
-    /// # Errors
-    /// `Storage` where the disk fails.
-    pub async fn purge_uploads(&self, idle_since: SystemTime) -> Result<u64, SourceError> {
-        let shared = self.shared.clone();
-        blocking("purge idle uploads from the store", move || uploads::purge(&shared, idle_since)).await
     }
 
     /// Runs `work` on the blocking pool; `attempted` says what it is for.
