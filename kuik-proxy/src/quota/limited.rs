@@ -2,17 +2,14 @@
 //!
 //! Everything that reads passes through as it is.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use kuik_core::{
     content::{
-        Blob, BlobSpool, BlobWriter, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
-        ManagedStore, Manifest, NoteName, Referrers, Served, SourceError, SourceErrorKind, StoredBlob,
-        TagList, TagOrDigest, TagPage, Upload, UploadId, Verified,
+        BlobSpool, BlobWriter, ContentSource, ContentStore, Digest, ManagedStore, Manifest, SourceError,
+        SourceErrorKind, Upload, UploadId, Verified,
     },
+    forward,
     reference::{RepositoryName, Tag},
 };
 
@@ -35,53 +32,7 @@ impl<S> Limited<S> {
 
 #[async_trait]
 impl<S: ContentStore + Clone> ContentSource for Limited<S> {
-    async fn resolve(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError> {
-        self.store.resolve(repository, at, freshness).await
-    }
-
-    async fn manifest(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError> {
-        self.store.manifest(repository, at, freshness).await
-    }
-
-    async fn blob_size(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
-        self.store.blob_size(repository, digest).await
-    }
-
-    async fn blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
-        self.store.blob(repository, digest, range).await
-    }
-
-    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        self.store.tags(repository, page).await
-    }
-
-    async fn referrers(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<Referrers, SourceError> {
-        self.store.referrers(repository, digest, artifact_type).await
-    }
+    forward!(this => &this.store; resolve, manifest, blob_size, blob, tags, referrers);
 }
 
 #[async_trait]
@@ -89,18 +40,6 @@ impl<S: ContentStore + Clone> ContentStore for Limited<S> {
     async fn write_blob(&self) -> Result<Box<dyn BlobWriter>, SourceError> {
         let (writer, store) = (self.store.write_blob().await?, self.store.clone());
         Ok(Box::new(LimitedWriter { writer, store, room: self.usage.room(), usage: self.usage.clone() }))
-    }
-
-    async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        self.store.link_blob(repository, digest).await
-    }
-
-    async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, SourceError> {
-        self.store.has_blob(digest).await
-    }
-
-    async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
-        self.store.peek_blob(digest, bytes).await
     }
 
     async fn put_manifest(
@@ -118,29 +57,11 @@ impl<S: ContentStore + Clone> ContentStore for Limited<S> {
         Ok(())
     }
 
-    async fn check_writable(&self) -> Result<(), SourceError> {
-        self.store.check_writable().await
-    }
+    forward!(this => &this.store; link_blob, has_blob, peek_blob, check_writable);
 }
 
 #[async_trait]
 impl<S: ManagedStore + Clone> ManagedStore for Limited<S> {
-    async fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), SourceError> {
-        self.store.delete_tag(repository, tag).await
-    }
-
-    async fn delete_manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        self.store.delete_manifest(repository, digest).await
-    }
-
-    async fn unlink_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        self.store.unlink_blob(repository, digest).await
-    }
-
-    async fn start_upload(&self, repository: &RepositoryName) -> Result<UploadId, SourceError> {
-        self.store.start_upload(repository).await
-    }
-
     async fn upload(
         &self,
         repository: &RepositoryName,
@@ -149,25 +70,6 @@ impl<S: ManagedStore + Clone> ManagedStore for Limited<S> {
         let upload = self.store.upload(repository, id).await?;
         let (store, usage) = (self.store.clone(), self.usage.clone());
         Ok(Box::new(LimitedUpload { upload, id: id.clone(), store, usage }))
-    }
-
-    fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>> {
-        self.store.repositories()
-    }
-
-    fn manifests<'a>(&'a self, repository: &'a RepositoryName) -> BoxStream<'a, Result<Digest, SourceError>> {
-        self.store.manifests(repository)
-    }
-
-    fn linked_blobs<'a>(
-        &'a self,
-        repository: &'a RepositoryName,
-    ) -> BoxStream<'a, Result<Digest, SourceError>> {
-        self.store.linked_blobs(repository)
-    }
-
-    fn blobs(&self) -> BoxStream<'_, Result<StoredBlob, SourceError>> {
-        self.store.blobs()
     }
 
     async fn remove_blob(&self, digest: &Digest) -> Result<(), SourceError> {
@@ -184,26 +86,9 @@ impl<S: ManagedStore + Clone> ManagedStore for Limited<S> {
         Ok(())
     }
 
-    async fn note(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Bytes>, SourceError> {
-        self.store.note(repository, name).await
-    }
-
-    async fn put_note(
-        &self,
-        repository: &RepositoryName,
-        name: &NoteName,
-        text: Option<Bytes>,
-    ) -> Result<(), SourceError> {
-        self.store.put_note(repository, name, text).await
-    }
-
-    fn notes(&self) -> BoxStream<'_, Result<(RepositoryName, NoteName), SourceError>> {
-        self.store.notes()
-    }
-
-    async fn free_bytes(&self) -> Result<Option<u64>, SourceError> {
-        self.store.free_bytes().await
-    }
+    forward!(this => &this.store;
+        delete_tag, delete_manifest, unlink_blob, start_upload, purge_uploads,
+        repositories, manifests, linked_blobs, blobs, note, put_note, notes, free_bytes);
 }
 
 #[derive(Debug)]
