@@ -6,7 +6,7 @@ TARGET ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test unit fmt fmt-check lint doc lean deny msrv conformance bench fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance bench fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -23,6 +23,9 @@ serve: ## run the pull-through cache on localhost:7439, with its data in ./data
 
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
 	@tools/test
+
+built: ## the tests that make test ignores: with crane, Docker's registry 3 and MinIO, built from Go
+	@tools/test built
 
 unit: ## the tests that need no part besides Rust: unit, property and doc tests
 	cargo test --locked --workspace --all-features --no-fail-fast --lib --bins

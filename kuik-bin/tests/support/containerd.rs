@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use kuik_core::testkit::{
     SampleImage,
-    real::{Program, Ready, RealPartError, run},
+    real::{Launch, Program, Ready, RealPartError, run},
 };
 
 use super::assert_layout;
@@ -33,9 +33,9 @@ impl Containerd {
             at("ttrpc.sock"),
         );
         std::fs::write(at("config.toml"), config).unwrap();
-        let arguments = vec!["--config".into(), at("config.toml").into_os_string()];
-        let ready = Ready::Socket(at("grpc.sock"));
-        let program = Program::start("containerd", "containerd", arguments, ready, folder).await;
+        let launch = Launch::new("containerd", "containerd", Ready::Socket(at("grpc.sock")))
+            .arguments(["--config".into(), at("config.toml").into_os_string()]);
+        let program = Program::start(launch, folder).await;
         Self { program: program.unwrap_or_else(|error| panic!("{error}")) }
     }
 

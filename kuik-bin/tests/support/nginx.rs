@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use kuik_core::testkit::real::{Program, Ready};
+use kuik_core::testkit::real::{Launch, Program, Ready};
 
 use super::eventually;
 
@@ -25,15 +25,15 @@ impl Nginx {
         );
         std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
         let at = folder.path().join("");
-        let arguments = vec![
+        let launch = Launch::new("nginx", "nginx-light", Ready::Http(address)).arguments([
             "-p".into(),
             at.into_os_string(),
             "-c".into(),
             "nginx.conf".into(),
             "-e".into(),
             "error.log".into(),
-        ];
-        let program = Program::start("nginx", "nginx-light", arguments, Ready::Http(address), folder).await;
+        ]);
+        let program = Program::start(launch, folder).await;
         Self { program: program.unwrap_or_else(|error| panic!("{error}")) }
     }
 

@@ -3,7 +3,12 @@
 //!
 //! The same seed makes the same bytes, so that digests can be compared between runs.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use bytes::Bytes;
 
@@ -24,6 +29,7 @@ pub struct SampleImageBuilder {
     seed: u64,
     platforms: Vec<Platform>,
     layers: Vec<usize>,
+    as_buildx: bool,
 }
 
 impl SampleImage {
@@ -51,7 +57,7 @@ impl SampleImage {
         &self.index
     }
 
-    /// The manifests, one a platform, in the order of the platforms.
+    /// The manifests, one a platform, in the order of the platforms; then the attestations, where there are any.
     #[must_use]
     pub fn manifests(&self) -> &[Manifest] {
         &self.manifests
@@ -113,16 +119,31 @@ impl SampleImageBuilder {
         self
     }
 
+    /// As `docker buildx build --push` writes images: the layers are compressed, and there is an attestation for each
+    /// platform, for the platform `unknown/unknown`.
+    #[must_use]
+    pub fn as_buildx(mut self) -> Self {
+        self.as_buildx = true;
+        self
+    }
+
     /// The image.
     #[must_use]
     pub fn build(self) -> SampleImage {
-        let mut image = Parts { seed: self.seed, layers: Vec::new(), blobs: BTreeMap::new() };
+        let (seed, compress) = (self.seed, self.as_buildx);
+        let mut image = Parts { seed, compress, layers: Vec::new(), blobs: BTreeMap::new() };
         let mut manifests = Vec::new();
         let mut listed = Vec::new();
         for platform in &self.platforms {
             let manifest = image.add_platform(platform, &self.layers);
             listed.push(Descriptor { platform: Some(platform.clone()), ..manifest.descriptor() });
             manifests.push(manifest);
+        }
+        let attested = if self.as_buildx { manifests.clone() } else { Vec::new() };
+        for manifest in &attested {
+            let attestation = image.add_attestation(manifest);
+            listed.push(attestation_of(manifest.digest(), &attestation));
+            manifests.push(attestation);
         }
         let index = encode(&MediaType::OCI_INDEX, &ImageIndex::new(listed));
         SampleImage { index, manifests, layers: image.layers, blobs: image.blobs }
@@ -131,36 +152,55 @@ impl SampleImageBuilder {
 
 struct Parts {
     seed: u64,
+    compress: bool,
     layers: Vec<Descriptor>,
     blobs: BTreeMap<Digest, Bytes>,
 }
 
 impl Parts {
     fn add_platform(&mut self, platform: &Platform, sizes: &[usize]) -> Manifest {
-        let layers: Vec<Descriptor> = sizes
-            .iter()
-            .enumerate()
-            .map(|(number, &size)| {
-                self.seed = self.seed.wrapping_add(1);
-                let layer = archive(&format!("layer-{number}"), &random_bytes(self.seed, size));
-                let media_type = MediaType::from("application/vnd.oci.image.layer.v1.tar".to_owned());
-                self.add_blob(media_type, layer)
-            })
-            .collect();
+        let mut layers = Vec::new();
+        let mut diffs = Vec::new();
+        for (number, &size) in sizes.iter().enumerate() {
+            self.seed = self.seed.wrapping_add(1);
+            let layer = archive(&format!("layer-{number}"), &random_bytes(self.seed, size));
+            diffs.push(Digest::sha256(&layer).to_string());
+            let (kind, bytes) =
+                if self.compress { (".tar+gzip", compressed(&layer)) } else { (".tar", layer) };
+            let media_type = MediaType::from(format!("application/vnd.oci.image.layer.v1{kind}"));
+            layers.push(self.add_blob(media_type, bytes));
+        }
         self.layers.extend(layers.iter().cloned());
-        // The layers are not compressed: each is its own diff.
         let config = serde_json::json!({
             "architecture": platform.architecture,
             "os": platform.os,
             "variant": platform.variant,
             "config": {},
-            "rootfs": {
-                "type": "layers",
-                "diff_ids": layers.iter().map(|layer| layer.digest.as_str()).collect::<Vec<_>>(),
-            },
+            "rootfs": {"type": "layers", "diff_ids": diffs},
         });
         let config = self.add_blob(MediaType::OCI_CONFIG, config.to_string().into());
         encode(&MediaType::OCI_MANIFEST, &ImageManifest::new(config, layers))
+    }
+
+    /// What buildx says about how it built an image, as the OCI artifact that it makes of it (`oci-artifact=true`; the
+    /// older form, with a configuration that lists its statements as if they were layers, fails crane's validation).
+    fn add_attestation(&mut self, image: &Manifest) -> Manifest {
+        let predicate = "https://slsa.dev/provenance/v0.2";
+        let statement = serde_json::json!({
+            "_type": "https://in-toto.io/Statement/v0.1",
+            "predicateType": predicate,
+            "subject": [{"name": "sample", "digest": {"sha256": image.digest().encoded()}}],
+            "predicate": {},
+        });
+        let media_type = MediaType::from("application/vnd.in-toto+json".to_owned());
+        let mut layer = self.add_blob(media_type, statement.to_string().into());
+        layer.annotations.insert("in-toto.io/predicate-type".to_owned(), predicate.to_owned());
+        let empty = MediaType::from("application/vnd.oci.empty.v1+json".to_owned());
+        let config = self.add_blob(empty, Bytes::from_static(b"{}"));
+        let mut manifest = ImageManifest::new(config, vec![layer]);
+        manifest.artifact_type = Some("application/vnd.docker.attestation.manifest.v1+json".to_owned());
+        manifest.subject = Some(image.descriptor());
+        encode(&MediaType::OCI_MANIFEST, &manifest)
     }
 
     fn add_blob(&mut self, media_type: MediaType, bytes: Bytes) -> Descriptor {
@@ -169,6 +209,16 @@ impl Parts {
         self.blobs.insert(digest, bytes);
         descriptor
     }
+}
+
+/// How an index lists the attestation of an image.
+fn attestation_of(image: &Digest, attestation: &Manifest) -> Descriptor {
+    let unknown = || "unknown".to_owned();
+    let mut listed = attestation.descriptor();
+    listed.platform = Some(Platform { architecture: unknown(), os: unknown(), variant: None });
+    listed.annotations.insert("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned());
+    listed.annotations.insert("vnd.docker.reference.digest".to_owned(), image.to_string());
+    listed
 }
 
 #[expect(clippy::expect_used, reason = "it encodes our own types, which are manifests")]
@@ -185,6 +235,13 @@ fn archive(name: &str, content: &[u8]) -> Bytes {
     let mut archive = tar::Builder::new(Vec::with_capacity(content.len() + 4096));
     archive.append_data(&mut header, name, content).expect("the archive is in memory");
     archive.into_inner().expect("the archive is in memory").into()
+}
+
+#[expect(clippy::expect_used, reason = "writing to memory does not fail")]
+fn compressed(bytes: &[u8]) -> Bytes {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).expect("the stream is in memory");
+    encoder.finish().expect("the stream is in memory").into()
 }
 
 /// Bytes that do not compress and are the same for the same seed (splitmix64).

@@ -1,0 +1,59 @@
+//! Why a real part could not be had, in words that say what to do.
+
+use std::{fmt, io};
+
+/// A real part could not be had.
+#[derive(Debug)]
+pub struct RealPartError(String);
+
+impl RealPartError {
+    pub(super) fn new(problem: impl fmt::Display) -> Self {
+        Self(problem.to_string())
+    }
+
+    /// A program that cannot be run at all.
+    pub(super) fn missing(program: &str, origin: Origin, error: &io::Error) -> Self {
+        let remedy = match origin {
+            Origin::Debian(package) => format!("install the Debian package {package}"),
+            Origin::BuiltFromGo => {
+                "run tools/install-parts go, and the tests that need it with make built".to_owned()
+            }
+        };
+        Self(format!("{program} cannot be run ({error}): {remedy}"))
+    }
+
+    /// Whether the port was taken between finding it free and using it.
+    pub(super) fn is_address_in_use(&self) -> bool {
+        self.0.contains("address already in use") || self.0.contains("port is already in use")
+    }
+}
+
+impl fmt::Display for RealPartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RealPartError {}
+
+impl From<io::Error> for RealPartError {
+    fn from(error: io::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+/// Where a program comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// A Debian package of this name.
+    Debian(&'static str),
+    /// `tools/install-parts go`, which builds it at a pinned version.
+    BuiltFromGo,
+}
+
+impl From<&'static str> for Origin {
+    fn from(package: &'static str) -> Self {
+        Self::Debian(package)
+    }
+}
