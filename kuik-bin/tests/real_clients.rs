@@ -28,9 +28,29 @@ async fn with_crane(arguments: &[&str]) -> String {
     said.trim().to_owned()
 }
 
-async fn stop(mut registry: Kuik) {
-    registry.terminate();
-    assert!(registry.ended().await.success(), "{}", registry.log());
+/// A registry that has the directory for a while.
+enum Registry {
+    Docker(DockerRegistry),
+    Ours(Kuik),
+}
+
+impl Registry {
+    fn host(&self) -> String {
+        match self {
+            Self::Docker(docker) => docker.host(),
+            Self::Ours(ours) => ours.host(),
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Docker(mut docker) => docker.stop().await.unwrap(),
+            Self::Ours(mut ours) => {
+                ours.terminate();
+                assert!(ours.ended().await.success(), "{}", ours.log());
+            }
+        }
+    }
 }
 
 /// What each of three registries has pushed into one directory, the other two serve by tag and by digest.
@@ -49,15 +69,11 @@ async fn one_directory_goes_round_between_three_registries() {
     for _ in 0..2 {
         for version in [Some(RegistryVersion::V2), None, Some(RegistryVersion::V3), None] {
             seed += 10;
-            let (docker, ours) = match version {
-                Some(version) => (Some(DockerRegistry::start(&over(version)).await.unwrap()), None),
-                None => (None, Some(Kuik::registry(data.path(), OPEN).await)),
+            let registry = match version {
+                Some(version) => Registry::Docker(DockerRegistry::start(&over(version)).await.unwrap()),
+                None => Registry::Ours(Kuik::registry(data.path(), OPEN).await),
             };
-            let host = match (&docker, &ours) {
-                (Some(docker), _) => docker.host(),
-                (_, Some(ours)) => ours.host(),
-                _ => unreachable!("one of them runs"),
-            };
+            let host = registry.host();
             for (name, image) in &pushed {
                 pull_with_skopeo(&format!("{host}/{name}@{}", image.index().digest()), image).await;
                 pull_with_skopeo(&format!("{host}/{name}:v1"), image).await;
@@ -65,12 +81,7 @@ async fn one_directory_goes_round_between_three_registries() {
             let (name, image) = (format!("team/app-{seed}"), image(seed));
             push(&image, &format!("{host}/{name}:v1"), &[]).await;
             pushed.push((name, image));
-            if let Some(ours) = ours {
-                stop(ours).await;
-            }
-            if let Some(mut docker) = docker {
-                docker.stop().await.unwrap();
-            }
+            registry.stop().await;
         }
     }
 }
