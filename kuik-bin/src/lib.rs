@@ -9,6 +9,7 @@ pub mod cache;
 pub mod command;
 pub mod config;
 pub mod frontend;
+pub mod keeping;
 pub mod process;
 pub mod registry;
 pub mod shutdown;

@@ -10,20 +10,23 @@ use kuik_proxy::{
     access::{AccessLayer, AccessPolicy, AccessService},
     pull_through::{PullThrough, PullThroughOptions},
     push::{RegistryMetrics, RegistryOptions, RegistryService},
+    quota::{MarksService, Recorded},
     route::Names,
     service::{ProxyMetrics, ProxyOptions, ProxyService},
 };
 use tower::Layer as _;
 
-use crate::{cache::admin, frontend::Frontend};
+use crate::{cache::admin, frontend::Frontend, keeping::Keeping};
 
 /// A complete registry, ready to be served.
 #[derive(Debug)]
 pub struct Registry {
     /// Serves it.
-    pub frontend: Frontend<AccessService<RegistryService>>,
+    pub frontend: Frontend<AccessService<MarksService<RegistryService>>>,
     /// To be drained when serving has ended, where there is one.
     pub pull_through: Option<PullThrough>,
+    /// What keeps its store; its tasks are to run as long as the registry serves.
+    pub keeping: Keeping,
 }
 
 /// Where a registry gets what it does not have.
@@ -46,17 +49,17 @@ pub struct Kept {
     pub fetched: Arc<dyn ContentStore>,
 }
 
-/// A registry over `store`. With `origins` its repositories are those of other registries
+/// A registry over the store of `keeping`. With `origins` its repositories are those of other registries
 /// (`docker.io/library/nginx`), and without them its own.
 #[must_use]
 pub fn registry(
-    store: Kept,
+    keeping: Keeping,
     origins: Option<Origins>,
     access: AccessPolicy,
     options: RegistryOptions,
 ) -> Registry {
     let (metrics, proxy_metrics) = (RegistryMetrics::default(), ProxyMetrics::default());
-    let Kept { pushed, fetched } = store;
+    let Kept { pushed, fetched } = keeping.kept.clone();
     let mut proxy_options = ProxyOptions::default();
     let (source, pull_through): (Arc<dyn ContentSource>, _) = match origins {
         Some(Origins { source, options, ports }) => {
@@ -72,8 +75,13 @@ pub fn registry(
     let admin = admin("registry", pushed.clone(), |registry| {
         metrics.register(registry);
         proxy_metrics.register(registry);
+        keeping.register(registry);
     });
+    let names = proxy_options.names;
+    let source = Arc::new(Recorded::new(source, keeping.pulls.clone()));
     let pull = ProxyService::new(source, proxy_options, proxy_metrics);
-    let service = RegistryService::new(pushed, pull, pull_through.clone(), options, metrics);
-    Registry { frontend: Frontend::new(admin, AccessLayer::new(access).layer(service)), pull_through }
+    let service = RegistryService::new(pushed.clone(), pull, pull_through.clone(), options, metrics);
+    let service = MarksService::new(pushed, names, service);
+    let frontend = Frontend::new(admin, AccessLayer::new(access).layer(service));
+    Registry { frontend, pull_through, keeping }
 }

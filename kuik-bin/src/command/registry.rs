@@ -12,6 +12,7 @@ use crate::{
         registry::{RawRegistry, RegistryConfig},
         storage::Storage,
     },
+    keeping::Keeping,
     process::{self, Process},
     registry::{Kept, Origins, registry},
 };
@@ -52,9 +53,24 @@ async fn serve(config: RegistryConfig) -> Result<(), Failure> {
     }
     // What can be fetched again is not waited for; what is pushed is.
     let kept = Kept { fetched: Arc::new(store.as_cache()), pushed: Arc::new(store) };
-    let registry = registry(kept, origins, config.access, config.options);
+    let keeping = Keeping::of(kept, config.quota, config.scrub);
+    let registry = registry(keeping, origins, config.access, config.options);
     tracing::info!(dir = %dir.display(), pull_through = registry.pull_through.is_some(), "content is kept");
-    process.serve(registry.frontend, registry.pull_through).await
+    let tasks = registry.keeping.tasks(registry.pull_through.clone());
+    let tasks: Vec<_> = tasks.into_iter().map(|task| AbortOnDrop(tokio::spawn(task))).collect();
+    let served = process.serve(registry.frontend, registry.pull_through).await;
+    drop(tasks);
+    registry.keeping.end().await;
+    served
+}
+
+/// A task that ends with the command.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn origins(config: OriginsConfig) -> Result<Origins, Failure> {

@@ -12,6 +12,8 @@ use super::{
     ConfigFile, InvalidConfig, Problems,
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
+    quota::{QuotaConfig, RawQuota},
+    scrub::{RawScrub, ScrubConfig},
     storage::Storage,
     value::{parsed, switch},
 };
@@ -46,6 +48,10 @@ pub struct RawRegistry {
     #[arg(long, env = "KUIK_MAX_UPLOADS", hide_env_values = true, value_name = "N")]
     max_uploads: Option<String>,
     #[command(flatten)]
+    quota: RawQuota,
+    #[command(flatten)]
+    scrub: RawScrub,
+    #[command(flatten)]
     origins: RawOrigins,
 }
 
@@ -62,6 +68,10 @@ pub struct RegistryConfig {
     pub access: AccessPolicy,
     /// How pushes are taken.
     pub options: RegistryOptions,
+    /// How much is kept.
+    pub quota: QuotaConfig,
+    /// How what is stored is verified, where it is.
+    pub scrub: Option<ScrubConfig>,
 }
 
 const STORAGE: &str = "storage";
@@ -81,7 +91,8 @@ impl RawRegistry {
     /// Everything that is wrong, together.
     pub fn validate(self) -> Result<RegistryConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 3] = [&RawProcess::KEYS, &KEYS, &RawOrigins::KEYS];
+        let groups: [&[&str]; 5] =
+            [&RawProcess::KEYS, &KEYS, &RawOrigins::KEYS, &RawQuota::KEYS, &RawScrub::KEYS];
         let file = self.process.file(&groups, &mut problems);
         let config = self.over(&file).read(&mut problems);
         problems.into_result(config)
@@ -98,6 +109,8 @@ impl RawRegistry {
             allow_anonymous_push: file.one(ANONYMOUS_PUSH, self.allow_anonymous_push),
             sparse: file.one(SPARSE, self.sparse),
             max_uploads: file.one(MAX_UPLOADS, self.max_uploads),
+            quota: self.quota.over(file),
+            scrub: self.scrub.over(file),
             origins: self.origins.over(file),
         }
     }
@@ -145,9 +158,10 @@ impl RawRegistry {
             "a number of uploads",
             problems,
         );
+        let (quota, scrub) = (self.quota.read(problems), self.scrub.read(problems));
         let process = self.process.read(BindAddress::any(5000), problems)?;
         let pull_through = pull_through.then_some(origins);
-        Some(RegistryConfig { process, storage: storage?, pull_through, access, options })
+        Some(RegistryConfig { process, storage: storage?, pull_through, access, options, quota, scrub })
     }
 }
 
@@ -169,6 +183,7 @@ mod tests {
         assert_eq!(config.storage, Storage::Directory("/data".into()));
         assert!(config.pull_through.is_none() && config.access.token.is_none());
         assert!(!config.access.allow_anonymous_push && config.options.sparse == Sparse::Indexes);
+        assert!(config.quota.max_bytes.is_none() && config.scrub.unwrap().rate.get() == 10 << 20);
     }
 
     #[test]
@@ -181,10 +196,12 @@ mod tests {
             protect_reads: text("1"),
             sparse: text("no"),
             max_uploads: text("-1"),
+            quota: RawQuota { max_size: text("lots") },
+            scrub: RawScrub { scrub_interval: text("often"), scrub_rate: text("0") },
             ..RawRegistry::default()
         };
         let report = raw.validate().unwrap_err().to_string();
-        for key in KEYS {
+        for key in KEYS.iter().chain(&RawQuota::KEYS).chain(&RawScrub::KEYS) {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
         assert!(report.contains("not built yet"), "{report}");
@@ -197,7 +214,8 @@ mod tests {
         fs::write(&token, "s3cret").unwrap();
         let lines = format!(
             "storage: file:///data\npullThrough: true\ntokenFile: {}\nprotectReads: true\nmaxUploads: 3\n\
-             bindAddress: localhost:0\nrevalidateAfter: never\nsparse: nothing\n",
+             bindAddress: localhost:0\nrevalidateAfter: never\nsparse: nothing\nmaxSize: 10Gi\n\
+             scrubInterval: never\n",
             token.display()
         );
         fs::write(&config, lines).unwrap();
@@ -206,5 +224,7 @@ mod tests {
         assert!(config.access.token.is_some() && config.access.protect_reads);
         assert!(config.pull_through.is_some() && config.options.sparse == Sparse::Nothing);
         assert_eq!(config.options.max_uploads, 3);
+        assert_eq!(config.quota.max_bytes, Some(10 << 30));
+        assert!(config.scrub.is_none());
     }
 }

@@ -27,6 +27,10 @@ const COUNT: Duration = Duration::from_secs(600);
 const FREE: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(300);
 
+/// After a round that found nothing to go there is none for at least so long, and for so many times as long as it took.
+const REST: Duration = Duration::from_secs(1);
+const SHARE: u32 = 10;
+
 /// How long a run of the collector that goes on is waited for, and in what steps.
 const RUNNING: Duration = Duration::from_secs(300);
 const STEP: Duration = Duration::from_millis(500);
@@ -48,7 +52,7 @@ pub struct Quota {
     pub leases: Leases,
     /// What the collector collects before any image goes.
     pub garbage: GcOptions,
-    /// Content that was written more recently than so long ago does not go with its image. A second where nobody else
+    /// An image stays of which something was written more recently than so long ago. A moment where nobody else
     /// writes to the store; where other processes do, longer than a push of theirs takes to name what it found.
     pub settle: Duration,
     /// Remembers manifests of images that go, where there is one.
@@ -73,8 +77,10 @@ impl Quota {
                 flush_at = Instant::now() + FLUSH;
             }
             if self.usage.must_go() > 0 {
+                let began = Instant::now();
                 let round = self.round().await;
-                self.usage.end_round(!matches!(round, Ok(true)));
+                let rest = (began.elapsed() * SHARE).max(REST);
+                self.usage.end_round((!matches!(round, Ok(true))).then_some(rest));
                 self.report(round.map(drop));
             }
             // Whoever wants room ends the wait, and time does.
@@ -99,10 +105,10 @@ impl Quota {
         }
         self.pulls.flush(self.store.as_ref()).await?;
         let began = SystemTime::now();
-        let inventory = Inventory::take(self.store.as_ref(), began).await?;
+        let written_before = began.checked_sub(self.settle).unwrap_or(SystemTime::UNIX_EPOCH);
+        let inventory = Inventory::take(self.store.as_ref(), began, written_before).await?;
         let chosen = choose(&inventory.candidates, &inventory.sizes, need);
         let gone = self.unlink(&inventory, &chosen).await?;
-        let written_before = began.checked_sub(self.settle).unwrap_or(SystemTime::UNIX_EPOCH);
         let freed = if gone.is_empty() { 0 } else { self.collect(Some((gone, written_before))).await? };
         self.metrics.evicted_bytes.inc_by(freed);
         tracing::info!(garbage, images = chosen.len(), bytes = freed, wanted = need, "room was made");

@@ -16,7 +16,7 @@ use kuik_core::{
 };
 
 use super::{
-    choose::Candidate,
+    choose::{Candidate, Standing},
     mark::{self, Mark, Marks},
     pulls::{self, LastPulls},
 };
@@ -63,8 +63,13 @@ struct Repository {
 }
 
 impl Inventory {
-    /// Everything that `store` has at `now`.
-    pub(super) async fn take(store: &dyn ManagedStore, now: SystemTime) -> Result<Self, SourceError> {
+    /// Everything that `store` has at `now`. An image of which not all was written before `written_before` counts as
+    /// pinned: it would not give back what it has.
+    pub(super) async fn take(
+        store: &dyn ManagedStore,
+        now: SystemTime,
+        written_before: SystemTime,
+    ) -> Result<Self, SourceError> {
         let mut inventory = Self::default();
         let mut blobs = store.blobs();
         while let Some(blob) = blobs.try_next().await? {
@@ -79,7 +84,7 @@ impl Inventory {
         while let Some(name) = repositories.try_next().await? {
             let marks = marks.remove(&encoded(&name)).unwrap_or_default();
             let repository = Repository::read(store, &name, marks).await?;
-            inventory.add(&name, &repository, now);
+            inventory.add(&name, &repository, now, written_before);
         }
         Ok(inventory)
     }
@@ -99,7 +104,13 @@ impl Inventory {
         })
     }
 
-    fn add(&mut self, name: &RepositoryName, repository: &Repository, now: SystemTime) {
+    fn add(
+        &mut self,
+        name: &RepositoryName,
+        repository: &Repository,
+        now: SystemTime,
+        written_before: SystemTime,
+    ) {
         for top in repository.needs.keys() {
             let tags = repository.tags.get(top).cloned().unwrap_or_default();
             if tags.is_empty() && repository.parts.contains(top) {
@@ -108,7 +119,12 @@ impl Inventory {
             let (manifests, blobs) = repository.closure(top);
             let marks = manifests.iter().filter_map(|digest| repository.marks.get(digest.as_str()));
             let marks = marks.chain(tags.iter().filter_map(|tag| repository.marks.get(tag.as_str())));
-            let standing = mark::standing(marks.copied(), now);
+            let mut written =
+                manifests.iter().chain(&blobs).filter_map(|digest| self.modified.get(&Key::from(digest)));
+            let standing = match written.all(|written| *written < written_before) {
+                true => mark::standing(marks.copied(), now),
+                false => Standing::Pinned,
+            };
             let written = self.modified.get(&Key::from(top)).copied();
             let pulls = manifests.iter().filter_map(|digest| repository.pulls.get(digest));
             let last_pulled = pulls.map(|minute| pulls::time(*minute)).chain(written).max();

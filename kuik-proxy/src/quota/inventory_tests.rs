@@ -7,7 +7,11 @@ use kuik_core::{
     testkit::MemoryStore,
 };
 
-use super::{super::choose::Standing, *};
+use super::*;
+
+fn hour_hence() -> SystemTime {
+    SystemTime::now() + std::time::Duration::from_secs(3600)
+}
 
 fn app() -> RepositoryName {
     RepositoryName::local("app").unwrap()
@@ -62,7 +66,7 @@ async fn an_image_is_all_that_goes_with_it() {
     let single = TagOrDigest::Tag("single".parse().unwrap());
     Marks(&store).set(&app(), &single, Some(expired)).await.unwrap();
 
-    let inventory = Inventory::take(&store, SystemTime::now()).await.unwrap();
+    let inventory = Inventory::take(&store, SystemTime::now(), hour_hence()).await.unwrap();
     let find = |top: &Manifest| inventory.images.iter().position(|image| image.top == *top.digest()).unwrap();
     assert_eq!(inventory.images.len(), 3, "platforms and signatures are parts: {:?}", inventory.images);
     let of_index = &inventory.images[find(&index)];
@@ -85,6 +89,8 @@ async fn an_image_is_all_that_goes_with_it() {
     assert_eq!(candidate(&index).standing, Standing::Usual, "a part's tag says nothing about the whole");
     assert_eq!(candidate(&other).standing, Standing::Expired);
     assert!(candidate(&index).last_pulled > SystemTime::now(), "who pulls a platform pulls the image");
+    let young = Inventory::take(&store, SystemTime::now(), SystemTime::UNIX_EPOCH).await.unwrap();
+    assert!(young.candidates.iter().all(|candidate| candidate.standing == Standing::Pinned), "all is young");
     assert!(candidate(&alone).last_pulled <= SystemTime::now(), "it was written, and never pulled");
 }
 
@@ -106,7 +112,7 @@ async fn a_pin_on_a_part_or_a_damaged_mark_holds_the_whole() {
             Marks(&store).set(&app(), &at, Some(pinned)).await.unwrap();
             assert_eq!(Marks(&store).get(&app(), &at).await.unwrap(), Some(pinned));
         }
-        let inventory = Inventory::take(&store, SystemTime::now()).await.unwrap();
+        let inventory = Inventory::take(&store, SystemTime::now(), hour_hence()).await.unwrap();
         assert_eq!(inventory.candidates.len(), 1);
         assert_eq!(inventory.candidates[0].standing, Standing::Pinned);
     }

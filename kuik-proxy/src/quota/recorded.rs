@@ -4,10 +4,8 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use kuik_core::{
-    content::{
-        Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
-        SourceError, TagList, TagOrDigest, TagPage,
-    },
+    content::{ContentSource, Freshness, Manifest, Served, SourceError, TagOrDigest},
+    forward,
     reference::RepositoryName,
 };
 
@@ -29,15 +27,6 @@ impl<S> Recorded<S> {
 
 #[async_trait]
 impl<S: ContentSource> ContentSource for Recorded<S> {
-    async fn resolve(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError> {
-        self.source.resolve(repository, at, freshness).await
-    }
-
     async fn manifest(
         &self,
         repository: &RepositoryName,
@@ -49,33 +38,5 @@ impl<S: ContentSource> ContentSource for Recorded<S> {
         Ok(served)
     }
 
-    async fn blob_size(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
-        self.source.blob_size(repository, digest).await
-    }
-
-    async fn blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
-        self.source.blob(repository, digest, range).await
-    }
-
-    async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        self.source.tags(repository, page).await
-    }
-
-    async fn referrers(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<Referrers, SourceError> {
-        self.source.referrers(repository, digest, artifact_type).await
-    }
+    forward!(this => &this.source; resolve, blob_size, blob, tags, referrers);
 }

@@ -22,9 +22,6 @@ use crate::gc::Key;
 /// How long a writer waits for eviction.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After eviction has found nothing that may go, nobody asks for it again for so long.
-const REST: Duration = Duration::from_secs(60);
-
 /// The bytes of an upload that nothing was added to for so long are no longer counted: it has been purged, or will be.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
@@ -224,12 +221,13 @@ impl Usage {
         must_go(wanted, limit)
     }
 
-    /// A round of eviction has ended; those who wait look again. `in_vain` where nothing went that should have.
-    pub(super) fn end_round(&self, in_vain: bool) {
+    /// A round of eviction has ended; those who wait look again. Where nothing went that should have, nobody asks again
+    /// for as long as `rest`.
+    pub(super) fn end_round(&self, rest: Option<Duration>) {
         {
             let mut state = self.state();
             state.asked = 0;
-            state.rests_until = in_vain.then(|| Instant::now() + REST);
+            state.rests_until = rest.map(|rest| Instant::now() + rest);
         }
         self.0.rounds.send_modify(|rounds| *rounds += 1);
     }
@@ -332,18 +330,18 @@ mod tests {
             usage.wanted().await;
             assert_eq!(usage.must_go(), 20);
             usage.removed(20);
-            usage.end_round(false);
+            usage.end_round(None);
             waiting.await.unwrap();
         }
-        let mut other = usage.room();
+        let (mut other, rest) = (usage.room(), Duration::from_secs(60));
         {
             let mut waiting = Box::pin(other.extend(20));
             assert!(waiting.as_mut().now_or_never().is_none());
-            usage.end_round(true);
+            usage.end_round(Some(rest));
             assert!(waiting.await.is_err());
         }
         assert!(other.extend(20).now_or_never().unwrap().is_err(), "nobody asks again for a while");
-        tokio::time::advance(REST).await;
+        tokio::time::advance(rest).await;
         let began = Instant::now();
         assert!(other.extend(20).await.is_err(), "nobody waits for ever");
         assert_eq!(began.elapsed(), PATIENCE);

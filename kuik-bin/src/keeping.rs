@@ -1,0 +1,103 @@
+//! What keeps a registry's store small and sound while it serves: a quota, and the verification of what is stored.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use kuik_core::content::ManagedStore;
+use kuik_proxy::{
+    gc::{Collector, GcOptions, Leased, Leases},
+    pull_through::PullThrough,
+    quota::{Limited, Pulls, Quota, QuotaMetrics, Usage},
+    scrub::{ScrubMetrics, ScrubSchedule, Scrubber},
+};
+use prometheus_client::registry::Registry;
+
+use crate::{
+    config::{quota::QuotaConfig, scrub::ScrubConfig},
+    registry::Kept,
+};
+
+/// Images of which something was written more recently stay: the times of files are a clock tick behind.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How long the pulls that no note knows of may take to be written at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What keeps a store small and sound.
+#[derive(Debug)]
+pub struct Keeping {
+    /// The store that everybody else uses.
+    pub kept: Kept,
+    /// The same, under everybody's leases: what keeps it uses this.
+    store: Arc<dyn ManagedStore>,
+    /// Who relies on what.
+    leases: Leases,
+    /// What was pulled.
+    pub pulls: Arc<Pulls>,
+    usage: Usage,
+    quota_metrics: QuotaMetrics,
+    scrub_metrics: ScrubMetrics,
+    scrub: Option<ScrubConfig>,
+}
+
+impl Keeping {
+    /// Puts what counts and leases in front of `store`.
+    #[must_use]
+    pub fn of(store: Kept, quota: QuotaConfig, scrub: Option<ScrubConfig>) -> Self {
+        let (leases, quota_metrics) = (Leases::default(), QuotaMetrics::default());
+        let usage = Usage::new(quota.max_bytes, quota_metrics.clone());
+        let pushed = Limited::new(store.pushed, usage.clone());
+        let fetched = Limited::new(store.fetched, usage.clone());
+        Self {
+            kept: Kept {
+                pushed: Arc::new(Leased::new(pushed.clone(), leases.clone())),
+                fetched: Arc::new(Leased::new(fetched, leases.clone())),
+            },
+            store: Arc::new(pushed),
+            leases,
+            pulls: Arc::default(),
+            usage,
+            quota_metrics,
+            scrub_metrics: ScrubMetrics::default(),
+            scrub,
+        }
+    }
+
+    /// Registers what it counts.
+    pub fn register(&self, registry: &mut Registry) {
+        self.quota_metrics.register(registry);
+        self.scrub_metrics.register(registry);
+    }
+
+    /// What is to run while the registry serves. `cache` is the cache in front of the store, where there is one.
+    #[must_use]
+    pub fn tasks(&self, cache: Option<PullThrough>) -> Vec<BoxFuture<'static, ()>> {
+        let quota = Quota {
+            store: self.store.clone(),
+            usage: self.usage.clone(),
+            pulls: self.pulls.clone(),
+            metrics: self.quota_metrics.clone(),
+            collector: Collector::new(self.store.clone(), self.leases.clone()),
+            leases: self.leases.clone(),
+            garbage: GcOptions::default(),
+            settle: SETTLE,
+            cache,
+        };
+        let mut tasks: Vec<BoxFuture<'static, ()>> = vec![Box::pin(async { quota.run().await })];
+        if let Some(ScrubConfig { interval, rate }) = self.scrub {
+            let (store, leases) = (self.store.clone(), self.leases.clone());
+            let scrubber = Scrubber::new(store, leases, rate, self.scrub_metrics.clone());
+            let schedule = ScrubSchedule { scrubber, interval };
+            tasks.push(Box::pin(async { schedule.run().await }));
+        }
+        tasks
+    }
+
+    /// Writes down what was pulled since the last time, for the end of the process.
+    pub async fn end(&self) {
+        let flushed = tokio::time::timeout(FLUSH, self.pulls.flush(self.store.as_ref())).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("the last pulls could not be written down");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! docs/metrics.md and the registry say the same: each metric that one has, the other has, and it moves.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use kuik_core::{
+    content::Digest,
+    testkit::{
+        SampleImage,
+        real::{DockerRegistry, RegistryOptions},
+    },
+};
+use support::{Kuik, Transfer, ask, blob_data, eventually, get, proxied, pull_with_skopeo, push};
+
+/// What only a fault moves that this test does not have, or what has gone back to nothing.
+const UNMOVED: [&str; 4] = [
+    "kube_image_keeper_registry_scrub_interrupted_passes_total",
+    "kube_image_keeper_registry_scrub_unreadable_total",
+    "kube_image_keeper_registry_quota_failed_total",
+    "kube_image_keeper_registry_uploads_in_flight",
+];
+
+/// The names in the tables of the document.
+fn documented() -> Vec<String> {
+    let document = include_str!("../../docs/metrics.md");
+    let names = document.lines().filter_map(|line| line.strip_prefix("| `kube_image_keeper_"));
+    let mut names: Vec<_> =
+        names.map(|rest| format!("kube_image_keeper_{}", rest.split('`').next().unwrap())).collect();
+    names.sort();
+    names
+}
+
+/// The metrics that are exposed, with the sum of their samples.
+async fn exposed(registry: &Kuik) -> BTreeMap<String, f64> {
+    let text = String::from_utf8(get(registry.address(), "/metrics").await.body).unwrap();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut sums = BTreeMap::new();
+    for (name, kind) in types {
+        let (name, samples) = match kind {
+            "counter" => (format!("{name}_total"), format!("{name}_total")),
+            "info" => (format!("{name}_info"), format!("{name}_info")),
+            "histogram" => (name.to_owned(), format!("{name}_count")),
+            _ => (name.to_owned(), name.to_owned()),
+        };
+        let of_it = |line: &&str| line.split(['{', ' ']).next() == Some(samples.as_str());
+        let value = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap();
+        sums.insert(name, text.lines().filter(of_it).map(value).sum());
+    }
+    sums
+}
+
+async fn post(registry: &Kuik, target: &str, body: &[u8]) -> u16 {
+    let length = body.len();
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    Transfer::raw(registry.address(), &[head.as_bytes(), body].concat()).await.status
+}
+
+#[tokio::test]
+async fn every_metric_is_documented_and_moves() {
+    let mut upstream = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
+    let image = |seed| SampleImage::builder().seed(seed).platform("linux", "amd64").layer(1 << 20).build();
+    let (one, other) = (image(31), image(32));
+    for (name, image) in [("one", &one), ("other", &other)] {
+        push(image, &format!("{}/{name}:v1", upstream.host()), &[]).await;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let host = upstream.host();
+    let registry = Kuik::registry(
+        data.path(),
+        &[
+            "--pull-through",
+            "--insecure-registries",
+            &host,
+            "--allow-anonymous-push",
+            "--max-size",
+            "2M",
+            "--scrub-interval",
+            "1s",
+            "--scrub-rate",
+            "1Gi",
+        ],
+    )
+    .await;
+    let (first, second) = (proxied(&host, "one"), proxied(&host, "other"));
+    let reference = format!("{}/{first}:v1", registry.host());
+    pull_with_skopeo(&reference, &one).await;
+    pull_with_skopeo(&reference, &one).await;
+
+    // Uploads: one that is finished, one with another digest, one that is given up, and one for which is no room.
+    let upload = |bytes: &[u8]| format!("/v2/pushed/blobs/uploads/?digest={}", Digest::sha256(bytes));
+    let upload = |bytes: &[u8]| upload(bytes).replace("pushed", &first);
+    assert_eq!(post(&registry, &upload(b"right"), b"right").await, 201);
+    assert_eq!(post(&registry, &upload(b"right"), b"wrong").await, 400);
+    let begun = ask(registry.address(), "POST", &format!("/v2/{first}/blobs/uploads/")).await;
+    let location = begun.header("location");
+    let path = location.find("/v2/").map(|start| &location[start..]).unwrap();
+    assert_eq!(ask(registry.address(), "DELETE", path).await.status, 204);
+    let large = vec![0; 3_000_000];
+    assert_eq!(post(&registry, &upload(&large), &large).await, 507);
+
+    // An expired and an unused image make room.
+    let mark = format!("PUT /kuik/v1/marks/{first}/v1 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
+    let body = "{\"expiresAt\":\"2020-01-01T00:00:00Z\"}";
+    let mark = format!("{mark}Content-Length: {}\r\n\r\n{body}", body.len());
+    assert_eq!(Transfer::raw(registry.address(), mark.as_bytes()).await.status, 204);
+    eventually("an image is evicted", async || {
+        pull_with_skopeo(&format!("{}/{second}:v1", registry.host()), &other).await;
+        exposed(&registry).await.get("kube_image_keeper_registry_quota_evicted_bytes_total") > Some(&0.0)
+    })
+    .await;
+
+    // Something is damaged, and found.
+    let present = [&one, &other].into_iter().flat_map(|image| image.blobs().keys());
+    let damaged = present.map(|digest| blob_data(data.path(), digest)).find(|path| path.exists()).unwrap();
+    std::fs::write(&damaged, "damaged").unwrap();
+    eventually("a scrub finds it", async || {
+        exposed(&registry).await.get("kube_image_keeper_registry_scrub_damaged_total") > Some(&0.0)
+    })
+    .await;
+    eventually("a pass ends", async || {
+        exposed(&registry).await.get("kube_image_keeper_registry_scrub_passes_total") > Some(&0.0)
+    })
+    .await;
+
+    upstream.stop().await.unwrap();
+    let stale = format!("/v2/{second}/manifests/v1");
+    let stale = Transfer::begin(registry.address(), "GET", &stale, "Cache-Control: no-cache\r\n").await;
+    assert_eq!(stale.status, 200);
+
+    let exposed = exposed(&registry).await;
+    let names: Vec<_> = exposed.keys().cloned().collect();
+    assert_eq!(names, documented(), "what is exposed, and what docs/metrics.md says");
+    for (name, sum) in &exposed {
+        assert!(*sum > 0.0 || UNMOVED.contains(&name.as_str()), "{name} has not moved");
+    }
+}
