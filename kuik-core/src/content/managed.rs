@@ -118,6 +118,12 @@ pub trait Upload: fmt::Debug + Send + 'static {
     /// How many bytes have been acknowledged.
     fn offset(&self) -> u64;
 
+    /// How many bytes are best appended at once, where so many have come: what is kept piece by piece wants large
+    /// pieces. Whoever appends has as many in memory.
+    fn batch_bytes(&self) -> usize {
+        256 << 10
+    }
+
     /// Keeps the next bytes; they are acknowledged when this returns.
     async fn append(&mut self, chunks: &[Bytes]) -> Result<(), SourceError>;
 

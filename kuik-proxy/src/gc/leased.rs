@@ -157,6 +157,10 @@ impl Upload for LeasedUpload {
         self.upload.offset()
     }
 
+    fn batch_bytes(&self) -> usize {
+        self.upload.batch_bytes()
+    }
+
     async fn append(&mut self, chunks: &[Bytes]) -> Result<(), SourceError> {
         self.upload.append(chunks).await
     }

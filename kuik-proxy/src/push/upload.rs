@@ -19,9 +19,6 @@ use super::{
 };
 use crate::service::{ProxyBody, Refusal, is_full};
 
-/// How many bytes are written at once: fewer would cost a system call each, more would wait in memory.
-const BATCH_BYTES: usize = 256 << 10;
-
 type Answer = Result<Response<ProxyBody>, Refusal>;
 
 impl Shared {
@@ -223,7 +220,7 @@ async fn receive(upload: &mut dyn Upload, body: &mut Incoming, most: u64) -> Res
             batch.push(bytes.clone());
         }
         let more = matches!(next, Ok(Some(_)));
-        if waiting >= BATCH_BYTES || (!more && waiting > 0) {
+        if waiting >= upload.batch_bytes() || (!more && waiting > 0) {
             upload.append(&batch).await.map_err(Stopped::Store)?;
             batch.clear();
             waiting = 0;

@@ -1,20 +1,19 @@
-//! Where things lie: the paths of the Docker registry's v2 storage layout.
-//!
-//! Invariant: every path is below the root. Repository names and digests are validated by their types, and neither
-//! grammar can write `..`, an absolute path, or a component that starts with `_`.
+//! Where things lie in a directory: the names of [`crate::store::layout`] as paths below it, and what a directory has
+//! beside them.
 
 use std::path::{Path, PathBuf};
 
 use kuik_core::{
-    content::{Digest, NoteName, SourceError, SourceErrorKind, UploadId},
+    content::{Digest, NoteName, SourceError, UploadId},
     reference::{RepositoryName, Tag},
 };
+
+use crate::store::layout;
 
 /// The layout below one data directory.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     data_dir: PathBuf,
-    root: PathBuf,
 }
 
 /// Where one repository is kept.
@@ -31,7 +30,7 @@ pub(super) struct UploadDir(PathBuf);
 
 impl Layout {
     pub(super) fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned(), root: data_dir.join("docker/registry/v2") }
+        Self { data_dir: data_dir.to_owned() }
     }
 
     /// The directory that was given to us.
@@ -41,12 +40,12 @@ impl Layout {
 
     /// All repositories, one directory each, however deep.
     pub(super) fn repositories(&self) -> PathBuf {
-        self.root.join("repositories")
+        self.data_dir.join(layout::REPOSITORIES)
     }
 
     /// All blobs and manifests: below their algorithm and the first two digits of their digest.
     pub(super) fn blobs(&self) -> PathBuf {
-        self.root.join("blobs")
+        self.data_dir.join(layout::BLOBS)
     }
 
     /// What is being written. On the file system of the rest, so that a rename publishes it; outside the layout, so
@@ -57,17 +56,17 @@ impl Layout {
 
     /// Damaged bytes, outside the layout: nobody is served them.
     pub(super) fn quarantine(&self) -> PathBuf {
-        self.data_dir.join(".kuik/quarantine")
+        self.data_dir.join(layout::QUARANTINE)
     }
 
     /// The damaged bytes that were kept under a digest.
     pub(super) fn quarantined(&self, digest: &Digest) -> PathBuf {
-        self.quarantine().join(format!("{}-{}", digest.algorithm_name(), digest.encoded()))
+        self.data_dir.join(layout::quarantined(digest))
     }
 
     /// What is noted about repositories, one directory each as in the layout, and outside of it.
     pub(super) fn notes(&self) -> PathBuf {
-        self.data_dir.join(".kuik/notes")
+        self.data_dir.join(layout::NOTES)
     }
 
     /// Held by the one process that has the directory open.
@@ -77,37 +76,24 @@ impl Layout {
 
     /// The bytes of a blob or manifest.
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
-        let encoded = digest.encoded();
-        let shard = encoded.get(..2).unwrap_or(encoded);
-        self.blobs().join(digest.algorithm_name()).join(shard).join(encoded).join("data")
+        self.data_dir.join(layout::blob(digest))
     }
 
-    /// A repository is kept under the path that clients pull it by: `registry__5000/app` for `registry:5000/app`,
-    /// which Docker's registry accepts as a name too.
+    /// Where a repository is kept.
     pub(super) fn repository(&self, repository: &RepositoryName) -> Result<RepositoryDir, SourceError> {
-        Ok(RepositoryDir(self.repositories().join(encoded(repository)?)))
+        Ok(RepositoryDir(self.repositories().join(layout::encoded(repository)?)))
     }
 
     /// Where the notes about a repository are kept.
     pub(super) fn notes_about(&self, repository: &RepositoryName) -> Result<NotesDir, SourceError> {
-        Ok(NotesDir::below(&self.notes().join(encoded(repository)?)))
+        Ok(NotesDir::below(&self.notes().join(layout::encoded(repository)?)))
     }
-}
-
-fn encoded(repository: &RepositoryName) -> Result<String, SourceError> {
-    repository.encoded().map_err(|error| {
-        SourceError::caused_by(
-            SourceErrorKind::Unsupported,
-            format!("find where {repository} is kept: its name has no form as a path"),
-            error,
-        )
-    })
 }
 
 impl NotesDir {
     /// The notes about the repository that has the directory `path`, in which repositories below it have theirs.
     pub(super) fn below(path: &Path) -> Self {
-        Self(path.join("_notes"))
+        Self(path.join(layout::NOTES_OF_ONE))
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -128,74 +114,74 @@ impl RepositoryDir {
 
     /// What says which blobs belong to the repository.
     pub(super) fn layers(&self) -> PathBuf {
-        self.0.join("_layers")
+        self.0.join(layout::LAYERS)
     }
 
     /// What says that a blob belongs to the repository.
     pub(super) fn layer_link(&self, digest: &Digest) -> PathBuf {
-        self.layers().join(link(digest))
+        self.0.join(layout::layer_link(digest))
     }
 
     /// What says which manifests belong to the repository.
     pub(super) fn revisions(&self) -> PathBuf {
-        self.0.join("_manifests/revisions")
+        self.0.join(layout::REVISIONS)
     }
 
     /// What says that a manifest belongs to the repository.
     pub(super) fn revision_link(&self, digest: &Digest) -> PathBuf {
-        self.revisions().join(link(digest))
+        self.0.join(layout::revision_link(digest))
     }
 
     /// The tags of the repository, one directory each.
     pub(super) fn tags(&self) -> PathBuf {
-        self.0.join("_manifests/tags")
+        self.0.join(layout::TAGS)
     }
 
     /// All that is kept about a tag.
     pub(super) fn tag(&self, tag: &Tag) -> PathBuf {
-        self.tags().join(tag.as_str())
+        self.0.join(layout::tag(tag))
     }
 
     /// What a tag points at now.
     pub(super) fn tag_link(&self, tag: &Tag) -> PathBuf {
-        self.tag(tag).join("current/link")
+        self.0.join(layout::tag_link(tag))
     }
 
     /// What says that a tag pointed at a manifest once.
     pub(super) fn tag_history_link(&self, tag: &Tag, digest: &Digest) -> PathBuf {
-        self.tag(tag).join("index").join(link(digest))
+        self.0.join(layout::tag_history_link(tag, digest))
     }
 
     /// What says which manifests are referrers of which. Docker's registry does not know this directory, and leaves
     /// it alone.
     pub(super) fn referrers(&self) -> PathBuf {
-        self.0.join("_manifests/referrers")
+        self.0.join(layout::REFERRERS)
     }
 
     /// The referrers of `subject`.
     pub(super) fn referrers_of(&self, subject: &Digest) -> PathBuf {
-        self.referrers().join(digest_path(subject))
+        self.0.join(layout::referrers_of(subject))
     }
 
     /// What says that a manifest may be a referrer of `subject`.
     pub(super) fn referrer_link(&self, subject: &Digest, referrer: &Digest) -> PathBuf {
-        self.referrers_of(subject).join(link(referrer))
+        self.0.join(layout::referrer_link(subject, referrer))
     }
 
     /// What says that every manifest that is older than this file has its referrer link. (No algorithm begins with an
     /// underscore.)
     pub(super) fn referrers_marker(&self) -> PathBuf {
-        self.referrers().join("_complete")
+        self.0.join(layout::REFERRERS_MARKER)
     }
 
     /// What is being pushed, one directory each.
     pub(super) fn uploads(&self) -> PathBuf {
-        self.0.join("_uploads")
+        self.0.join(layout::UPLOADS)
     }
 
     /// One upload.
     pub(super) fn upload(&self, id: &UploadId) -> UploadDir {
-        UploadDir(self.uploads().join(id.as_str()))
+        UploadDir(self.0.join(layout::upload(id)))
     }
 }
 
@@ -217,14 +203,6 @@ impl UploadDir {
 
     /// When it was begun, as RFC 3339 has it.
     pub(super) fn started_at(&self) -> PathBuf {
-        self.0.join("startedat")
+        self.0.join(layout::STARTED_AT)
     }
-}
-
-fn link(digest: &Digest) -> PathBuf {
-    digest_path(digest).join("link")
-}
-
-fn digest_path(digest: &Digest) -> PathBuf {
-    Path::new(digest.algorithm_name()).join(digest.encoded())
 }

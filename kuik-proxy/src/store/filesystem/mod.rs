@@ -11,7 +11,6 @@ mod layout;
 mod links;
 mod lock;
 mod managed;
-mod map;
 mod notes;
 mod publish;
 mod reads;
@@ -24,17 +23,16 @@ mod writes;
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use kuik_core::content::{SourceError, SourceErrorKind};
+use kuik_core::content::SourceError;
 
 use self::{
-    layout::Layout,
-    links::RepositoryLocks,
-    lock::DirLock,
-    publish::{Durability, is_absent},
-    referrers::Indexed,
+    layout::Layout, links::RepositoryLocks, lock::DirLock, publish::Durability, referrers::Indexed,
     uploads::Uploads,
 };
 pub use lock::OpenError;
+pub(super) use publish::is_absent;
+
+use super::blocking;
 
 /// A [`ManagedStore`](kuik_core::content::ManagedStore) in a directory, in the layout of Docker's registry. Cheap to
 /// clone.
@@ -96,23 +94,6 @@ impl FilesystemStore {
     ) -> Result<T, SourceError> {
         let shared = self.shared.clone();
         blocking(attempted, move || work(&shared)).await
-    }
-}
-
-/// Runs blocking disk work on tokio's pool, and says what was attempted where it fails.
-async fn blocking<T: Send + 'static>(
-    attempted: impl Into<String>,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, SourceError> {
-    let attempted = attempted.into();
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if is_absent(&error) => Err(match error.into_inner() {
-            Some(cause) => SourceError::caused_by(SourceErrorKind::NotFound, attempted, cause),
-            None => SourceError::new(SourceErrorKind::NotFound, attempted),
-        }),
-        Ok(Err(error)) => Err(SourceError::storage(attempted, error)),
-        Err(panicked) => Err(SourceError::storage(attempted, io::Error::other(panicked))),
     }
 }
 

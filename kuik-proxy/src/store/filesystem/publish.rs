@@ -128,7 +128,7 @@ fn has_gone(path: &Path, keep: &Path, durability: Durability) -> io::Result<()> 
 }
 
 /// Whether an error means that there is nothing under a path.
-pub(super) fn is_absent(error: &io::Error) -> bool {
+pub(in crate::store) fn is_absent(error: &io::Error) -> bool {
     // A digest of an algorithm that we do not know may be too long for a file's name.
     let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::InvalidFilename];
     absent.contains(&error.kind())

@@ -18,14 +18,8 @@ use kuik_core::{
     reference::RepositoryName,
 };
 
-use super::{FilesystemStore, Shared, blocking, layout::RepositoryDir, links::read_link, map, tags};
-
-/// The store holds something else under a digest than the content with that digest.
-///
-/// It comes as the cause of a `NotFound`: the caller's remedy is to fetch it again, exactly as if it were absent.
-#[derive(Debug, thiserror::Error)]
-#[error("what the store has under this digest is damaged")]
-struct Damaged(#[source] Box<dyn std::error::Error + Send + Sync>);
+use super::{FilesystemStore, Shared, blocking, layout::RepositoryDir, links::read_link, tags};
+use crate::store::{Damaged, map};
 
 fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, Damaged(cause.into()))

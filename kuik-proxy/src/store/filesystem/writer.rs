@@ -1,10 +1,6 @@
 //! Writes a blob into an unpublished file, and reads it while it grows.
 
-use std::{
-    fs::File,
-    io::{self, IoSlice, Write as _},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,32 +10,27 @@ use kuik_core::{
 };
 
 use super::{
-    Shared, blocking, map,
+    Shared, blocking,
     publish::{Content, Durability, Unpublished},
 };
+use crate::store::spool::FileSpool;
 
 /// The writer of one blob. Its file appends only: each `append` writes after the last byte that was kept.
 #[derive(Debug)]
 pub(super) struct FileWriter {
     store: Arc<Shared>,
     unpublished: Option<Unpublished>,
-    spool: Arc<FileSpool>,
+    spool: FileSpool,
     written: u64,
     durability: Durability,
-}
-
-/// A second handle on the file, so that it can be read whatever becomes of its name.
-#[derive(Debug)]
-struct FileSpool {
-    file: Arc<File>,
 }
 
 impl FileWriter {
     /// Blocks on the disk.
     pub(super) fn create(store: Arc<Shared>, durability: Durability) -> io::Result<Self> {
         let unpublished = Unpublished::create(&store.layout.unpublished())?;
-        let file = Arc::new(unpublished.file().try_clone()?);
-        let spool = Arc::new(FileSpool { file });
+        // A second handle on the file, so that it can be read whatever becomes of its name.
+        let spool = FileSpool::new(unpublished.file().try_clone()?);
         Ok(Self { store, unpublished: Some(unpublished), spool, written: 0, durability })
     }
 }
@@ -47,15 +38,12 @@ impl FileWriter {
 #[async_trait]
 impl BlobWriter for FileWriter {
     async fn append(&mut self, chunks: &[Bytes]) -> Result<(), SourceError> {
-        let file = self.spool.file.clone();
-        let chunks = chunks.to_vec();
-        let written = blocking("append to a blob", move || write_all(&file, &chunks)).await?;
-        self.written += written;
+        self.written += self.spool.append(chunks).await?;
         Ok(())
     }
 
     fn spool(&self) -> Arc<dyn BlobSpool> {
-        self.spool.clone()
+        Arc::new(self.spool.clone())
     }
 
     async fn publish(
@@ -84,29 +72,4 @@ impl BlobWriter for FileWriter {
         })
         .await
     }
-}
-
-#[async_trait]
-impl BlobSpool for FileSpool {
-    async fn read(&self, start: u64, end: u64) -> Result<Bytes, SourceError> {
-        let file = self.file.clone();
-        blocking("read a blob that is being written", move || map::window(&file, start, end)).await
-    }
-}
-
-/// Writes all chunks with as few system calls as the kernel allows; returns how many bytes they had.
-pub(super) fn write_all(mut file: &File, chunks: &[Bytes]) -> io::Result<u64> {
-    let total: usize = chunks.iter().map(Bytes::len).sum();
-    let mut slices: Vec<IoSlice<'_>> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
-    let mut rest = slices.as_mut_slice();
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        match file.write_vectored(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut rest, written),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(total as u64)
 }

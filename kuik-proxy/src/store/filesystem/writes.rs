@@ -12,10 +12,10 @@ use kuik_core::{
 use super::{
     FilesystemStore, Shared, blocking,
     layout::RepositoryDir,
-    map,
     publish::{self, Durability, absent_is},
     writer::FileWriter,
 };
+use crate::store::map;
 
 #[async_trait]
 impl ContentStore for FilesystemStore {

@@ -26,6 +26,7 @@ use super::{
     publish::{self, Durability, absent_is},
     walk,
 };
+use crate::store::started_at;
 
 /// How many uploads that nobody has at the moment need not be read again at their end. A few hundred bytes each.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
@@ -94,7 +95,7 @@ pub(super) fn start(
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let id = UploadId::from_random(random);
     let dir = repository.upload(&id);
-    let started_at = rfc3339(now)?;
+    let started_at = started_at::to_text(now)?;
     publish::write_file(&store.layout.unpublished(), &dir.started_at(), started_at.as_bytes(), durability)?;
     File::create_new(dir.data())?;
     if durability == Durability::Acknowledged {
@@ -127,7 +128,7 @@ fn last_used(dir: &UploadDir) -> io::Result<Option<SystemTime>> {
         Ok(metadata) => metadata.modified().map(Some),
         Err(error) => absent_is(None, error),
     };
-    let started = fs::read_to_string(dir.started_at()).ok().and_then(|text| from_rfc3339(&text));
+    let started = fs::read_to_string(dir.started_at()).ok().and_then(|text| started_at::from_text(&text));
     let appended = modified(dir.data())?;
     match started.max(appended) {
         // What an end of an upload left that was interrupted.
@@ -140,31 +141,4 @@ fn last_used(dir: &UploadDir) -> io::Result<Option<SystemTime>> {
 fn remove(dir: &UploadDir) -> io::Result<()> {
     fs::remove_file(dir.data()).or_else(|error| absent_is((), error))?;
     fs::remove_dir_all(dir.path()).or_else(|error| absent_is((), error))
-}
-
-fn rfc3339(time: SystemTime) -> io::Result<String> {
-    let second = jiff::Timestamp::try_from(time).map(jiff::Timestamp::as_second);
-    let whole = second.and_then(jiff::Timestamp::from_second);
-    whole.map(|whole| whole.to_string()).map_err(|error| io::Error::other(error.to_string()))
-}
-
-fn from_rfc3339(text: &str) -> Option<SystemTime> {
-    text.trim().parse::<jiff::Timestamp>().ok()?.try_into().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_dockers_registry_writes_them() {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_999);
-        assert_eq!(rfc3339(time).unwrap(), "2023-11-14T22:13:20Z");
-        let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        assert_eq!(from_rfc3339("2023-11-14T22:13:20Z"), Some(whole));
-        assert_eq!(from_rfc3339("2023-11-14T23:13:20+01:00\n"), Some(whole));
-        assert_eq!(from_rfc3339("yesterday"), None);
-    }
 }

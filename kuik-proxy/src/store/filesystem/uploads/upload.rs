@@ -15,11 +15,14 @@ use kuik_core::{
 };
 
 use super::{Lease, remove};
-use crate::store::filesystem::{
-    Shared, blocking,
-    layout::RepositoryDir,
-    publish::{self, Durability},
-    writer::write_all,
+use crate::store::{
+    blocking,
+    filesystem::{
+        Shared,
+        layout::RepositoryDir,
+        publish::{self, Durability},
+    },
+    spool::write_all,
 };
 
 /// How much is read at a time where the data has to be hashed again.

@@ -20,7 +20,7 @@ const WORTH_MAPPING: u64 = 64 << 10;
 ///
 /// # Errors
 /// Where the disk fails, or the file ends before `end`.
-pub(super) fn window(file: &File, start: u64, end: u64) -> io::Result<Bytes> {
+pub(in crate::store) fn window(file: &File, start: u64, end: u64) -> io::Result<Bytes> {
     let length = end.saturating_sub(start).min(WINDOW);
     let size = usize::try_from(length).map_err(io::Error::other)?;
     if length < WORTH_MAPPING {
@@ -35,8 +35,9 @@ pub(super) fn window(file: &File, start: u64, end: u64) -> io::Result<Bytes> {
     // - Files under the layout are never written or truncated after their rename gave them that name: publishing
     //   replaces the directory entry, and this mapping keeps the old inode. Files that are still being filled only
     //   grow, and callers ask only for bytes that were written (`BlobSpool::read`).
-    // - The data directory is locked by this process (`lock.rs`); that nothing else on the machine truncates files
+    // - The data directory is locked by this process (`filesystem/lock.rs`); that nothing else on the machine truncates files
     //   in it is the condition under which it was given to us, as for any database.
+    // - A file of the scratch directory has no name, so that nobody else can open it, and only grows.
     // - The length was checked above, so the window lies within the file, and the read-ahead below turns a disk
     //   that fails into an error here, before anybody touches the pages.
     let map = unsafe { MmapOptions::new().offset(start).len(size).map(file)? };
