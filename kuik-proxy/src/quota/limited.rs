@@ -137,6 +137,10 @@ impl<S: ContentStore> Upload for LimitedUpload<S> {
         self.upload.offset()
     }
 
+    fn batch_bytes(&self) -> usize {
+        self.upload.batch_bytes()
+    }
+
     async fn append(&mut self, chunks: &[Bytes]) -> Result<(), SourceError> {
         self.usage.extend_upload(&self.id, length(chunks)).await?;
         self.upload.append(chunks).await

@@ -205,7 +205,7 @@ impl Bucket {
         let attempted = format!("{attempted} in {}", self.name);
         match error {
             object_store::Error::NotFound { .. } => SourceError::new(SourceErrorKind::NotFound, attempted),
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            error if is_denied(error) => {
                 let advice = "access is denied: check that the credentials are current, and that they may list, \
                               read, write and delete there";
                 SourceError::caused_by(
@@ -248,6 +248,18 @@ impl Bucket {
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bucket").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Whether the provider refuses us. Of a list, the library says so in words alone.
+fn is_denied(error: &object_store::Error) -> bool {
+    match error {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => true,
+        object_store::Error::Generic { source, .. } => {
+            let said = source.to_string();
+            ["status code: 401", "status code: 403"].iter().any(|status| said.contains(status))
+        }
+        _ => false,
     }
 }
 

@@ -56,6 +56,10 @@ impl ManagedStore for ObjectStorage {
         Ok(Box::new(ObjectUpload::open(&self.shared, repository, id).await?))
     }
 
+    async fn purge_uploads(&self, idle_since: SystemTime) -> Result<u64, SourceError> {
+        uploads::purge(&self.shared, idle_since).await
+    }
+
     fn repositories(&self) -> BoxStream<'_, Result<RepositoryName, SourceError>> {
         self.shared.repositories()
     }

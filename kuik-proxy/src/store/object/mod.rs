@@ -28,7 +28,6 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use kuik_core::{
@@ -79,15 +78,6 @@ impl ObjectStorage {
             indexed: Indexed::default(),
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// Removes the uploads that nobody of this process has and that nothing was appended to since `idle_since`;
-    /// returns how many. Docker's registry lets them lie for a week.
-    ///
-    /// # Errors
-    /// `Storage` where the bucket fails.
-    pub async fn purge_uploads(&self, idle_since: SystemTime) -> Result<u64, SourceError> {
-        uploads::purge(&self.shared, idle_since).await
     }
 }
 

@@ -4,7 +4,7 @@
 //! web identities, and what the machine was given. Nothing is asked of the provider here: whether the bucket can be
 //! reached is a matter of readiness.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use object_store::{
     BackoffConfig, ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
@@ -26,7 +26,7 @@ pub enum Provider {
 }
 
 /// Where a bucket is, and how it is asked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct BucketOptions {
     /// Who keeps it.
@@ -39,6 +39,8 @@ pub struct BucketOptions {
     pub endpoint: Option<String>,
     /// In which region, where that matters.
     pub region: Option<String>,
+    /// The access key of S3 and its secret, in place of what the environment says.
+    pub access_key: Option<(String, String)>,
     /// Whether S3 finds the bucket by the path, and not by the host. True; with false, an endpoint is that of the
     /// bucket itself.
     pub path_style: bool,
@@ -46,6 +48,16 @@ pub struct BucketOptions {
     pub timeout: Duration,
     /// How often a request is tried again that the provider was too busy for, or that broke off. 6 times.
     pub retries: usize,
+}
+
+impl fmt::Debug for BucketOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BucketOptions")
+            .field("name", &self.name())
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A bucket cannot be what it is said to be.
@@ -63,6 +75,7 @@ impl BucketOptions {
             prefix: String::new(),
             endpoint: None,
             region: None,
+            access_key: None,
             path_style: true,
             timeout: Duration::from_secs(20),
             retries: 6,
@@ -119,6 +132,9 @@ impl ObjectStorage {
                 }
                 if let Some(region) = &options.region {
                     builder = builder.with_region(region);
+                }
+                if let Some((id, secret)) = &options.access_key {
+                    builder = builder.with_access_key_id(id).with_secret_access_key(secret);
                 }
                 builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
             }

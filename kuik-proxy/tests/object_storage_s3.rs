@@ -1,0 +1,122 @@
+//! A real S3 server: what it does that a bucket in memory does not.
+
+#![cfg(feature = "object-storage")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use kuik_core::{
+    content::{
+        BlobWriter, ByteRange, ContentSource as _, ContentStore as _, Digest, ManagedStore, SourceErrorKind,
+        Verified, Verifier,
+    },
+    reference::RepositoryName,
+    testkit::{
+        real::{Bucket, S3Server},
+        store_conformance,
+    },
+};
+use kuik_proxy::store::{BucketOptions, ObjectStorage, Provider};
+
+/// `bucket` with the credentials of its server.
+fn open(bucket: &Bucket, change: impl FnOnce(&mut BucketOptions)) -> ObjectStorage {
+    let mut options = BucketOptions::new(Provider::S3, bucket.name());
+    options.prefix = bucket.prefix().to_owned();
+    options.endpoint = Some(bucket.endpoint().to_owned());
+    options.region = Some(bucket.region().to_owned());
+    options.access_key = Some((bucket.access_key().to_owned(), bucket.secret_key().to_owned()));
+    change(&mut options);
+    ObjectStorage::open(&options, &std::env::temp_dir()).unwrap()
+}
+
+fn app() -> RepositoryName {
+    RepositoryName::local("app").unwrap()
+}
+
+fn content(size: u32) -> (Bytes, Verified) {
+    let content: Bytes = (0..size).map(|n| (n % 251) as u8).collect();
+    let mut verifier = Verifier::new(&Digest::sha256(&content)).unwrap();
+    verifier.update(&content);
+    (content, verifier.finish().unwrap())
+}
+
+async fn written(store: &ObjectStorage, content: &Bytes) -> Box<dyn BlobWriter> {
+    let mut writer = store.write_blob().await.unwrap();
+    writer.append(std::slice::from_ref(content)).await.unwrap();
+    writer
+}
+
+async fn read(store: &ObjectStorage, digest: &Digest) -> Vec<u8> {
+    let body = store.blob(&app(), digest, ByteRange::Full).await.unwrap().content.body;
+    body.try_collect::<Vec<_>>().await.unwrap().concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_real_bucket_conforms() {
+    let server = S3Server::start().await.unwrap();
+    for prefix in ["", "a/b"] {
+        let store: Arc<dyn ManagedStore> = Arc::new(open(&server.bucket(prefix), |_| {}));
+        store.check_writable().await.unwrap();
+        for behaviour in store_conformance::BEHAVIOURS {
+            behaviour.check(store.clone()).await.unwrap_or_else(|violation| panic!("{violation}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs parts built from Go: make built"]
+async fn blobs_of_several_parts_go_in_and_come_out() {
+    let server = S3Server::start().await.unwrap();
+    let store = open(&server.bucket(""), |_| {});
+    let (bytes, verified) = content(20_000_003);
+    let digest = verified.digest().clone();
+    written(&store, &bytes).await.publish(verified, &[app()]).await.unwrap();
+    assert!(read(&store, &digest).await == bytes);
+    store.unlink_blob(&app(), &digest).await.unwrap();
+    store.remove_blob(&digest).await.unwrap();
+
+    let id = store.start_upload(&app()).await.unwrap();
+    for chunk in bytes.chunks(7_000_000) {
+        // Each by another process.
+        let mut upload = open(&server.bucket(""), |_| {}).upload(&app(), &id).await.unwrap();
+        upload.append(&[bytes.slice_ref(chunk)]).await.unwrap();
+    }
+    store.upload(&app(), &id).await.unwrap().finish(&digest).await.unwrap();
+    assert!(read(&store, &digest).await == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs parts built from Go: make built"]
+async fn denied_and_absent_buckets_are_named_and_no_secret_is() {
+    let mut server = S3Server::start().await.unwrap();
+    let bucket = server.bucket("");
+    let secret = "not-the-secret-key";
+    let denied = open(&bucket, |options| {
+        options.access_key = Some((bucket.access_key().to_owned(), secret.to_owned()));
+    });
+    let (id, _) = content(1);
+    let errors = [
+        denied.check_writable().await.unwrap_err(),
+        denied.has_blob(&Digest::sha256(&id)).await.unwrap_err(),
+        denied.repositories().try_collect::<Vec<_>>().await.unwrap_err(),
+    ];
+    for error in errors {
+        let said = error.chain();
+        assert_eq!(error.kind(), SourceErrorKind::Storage, "{said}");
+        assert!(said.contains("s3://kuik") && said.contains("access is denied: check"), "{said}");
+        assert!(!said.contains(secret) && !said.contains(bucket.access_key()), "{said}");
+    }
+    let absent = open(&bucket, |options| options.bucket = "nowhere".to_owned());
+    let said = absent.check_writable().await.unwrap_err().chain();
+    assert!(said.contains("s3://nowhere") && said.contains("no such bucket"), "{said}");
+
+    server.stop().await.unwrap();
+    let away = open(&bucket, |options| options.timeout = Duration::from_secs(2));
+    let error = away.check_writable().await.unwrap_err();
+    assert_eq!(error.kind(), SourceErrorKind::Storage, "{}", error.chain());
+    server.resume().await.unwrap();
+    away.check_writable().await.unwrap();
+}
