@@ -11,11 +11,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Empty;
 use kuik_core::{
-    content::{ContentStore, Manifest},
+    content::{ContentStore, ManagedStore, Manifest},
     reference::RepositoryName,
     testkit::{MemoryStore, SampleImage},
 };
 use kuik_proxy::{
+    gc::{Leased, Leases},
     pull_through::{PullThrough, PullThroughOptions},
     push::{RegistryMetrics, RegistryOptions, RegistryService},
     service::{ProxyBody, ProxyMetrics, ProxyOptions, ProxyService},
@@ -87,6 +88,7 @@ async fn registry_with(manifest: &Manifest) -> Option<RegistryService> {
     let cache = PullThrough::new(store.clone(), store.clone(), PullThroughOptions::default());
     let pull = ProxyService::new(Arc::new(cache), ProxyOptions::default(), ProxyMetrics::default());
     let (options, metrics) = (RegistryOptions::default(), RegistryMetrics::default());
+    let store = Leased::new(store as Arc<dyn ManagedStore>, Leases::default());
     Some(RegistryService::new(store, pull, None, options, metrics))
 }
 

@@ -8,6 +8,7 @@ use kuik_core::{
 };
 use kuik_proxy::{
     access::{AccessLayer, AccessPolicy, AccessService},
+    gc::GcService,
     pull_through::{PullThrough, PullThroughOptions},
     push::{RegistryMetrics, RegistryOptions, RegistryService},
     quota::{MarksService, Recorded},
@@ -22,7 +23,7 @@ use crate::{cache::admin, frontend::Frontend, keeping::Keeping};
 #[derive(Debug)]
 pub struct Registry {
     /// Serves it.
-    pub frontend: Frontend<AccessService<MarksService<RegistryService>>>,
+    pub frontend: Frontend<AccessService<GcService<MarksService<RegistryService>>>>,
     /// To be drained when serving has ended, where there is one.
     pub pull_through: Option<PullThrough>,
     /// What keeps its store; its tasks are to run as long as the registry serves.
@@ -59,7 +60,7 @@ pub fn registry(
     options: RegistryOptions,
 ) -> Registry {
     let (metrics, proxy_metrics) = (RegistryMetrics::default(), ProxyMetrics::default());
-    let Kept { pushed, fetched } = keeping.kept.clone();
+    let (pushed, fetched) = (keeping.pushed.clone(), keeping.fetched.clone());
     let mut proxy_options = ProxyOptions::default();
     let (source, pull_through): (Arc<dyn ContentSource>, _) = match origins {
         Some(Origins { source, options, ports }) => {
@@ -69,10 +70,10 @@ pub fn registry(
         }
         None => {
             proxy_options.names = Names::Local;
-            (pushed.clone(), None)
+            (Arc::new(pushed.clone()), None)
         }
     };
-    let admin = admin("registry", pushed.clone(), |registry| {
+    let admin = admin("registry", Arc::new(pushed.clone()), |registry| {
         metrics.register(registry);
         proxy_metrics.register(registry);
         keeping.register(registry);
@@ -81,7 +82,8 @@ pub fn registry(
     let source = Arc::new(Recorded::new(source, keeping.pulls.clone()));
     let pull = ProxyService::new(source, proxy_options, proxy_metrics);
     let service = RegistryService::new(pushed.clone(), pull, pull_through.clone(), options, metrics);
-    let service = MarksService::new(pushed, names, service);
+    let service = MarksService::new(Arc::new(pushed), names, service);
+    let service = keeping.collecting(pull_through.clone(), service);
     let frontend = Frontend::new(admin, AccessLayer::new(access).layer(service));
     Registry { frontend, pull_through, keeping }
 }

@@ -21,7 +21,10 @@ use kuik_core::{
 use support::{Kuik, Transfer, ask, blob_data, eventually, get, proxied, pull_with_skopeo, push};
 
 /// What only a fault moves that this test does not have, or what has gone back to nothing.
-const UNMOVED: [&str; 4] = [
+const UNMOVED: [&str; 7] = [
+    "kube_image_keeper_registry_gc_failed_runs_total",
+    "kube_image_keeper_registry_gc_purged_uploads_total",
+    "kube_image_keeper_registry_gc_reclaimed_bytes_total",
     "kube_image_keeper_registry_scrub_interrupted_passes_total",
     "kube_image_keeper_registry_scrub_unreadable_total",
     "kube_image_keeper_registry_quota_failed_total",
@@ -131,6 +134,8 @@ async fn every_metric_is_documented_and_moves() {
         exposed(&registry).await.get("kube_image_keeper_registry_scrub_passes_total") > Some(&0.0)
     })
     .await;
+
+    assert_eq!(post(&registry, "/kuik/v1/gc", b"").await, 200);
 
     upstream.stop().await.unwrap();
     let stale = format!("/v2/{second}/manifests/v1");

@@ -52,7 +52,7 @@ impl Pushed {
         change(&mut options);
         let pull = ProxyService::new(store.clone(), proxy_options, ProxyMetrics::default());
         let metrics = RegistryMetrics::default();
-        let service = RegistryService::new(store, pull, None, options, metrics.clone());
+        let service = RegistryService::new(rig::leased(store), pull, None, options, metrics.clone());
         Self { front: OverTcp::start(service).await, data, metrics }
     }
 
@@ -374,7 +374,7 @@ async fn a_cache_of_others_serves_what_was_pushed_last() {
     let cache = PullThrough::new(store.clone(), source, rig::options(Revalidate::Never));
     let (pull, _) = rig::service(cache.clone());
     let service = RegistryService::new(
-        store,
+        rig::leased(store),
         pull,
         Some(cache),
         RegistryOptions::default(),

@@ -24,6 +24,9 @@ use crate::{
 /// back. With --pull-through, repositories are named after the registries that they come from, and what is missing
 /// is fetched from there once and kept.
 ///
+/// What nothing refers to is removed while the registry serves (--gc-interval), or when somebody asks for it:
+/// POST /kuik/v1/gc, with ?dry-run=true to be told what would go.
+///
 /// /healthz, /readyz and /metrics are answered on the same addresses. SIGTERM lets running requests finish. The exit
 /// code is 2 where the configuration is wrong, and 1 where something else is.
 #[derive(Debug, clap::Parser)]
@@ -53,7 +56,7 @@ async fn serve(config: RegistryConfig) -> Result<(), Failure> {
     }
     // What can be fetched again is not waited for; what is pushed is.
     let kept = Kept { fetched: Arc::new(store.as_cache()), pushed: Arc::new(store) };
-    let keeping = Keeping::of(kept, config.quota, config.scrub);
+    let keeping = Keeping::of(kept, config.quota, config.scrub, config.gc);
     let registry = registry(keeping, origins, config.access, config.options);
     tracing::info!(dir = %dir.display(), pull_through = registry.pull_through.is_some(), "content is kept");
     let tasks = registry.keeping.tasks(registry.pull_through.clone());

@@ -10,6 +10,7 @@ use kuik_proxy::{
 
 use super::{
     ConfigFile, InvalidConfig, Problems,
+    gc::{GcConfig, RawGc},
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
     quota::{QuotaConfig, RawQuota},
@@ -52,6 +53,8 @@ pub struct RawRegistry {
     #[command(flatten)]
     scrub: RawScrub,
     #[command(flatten)]
+    gc: RawGc,
+    #[command(flatten)]
     origins: RawOrigins,
 }
 
@@ -72,6 +75,8 @@ pub struct RegistryConfig {
     pub quota: QuotaConfig,
     /// How what is stored is verified, where it is.
     pub scrub: Option<ScrubConfig>,
+    /// How garbage is collected.
+    pub gc: GcConfig,
 }
 
 const STORAGE: &str = "storage";
@@ -91,8 +96,8 @@ impl RawRegistry {
     /// Everything that is wrong, together.
     pub fn validate(self) -> Result<RegistryConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 5] =
-            [&RawProcess::KEYS, &KEYS, &RawOrigins::KEYS, &RawQuota::KEYS, &RawScrub::KEYS];
+        let groups: [&[&str]; 6] =
+            [&RawProcess::KEYS, &KEYS, &RawGc::KEYS, &RawOrigins::KEYS, &RawQuota::KEYS, &RawScrub::KEYS];
         let file = self.process.file(&groups, &mut problems);
         let config = self.over(&file).read(&mut problems);
         problems.into_result(config)
@@ -111,6 +116,7 @@ impl RawRegistry {
             max_uploads: file.one(MAX_UPLOADS, self.max_uploads),
             quota: self.quota.over(file),
             scrub: self.scrub.over(file),
+            gc: self.gc.over(file),
             origins: self.origins.over(file),
         }
     }
@@ -126,6 +132,7 @@ impl RawRegistry {
         };
         let pull_through = switch(PULL_THROUGH, self.pull_through.as_deref(), false, problems);
         let origins = self.origins.read(problems);
+        let gc = self.gc.read(problems);
 
         let mut access = AccessPolicy::default();
         let token_file = self.token_file.filter(|file| !file.is_empty());
@@ -161,7 +168,7 @@ impl RawRegistry {
         let (quota, scrub) = (self.quota.read(problems), self.scrub.read(problems));
         let process = self.process.read(BindAddress::any(5000), problems)?;
         let pull_through = pull_through.then_some(origins);
-        Some(RegistryConfig { process, storage: storage?, pull_through, access, options, quota, scrub })
+        Some(RegistryConfig { process, storage: storage?, pull_through, access, options, quota, scrub, gc })
     }
 }
 
@@ -198,10 +205,16 @@ mod tests {
             max_uploads: text("-1"),
             quota: RawQuota { max_size: text("lots") },
             scrub: RawScrub { scrub_interval: text("often"), scrub_rate: text("0") },
+            gc: RawGc {
+                gc_interval: text("often"),
+                gc_grace: text("-1h"),
+                gc_delete_untagged: text("some"),
+                upload_idle: text("1"),
+            },
             ..RawRegistry::default()
         };
         let report = raw.validate().unwrap_err().to_string();
-        for key in KEYS.iter().chain(&RawQuota::KEYS).chain(&RawScrub::KEYS) {
+        for key in KEYS.iter().chain(&RawQuota::KEYS).chain(&RawScrub::KEYS).chain(&RawGc::KEYS) {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
         assert!(report.contains("not built yet"), "{report}");
@@ -215,7 +228,7 @@ mod tests {
         let lines = format!(
             "storage: file:///data\npullThrough: true\ntokenFile: {}\nprotectReads: true\nmaxUploads: 3\n\
              bindAddress: localhost:0\nrevalidateAfter: never\nsparse: nothing\nmaxSize: 10Gi\n\
-             scrubInterval: never\n",
+             scrubInterval: never\ngcInterval: never\ngcDeleteUntagged: true\n",
             token.display()
         );
         fs::write(&config, lines).unwrap();
@@ -226,5 +239,6 @@ mod tests {
         assert_eq!(config.options.max_uploads, 3);
         assert_eq!(config.quota.max_bytes, Some(10 << 30));
         assert!(config.scrub.is_none());
+        assert!(config.gc.interval.is_none() && config.gc.options.delete_untagged);
     }
 }

@@ -17,7 +17,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcOptions {
-    /// What was written more recently than so long ago stays. An hour, where nothing else is said.
+    /// What was written or asked for more recently than so long ago stays. An hour, where nothing else is said.
     pub grace: Duration,
     /// Whether manifests that no tag, index or subject leads to go too.
     pub delete_untagged: bool,
@@ -98,6 +98,10 @@ impl Collector {
         Self { store, leases }
     }
 
+    pub(super) fn store(&self) -> &dyn ManagedStore {
+        self.store.as_ref()
+    }
+
     /// One run. `gone` is told of everything that goes, or would go. Dropping the future ends the run at any point.
     ///
     /// # Errors
@@ -108,7 +112,7 @@ impl Collector {
         gone: impl FnMut(&StoredBlob) + Send,
     ) -> Result<GcReport, GcError> {
         let old_before = SystemTime::now().checked_sub(options.grace).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.sweep(options, old_before, None, gone).await
+        self.sweep(options, old_before, None, options.grace, gone).await
     }
 
     /// One run over these digests alone, which belonged to something that was taken away on purpose: what of them
@@ -118,7 +122,7 @@ impl Collector {
         digests: &HashSet<Key>,
         written_before: SystemTime,
     ) -> Result<GcReport, GcError> {
-        self.sweep(&GcOptions::default(), written_before, Some(digests), |_| {}).await
+        self.sweep(&GcOptions::default(), written_before, Some(digests), Duration::ZERO, |_| {}).await
     }
 
     async fn sweep(
@@ -126,10 +130,11 @@ impl Collector {
         options: &GcOptions,
         old_before: SystemTime,
         only: Option<&HashSet<Key>>,
+        lately: Duration,
         gone: impl FnMut(&StoredBlob) + Send,
     ) -> Result<GcReport, GcError> {
         let began = Instant::now();
-        let run = self.leases.begin().ok_or(GcError::Running)?;
+        let run = self.leases.begin(lately).ok_or(GcError::Running)?;
         let graph = mark::graph(self.store.as_ref(), options.delete_untagged, old_before).await?;
         let mut sweep =
             Sweep::new(&self.store, &run, &graph, options, Old { before: old_before, only }, gone);

@@ -8,7 +8,7 @@
 //! Memory is bounded by the number of digests and edges, not by the size of manifests: 32 bytes for each digest, and
 //! 4 for each edge.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use kuik_core::content::{DecodedManifest, Digest, Manifest};
 
@@ -113,16 +113,44 @@ impl Graph {
         }
     }
 
-    /// Every digest of the graph, with its place in an order in which what keeps comes before what is kept. In a
-    /// cycle, some edge has to lead backwards.
+    /// Every digest of the graph, with its place in an order in which what keeps comes before what is kept. What keeps
+    /// one another has one place: an index that lists the subject of its own subject is such a circle, of any length.
+    ///
+    /// That is Kosaraju's algorithm: in the order in which a walk down leaves digests last, walks up find the circles.
     pub(super) fn top_down(&self) -> HashMap<Key, usize> {
+        let mut keepers = vec![Vec::new(); self.keys.len()];
+        for (from, kept) in self.kept_by.iter().enumerate() {
+            for to in kept {
+                if let Some(keepers) = keepers.get_mut(*to as usize) {
+                    keepers.push(from);
+                }
+            }
+        }
+        let mut places = HashMap::with_capacity(self.keys.len());
+        let mut place = 0;
+        for start in self.bottom_up().into_iter().rev() {
+            let mut open = vec![start];
+            while let Some(id) = open.pop() {
+                let Some(key) = self.keys.get(id) else { continue };
+                if let Entry::Vacant(vacant) = places.entry(*key) {
+                    vacant.insert(place);
+                    open.extend(keepers.get(id).into_iter().flatten());
+                }
+            }
+            place += 1;
+        }
+        places
+    }
+
+    /// Every digest, each after what it leads to, but for where a circle closes.
+    fn bottom_up(&self) -> Vec<usize> {
         let mut seen = vec![false; self.keys.len()];
         let mut bottom_up = Vec::with_capacity(self.keys.len());
         for start in 0..self.keys.len() {
             let mut open = vec![(start, false)];
             while let Some((id, left)) = open.pop() {
                 if left {
-                    bottom_up.extend(self.keys.get(id).copied());
+                    bottom_up.push(id);
                 } else if let Some(seen) = seen.get_mut(id).filter(|seen| !**seen) {
                     *seen = true;
                     open.push((id, true));
@@ -131,7 +159,7 @@ impl Graph {
                 }
             }
         }
-        bottom_up.into_iter().rev().enumerate().map(|(place, key)| (key, place)).collect()
+        bottom_up
     }
 }
 

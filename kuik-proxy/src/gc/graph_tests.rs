@@ -81,7 +81,43 @@ fn a_very_deep_graph_does_not_overflow() {
     assert_eq!(graph.top_down()[&Key::from(&digest("99999"))], 99_999);
 }
 
+/// An index may list what lists its own subject: then each of them keeps the next, in a circle.
+#[test]
+fn a_circle_has_one_place() {
+    let edges = [("above", "x"), ("x", "y"), ("y", "z"), ("z", "x"), ("z", "below"), ("s", "s")];
+    let order = graph(&edges, &[]).top_down();
+    let place = |name: &str| order[&Key::from(&digest(name))];
+    assert_eq!([place("x"), place("y")], [place("z"); 2]);
+    assert!(place("above") < place("x") && place("x") < place("below"));
+    assert_ne!(place("s"), place("x"));
+}
+
 proptest! {
+    /// Two have one place where each leads to the other; otherwise the one that leads to the other comes first.
+    #[test]
+    fn circles_have_one_place(edges in prop::collection::vec((0_u8..12, 0_u8..12), 0..40)) {
+        let name = |n: u8| digest(&n.to_string());
+        let mut graph = Graph::default();
+        edges.iter().for_each(|&(from, to)| graph.add_edge(&name(from), &name(to)));
+        let order = graph.top_down();
+        let leads = |from: u8, to: u8| {
+            let mut reachable = Reachable::default();
+            graph.extend(&mut reachable, [Key::from(&name(from))]);
+            reachable.contains(Key::from(&name(to)))
+        };
+        let known: BTreeSet<u8> = edges.iter().flat_map(|&(from, to)| [from, to]).collect();
+        for &from in &known {
+            for &to in &known {
+                let (from_at, to_at) = (order[&Key::from(&name(from))], order[&Key::from(&name(to))]);
+                match (leads(from, to), leads(to, from)) {
+                    (true, true) => prop_assert_eq!(from_at, to_at),
+                    (true, false) => prop_assert!(from_at < to_at),
+                    _ => prop_assert_ne!(from_at, to_at),
+                }
+            }
+        }
+    }
+
     /// Against the definition, computed another way: grow until nothing changes.
     #[test]
     fn exactly_what_the_roots_lead_to(

@@ -1,9 +1,10 @@
 //! A store whose writers the collector knows of.
 //!
-//! Every write leases what it names while it goes on, and so does every question whether a blob is there: whoever
-//! asked that may be about to name it. Reads of content pass through as they are.
+//! Every write leases what it names while it goes on, and so does every question whether something is there: whoever
+//! asked that may be about to name it, or to pull what it holds, and so the answer is remembered too. Reads of blobs
+//! pass through as they are: what is open stays readable.
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +31,23 @@ impl<S> Leased<S> {
     pub fn new(store: S, leases: Leases) -> Self {
         Self { store, leases }
     }
+
+    /// The leases that the store is used under.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// Remembers who asked for what and has it.
+    fn asked<T>(
+        &self,
+        digest: impl FnOnce(&T) -> Digest,
+        answer: Result<Served<T>, SourceError>,
+    ) -> Result<Served<T>, SourceError> {
+        if let Ok(served) = &answer {
+            self.leases.asked(&digest(&served.content), Instant::now());
+        }
+        answer
+    }
 }
 
 #[async_trait]
@@ -42,7 +60,18 @@ impl<S: ContentStore + Clone> ContentSource for Leased<S> {
     ) -> Result<Served<Descriptor>, SourceError> {
         let digest = if let TagOrDigest::Digest(digest) = at { Some(digest) } else { None };
         let _lease = self.leases.lease(digest).await;
-        self.store.resolve(repository, at, freshness).await
+        self.asked(|found| found.digest.clone(), self.store.resolve(repository, at, freshness).await)
+    }
+
+    async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        at: &TagOrDigest,
+        freshness: Freshness,
+    ) -> Result<Served<Manifest>, SourceError> {
+        let digest = if let TagOrDigest::Digest(digest) = at { Some(digest) } else { None };
+        let _lease = self.leases.lease(digest).await;
+        self.asked(|found| found.digest().clone(), self.store.manifest(repository, at, freshness).await)
     }
 
     async fn blob_size(
@@ -51,10 +80,10 @@ impl<S: ContentStore + Clone> ContentSource for Leased<S> {
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
         let _lease = self.leases.lease([digest]).await;
-        self.store.blob_size(repository, digest).await
+        self.asked(|_| digest.clone(), self.store.blob_size(repository, digest).await)
     }
 
-    forward!(this => &this.store; manifest, blob, tags, referrers);
+    forward!(this => &this.store; blob, tags, referrers);
 }
 
 #[async_trait]

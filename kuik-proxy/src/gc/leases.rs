@@ -4,16 +4,25 @@
 //! way: who has one either sees the content and keeps it, or sees that it is gone. The collector never waits for a
 //! lease (it passes over what is leased), and leases do not exclude each other: nobody can wait for one another in a
 //! circle.
+//!
+//! Beside leases there is a memory of what was asked for a little while ago: a client that got a manifest comes for its
+//! blobs next, and one that was told that a blob is there pushes the manifest that names it. It lives as long as the
+//! process, and is bounded.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use kuik_core::content::{Digest, Manifest};
+use lru::LruCache;
 use tokio::sync::Notify;
 
 use super::graph::{Key, children};
+
+/// How many digests that were asked for are remembered. A hundred bytes each.
+const ASKED: usize = 16_384;
 
 /// The leases of one process on one store. Cheap to clone; clones share their leases.
 #[derive(Debug, Clone, Default)]
@@ -25,12 +34,21 @@ struct Inner {
     removed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     held: HashMap<Key, usize>,
     removing: HashSet<Key>,
     /// What was leased since a run began, and that the run has not looked at yet; `None` outside of runs.
     noted: Option<HashSet<Key>>,
+    /// What was asked for, and when last.
+    asked: LruCache<Key, Instant>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let asked = LruCache::unbounded();
+        Self { held: HashMap::new(), removing: HashSet::new(), noted: None, asked }
+    }
 }
 
 /// Keeps what it is for from being collected until it is dropped.
@@ -85,13 +103,28 @@ impl Leases {
         self.lease(&digests).await
     }
 
-    /// Begins a run; `None` while another one goes on. What is leased already counts as leased during the run.
-    pub(super) fn begin(&self) -> Option<Run> {
+    /// Remembers that somebody asked for `digest`, at `now`, and has it.
+    pub(super) fn asked(&self, digest: &Digest, now: Instant) {
+        let key = Key::from(digest);
+        let mut state = self.state();
+        if let Some(noted) = &mut state.noted {
+            noted.insert(key);
+        }
+        state.asked.put(key, now);
+        if state.asked.len() > ASKED {
+            state.asked.pop_lru();
+        }
+    }
+
+    /// Begins a run; `None` while another one goes on. What is leased already counts as leased during the run, and so
+    /// does what was asked for within `lately`.
+    pub(super) fn begin(&self, lately: Duration) -> Option<Run> {
         let mut state = self.state();
         if state.noted.is_some() {
             return None;
         }
-        state.noted = Some(state.held.keys().copied().collect());
+        let asked = state.asked.iter().filter(|(_, at)| at.elapsed() < lately).map(|(key, _)| *key);
+        state.noted = Some(state.held.keys().copied().chain(asked).collect());
         Some(Run(self.clone()))
     }
 
@@ -162,8 +195,8 @@ mod tests {
     fn what_is_leased_is_not_removed_and_what_is_removed_is_waited_for() {
         let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
         let key = Key::from(&digest);
-        let run = leases.begin().unwrap();
-        assert!(leases.begin().is_none(), "one run at a time");
+        let run = leases.begin(Duration::ZERO).unwrap();
+        assert!(leases.begin(Duration::ZERO).is_none(), "one run at a time");
         let (one, other) = (
             leases.lease([&digest]).now_or_never().unwrap(),
             leases.lease([&digest, &digest]).now_or_never().unwrap(),
@@ -180,23 +213,46 @@ mod tests {
         drop(removal);
         assert!(waiting.now_or_never().is_some());
         drop(run);
-        assert!(leases.begin().is_some());
+        assert!(leases.begin(Duration::ZERO).is_some());
     }
 
     #[test]
     fn a_run_knows_what_was_leased_before_it() {
         let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
         let _lease = leases.lease([&digest]).now_or_never().unwrap();
-        assert_eq!(leases.begin().unwrap().noted(), HashSet::from([Key::from(&digest)]));
+        assert_eq!(leases.begin(Duration::ZERO).unwrap().noted(), HashSet::from([Key::from(&digest)]));
     }
 
     #[test]
     fn who_gives_up_waiting_holds_nothing() {
         let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
-        let run = leases.begin().unwrap();
+        let run = leases.begin(Duration::ZERO).unwrap();
         let removal = run.remove(Key::from(&digest)).unwrap();
         assert!(leases.lease([&digest]).now_or_never().is_none());
         drop(removal);
         assert!(run.remove(Key::from(&digest)).is_some());
+    }
+
+    #[test]
+    fn a_run_knows_what_was_asked_for_lately() {
+        let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
+        leases.asked(&digest, Instant::now());
+        assert!(leases.begin(Duration::ZERO).unwrap().noted().is_empty());
+        let lately = Duration::from_secs(3600);
+        assert_eq!(leases.begin(lately).unwrap().noted(), HashSet::from([Key::from(&digest)]));
+        for n in 0..ASKED {
+            leases.asked(&Digest::sha256(&n.to_be_bytes()), Instant::now());
+        }
+        let noted = leases.begin(lately).unwrap().noted();
+        assert_eq!(noted.len(), ASKED, "the memory is bounded");
+        assert!(!noted.contains(&Key::from(&digest)), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn what_is_asked_for_during_a_run_is_noted() {
+        let (leases, digest) = (Leases::default(), Digest::sha256(b"x"));
+        let run = leases.begin(Duration::ZERO).unwrap();
+        leases.asked(&digest, Instant::now());
+        assert_eq!(run.noted(), HashSet::from([Key::from(&digest)]));
     }
 }

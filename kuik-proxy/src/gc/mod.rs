@@ -20,8 +20,11 @@
 //! 3. *A lease on an old manifest that is garbage* must also save what that manifest holds. Manifests leave top-down,
 //!    and before any bytes: when something is about to go, each manifest that held it has either left, and whoever
 //!    names it sees that, or was leased before, and then what it holds is spared.
+//!    What keeps one another in a circle leaves together.
 //! 4. *Uploads* are no content until they are finished; then their bytes are young. *Reads* under way keep what they
-//!    opened: on a file system, removing takes the name alone.
+//!    opened: on a file system, removing takes the name alone. A *pull* that has its manifest and not yet its blobs,
+//!    and a push that was told that a blob is there and has not yet named it, hold no lease; what was asked for within
+//!    the grace period is spared, with what it holds. A pull-through cache fetches again what it does not find.
 //! 5. *Other processes* on the same store know nothing of these leases. For them there is the grace period alone:
 //!    publishing and linking renew the age of bytes, and the sweep reads that age anew, when it walks to remove. A
 //!    store that several share needs a grace period longer than a push takes, and is told that untagged manifests
@@ -33,6 +36,7 @@ mod leased;
 mod leases;
 mod mark;
 mod schedule;
+mod service;
 mod sweep;
 
 pub(crate) use graph::{Key, children};
@@ -41,3 +45,4 @@ pub use collect::{Collector, GcError, GcOptions, GcReport};
 pub use leased::Leased;
 pub use leases::{Lease, Leases};
 pub use schedule::{GcMetrics, Schedule};
+pub use service::GcService;

@@ -70,12 +70,17 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         if self.options.dry_run { Ok(()) } else { self.links(&present).await }
     }
 
-    /// Begins a removal, where nothing that is reachable or leased is in its way.
-    fn removal(&mut self, key: Key) -> Option<Removal> {
+    /// Begins to remove something, where it is neither reachable nor leased.
+    fn removal(&mut self, key: Key) -> Option<Vec<Removal>> {
+        self.removals(&HashSet::from([key]))
+    }
+
+    /// Begins to remove things that go together, where none of them is reachable or leased.
+    fn removals(&mut self, keys: &HashSet<Key>) -> Option<Vec<Removal>> {
         // In this order: a lease that this does not see yet waits until the removal is over.
-        let removal = self.run.remove(key)?;
+        let removals = keys.iter().map(|key| self.run.remove(*key)).collect::<Option<_>>()?;
         self.graph.extend(&mut self.spared, self.run.noted());
-        (!self.spared.contains(key)).then_some(removal)
+        keys.iter().all(|key| !self.spared.contains(*key)).then_some(removals)
     }
 
     /// Takes untagged manifests out of their repositories.
@@ -94,11 +99,18 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
             }
         }
         garbage.sort_unstable_by_key(|(place, ..)| *place);
-        for (_, repository, digest) in garbage {
-            let Some(removal) = self.removal(Key::from(&digest)) else { continue };
-            let store = self.store.clone();
-            let delete = async move { store.delete_manifest(&repository, &digest).await };
-            to_its_end(removal, delete).await?;
+        // Those that keep one another go together: whoever finds one of them finds all.
+        for circle in garbage.chunk_by(|(one, ..), (other, ..)| one == other) {
+            let keys = circle.iter().map(|(_, _, digest)| Key::from(digest)).collect();
+            let Some(removals) = self.removals(&keys) else { continue };
+            let (store, circle) = (self.store.clone(), circle.to_vec());
+            let delete = async move {
+                for (_, repository, digest) in circle {
+                    or_gone(store.delete_manifest(&repository, &digest).await)?;
+                }
+                Ok(())
+            };
+            to_its_end(removals, delete).await?;
         }
         Ok(())
     }
@@ -142,7 +154,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
                 if self.store.has_blob(&digest).await?.is_none() {
                     let (store, repository) = (self.store.clone(), repository.clone());
                     let unlink = async move { store.unlink_blob(&repository, &digest).await };
-                    to_its_end(removal, unlink).await?;
+                    to_its_end(vec![removal], unlink).await?;
                 }
             }
         }
@@ -150,19 +162,23 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
     }
 }
 
+/// What is gone already counts as removed.
+fn or_gone(removed: Result<(), SourceError>) -> Result<(), SourceError> {
+    removed.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
+}
+
 /// Removes something, also where the run is dropped meanwhile: disk work that has begun does not stop, and nobody may
-/// get a lease before it is done. What is gone already counts as removed.
+/// get a lease before it is done.
 async fn to_its_end(
-    removal: Removal,
+    removals: Vec<Removal>,
     work: impl Future<Output = Result<(), SourceError>> + Send + 'static,
 ) -> Result<(), SourceError> {
     let removed = tokio::spawn(async move {
-        let _removal = removal;
+        let _removals = removals;
         work.await
     });
     match removed.await {
-        Ok(Err(error)) if error.kind() == SourceErrorKind::NotFound => Ok(()),
-        Ok(removed) => removed,
+        Ok(removed) => or_gone(removed),
         Err(error) => {
             let attempted = "remove garbage: its task ended early";
             Err(SourceError::caused_by(SourceErrorKind::Storage, attempted, error))

@@ -13,6 +13,7 @@ mod coalesce;
 mod consent;
 mod memory;
 mod tags;
+mod told;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +28,7 @@ use kuik_core::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub use self::told::Told;
 use self::{
     coalesce::Coalesced,
     memory::{ManifestMemory, Remembered},
@@ -216,7 +218,11 @@ impl Shared {
                     if !unreadable && let Ok(Some(size)) = self.store.has_blob(digest).await {
                         // Another repository's: ours once upstream shows that it is this one's too.
                         if self.upstream_shows(repository, digest, size).await? {
-                            self.store.link_blob(repository, digest).await?;
+                            match self.store.link_blob(repository, digest).await {
+                                // Collected as garbage just now: it is fetched, then.
+                                Err(error) if error.is_not_found() => continue,
+                                linked => linked?,
+                            }
                             continue;
                         }
                         replaces = true;

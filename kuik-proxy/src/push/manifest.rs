@@ -7,8 +7,8 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, Response, StatusCode, header};
 use kuik_core::{
     content::{
-        DecodedManifest, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES, Manifest, MediaType, SourceError,
-        TagOrDigest,
+        ContentSource as _, ContentStore as _, DecodedManifest, Descriptor, Digest, Freshness,
+        MAX_MANIFEST_BYTES, ManagedStore as _, Manifest, MediaType, SourceError, TagOrDigest,
     },
     reference::{RepositoryName, Tag},
 };
@@ -45,6 +45,8 @@ impl Shared {
             TagOrDigest::Tag(tag) => (manifest, [vec![tag.clone()], tags].concat()),
         };
         let decoded = manifest.decode().map_err(|error| refusal::manifest(&error))?;
+        // What is found from here on stays until the manifest holds it.
+        let _lease = self.store.leases().lease_manifest(&manifest).await;
         self.check_references(repository, &decoded).await?;
 
         self.keep(repository, &manifest, &tags).await.map_err(|error| refusal::upload(&error))?;

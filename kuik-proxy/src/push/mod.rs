@@ -36,6 +36,7 @@ use self::{
     receive::{BoxError, Incoming},
 };
 use crate::{
+    gc::Leased,
     pull_through::PullThrough,
     service::{ProxyBody, ProxyService, Refusal},
 };
@@ -87,7 +88,7 @@ pub struct RegistryService {
 
 #[derive(Debug)]
 struct Shared {
-    store: Arc<dyn ManagedStore>,
+    store: Leased<Arc<dyn ManagedStore>>,
     cache: Option<PullThrough>,
     options: RegistryOptions,
     metrics: RegistryMetrics,
@@ -95,14 +96,14 @@ struct Shared {
 }
 
 impl RegistryService {
-    /// A registry that keeps what is pushed in `store`, and leaves pulls to `pull`, whose names of repositories it
+    /// A registry that keeps what is pushed in `store`, under the leases of its collector, and leaves pulls to `pull`, whose names of repositories it
     /// takes over.
     ///
     /// `cache` is the cache in front of `store` that `pull` reads through, where there is one: it is told what
     /// changes.
     #[must_use]
     pub fn new(
-        store: Arc<dyn ManagedStore>,
+        store: Leased<Arc<dyn ManagedStore>>,
         pull: ProxyService,
         cache: Option<PullThrough>,
         options: RegistryOptions,

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use kuik_core::{
-    content::{Digest, SourceError, Upload},
+    content::{ContentSource as _, ContentStore as _, Digest, ManagedStore as _, SourceError, Upload},
     reference::RepositoryName,
 };
 

@@ -15,12 +15,13 @@ use futures::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use kuik_core::{
-    content::{Blob, ContentSource, Digest, SourceError},
+    content::{Blob, ContentSource, Digest, ManagedStore, SourceError},
     credentials::Anonymous,
     registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
     testkit::{SampleImage, ScriptedRegistry},
 };
 use kuik_proxy::{
+    gc::{Leased, Leases},
     pull_through::{PullThrough, PullThroughOptions, Revalidate},
     service::{ProxyBody, ProxyMetrics, ProxyOptions, ProxyService},
     store::FilesystemStore,
@@ -37,6 +38,11 @@ pub(crate) const SHORT: Timeouts = Timeouts {
     answer: Duration::from_millis(1500),
     stall: Duration::from_millis(500),
 };
+
+/// A store as a registry uses it, with nobody who collects.
+pub(crate) fn leased<S: ManagedStore>(store: Arc<S>) -> Leased<Arc<dyn ManagedStore>> {
+    Leased::new(store, Leases::default())
+}
 
 /// A proxy over a scripted registry, with a data directory of its own.
 pub(crate) struct Rig {

@@ -10,7 +10,7 @@ mod store;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -93,6 +93,13 @@ impl MemoryStore {
     /// Keeps `bytes` under a digest that they do not have, as a disk does that has gone bad.
     pub fn damage(&self, digest: &Digest, bytes: impl Into<Bytes>) {
         self.state().keep(digest.clone(), bytes.into());
+    }
+
+    /// Makes everything so much older, as if it had been written so long before.
+    pub fn age(&self, by: Duration) {
+        for kept in self.state().blobs.values_mut() {
+            kept.modified = kept.modified.checked_sub(by).unwrap_or(SystemTime::UNIX_EPOCH);
+        }
     }
 
     /// The bytes that were set aside under `digest`.
