@@ -15,6 +15,7 @@ use kuik_core::{
 use kuik_proxy::{
     admin::{Admin, ReadinessCheck},
     pull_through::{PullThrough, PullThroughOptions},
+    server::Tls,
     service::{ProxyMetrics, ProxyOptions, ProxyService},
 };
 use prometheus_client::{metrics::info::Info, registry::Registry};
@@ -59,17 +60,23 @@ pub fn registry_client<C: CredentialProvider>(
     Ok(RegistryClient::new(transport, outside.upstreams, outside.credentials, timeouts))
 }
 
-/// A cache in `store` of what `upstream` has.
+/// A cache in `store` of what `upstream` has; `tls` is what it is served over, for its counters.
 #[must_use]
 pub fn cache(
     store: Arc<dyn ContentStore>,
     upstream: Arc<dyn ContentSource>,
     options: PullThroughOptions,
     ports: PortForms,
+    tls: Option<&Tls>,
 ) -> Cache {
     let pull_through = PullThrough::new(store.clone(), upstream, options);
     let proxy_metrics = ProxyMetrics::default();
-    let admin = admin("proxy", store, |metrics| proxy_metrics.register(metrics));
+    let admin = admin("proxy", store, |metrics| {
+        proxy_metrics.register(metrics);
+        if let Some(tls) = tls {
+            tls.register(metrics);
+        }
+    });
     let mut proxy_options = ProxyOptions::default();
     proxy_options.names = ports.into();
     let proxy = ProxyService::new(Arc::new(pull_through.clone()), proxy_options, proxy_metrics);

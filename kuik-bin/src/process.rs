@@ -11,7 +11,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use kuik_proxy::{
     pull_through::PullThrough,
-    server::{self, BindAddress},
+    server::{self, BindAddress, Tls},
     service::ProxyBody,
 };
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -35,6 +35,7 @@ pub fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 #[derive(Debug)]
 pub struct Process {
     bind: Vec<BindAddress>,
+    tls: Option<Tls>,
     shutdown_timeout: Duration,
     signals: Signals,
 }
@@ -45,10 +46,16 @@ impl Process {
     /// # Errors
     /// Where the system does not let us.
     pub fn start(config: ProcessConfig) -> Result<Self, Failure> {
-        let ProcessConfig { bind, shutdown_timeout, log } = config;
+        let ProcessConfig { bind, tls, shutdown_timeout, log } = config;
         install_log(log);
         let signals = Signals::catch().map_err(Failure::new)?;
-        Ok(Self { bind, shutdown_timeout, signals })
+        Ok(Self { bind, tls, shutdown_timeout, signals })
+    }
+
+    /// TLS, where it is served.
+    #[must_use]
+    pub fn tls(&self) -> Option<Tls> {
+        self.tls.clone()
     }
 
     /// Serves until a signal asks to stop; then lets running requests finish, and what `fills` is fetching.
@@ -74,7 +81,7 @@ impl Process {
             self.signals.asked_to_stop().await;
             let _ = stopping.set(Instant::now());
         };
-        let cut = server::serve(listeners, service, asked, limit).await;
+        let cut = server::serve_with(listeners, service, self.tls, asked, limit).await;
         if cut > 0 {
             tracing::warn!(connections = cut, "connections that did not end in time were cut");
         }

@@ -13,6 +13,7 @@ use kuik_proxy::{
     push::{RegistryMetrics, RegistryOptions, RegistryService},
     quota::{MarksService, Recorded},
     route::Names,
+    server::Tls,
     service::{ProxyMetrics, ProxyOptions, ProxyService},
 };
 use tower::Layer as _;
@@ -51,13 +52,15 @@ pub struct Kept {
 }
 
 /// A registry over the store of `keeping`. With `origins` its repositories are those of other registries
-/// (`docker.io/library/nginx`), and without them its own.
+/// (`docker.io/library/nginx`), and without them its own. `tls` is what it is served over, for its
+/// counters.
 #[must_use]
 pub fn registry(
     keeping: Keeping,
     origins: Option<Origins>,
     access: AccessPolicy,
     options: RegistryOptions,
+    tls: Option<&Tls>,
 ) -> Registry {
     let (metrics, proxy_metrics) = (RegistryMetrics::default(), ProxyMetrics::default());
     let (pushed, fetched) = (keeping.pushed.clone(), keeping.fetched.clone());
@@ -77,6 +80,9 @@ pub fn registry(
         metrics.register(registry);
         proxy_metrics.register(registry);
         keeping.register(registry);
+        if let Some(tls) = tls {
+            tls.register(registry);
+        }
     });
     let names = proxy_options.names;
     let source = Arc::new(Recorded::new(source, keeping.pulls.clone()));

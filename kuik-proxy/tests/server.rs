@@ -15,7 +15,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use kuik_core::testkit::Gate;
 use kuik_proxy::{
-    server::{BindAddress, serve},
+    server::{BindAddress, Tls, serve, serve_with},
     service::ProxyBody,
 };
 use tokio::{
@@ -114,6 +114,36 @@ async fn half_a_request_is_waited_for_only_so_long() {
         let waited = began.elapsed().as_secs();
         assert!((20..120).contains(&waited), "{waited} s");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_handshake_is_waited_for_only_so_long() {
+    let pair = rcgen::generate_simple_self_signed(["cache".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let tls = Tls::open(&certificate, &key).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = tower::service_fn(|_: Request<Incoming>| async {
+        Ok::<_, Infallible>(Response::new(ProxyBody::full("well")))
+    });
+    let stop = Gate::new();
+    let stopped = stop.clone().opened();
+    let serving =
+        tokio::spawn(serve_with(vec![listener], service, Some(tls), stopped, Duration::from_secs(600)));
+    // Nothing at all, and the beginning of a handshake.
+    for half in [&[][..], &[0x16, 3, 1]] {
+        let began = tokio::time::Instant::now();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(half).await.unwrap();
+        assert_eq!(to_its_end(stream).await, b"");
+        let waited = began.elapsed().as_secs();
+        assert!((5..20).contains(&waited), "{waited} s");
+    }
+    stop.open();
+    assert_eq!(serving.await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]

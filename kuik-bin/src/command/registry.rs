@@ -57,7 +57,7 @@ async fn serve(config: RegistryConfig) -> Result<(), Failure> {
     // What can be fetched again is not waited for; what is pushed is.
     let kept = Kept { fetched: Arc::new(store.as_cache()), pushed: Arc::new(store) };
     let keeping = Keeping::of(kept, config.quota, config.scrub, config.gc);
-    let registry = registry(keeping, origins, config.access, config.options);
+    let registry = registry(keeping, origins, config.access, config.options, process.tls().as_ref());
     tracing::info!(dir = %dir.display(), pull_through = registry.pull_through.is_some(), "content is kept");
     let tasks = registry.keeping.tasks(registry.pull_through.clone());
     let tasks: Vec<_> = tasks.into_iter().map(|task| AbortOnDrop(tokio::spawn(task))).collect();

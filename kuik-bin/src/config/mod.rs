@@ -18,6 +18,7 @@ pub mod registry;
 pub mod scrub;
 pub mod serve;
 pub mod storage;
+pub mod tls;
 mod value;
 
 pub use self::{

@@ -2,9 +2,13 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use kuik_proxy::server::BindAddress;
+use kuik_proxy::server::{BindAddress, Tls};
 
-use super::{ConfigFile, Problems, value::duration};
+use super::{
+    ConfigFile, Problems,
+    tls::{self, RawTls},
+    value::duration,
+};
 
 /// What a serving process is told, before anybody has looked at it.
 #[derive(Debug, Default, clap::Args)]
@@ -19,6 +23,8 @@ pub struct RawProcess {
         value_delimiter = ','
     )]
     pub(super) bind_address: Vec<String>,
+    #[command(flatten)]
+    pub(super) tls: RawTls,
     /// How long requests that are running may take to finish after SIGTERM [default: 5m]
     #[arg(long, env = "KUIK_SHUTDOWN_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     pub(super) shutdown_timeout: Option<String>,
@@ -38,6 +44,8 @@ pub struct RawProcess {
 pub struct ProcessConfig {
     /// Where to listen.
     pub bind: Vec<BindAddress>,
+    /// TLS, where it is served.
+    pub tls: Option<Tls>,
     /// How long running requests may take to finish.
     pub shutdown_timeout: Duration,
     /// What is logged, and how.
@@ -60,7 +68,7 @@ const LOG_FORMAT: &str = "log-format";
 
 impl RawProcess {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 4] = [BIND_ADDRESS, SHUTDOWN, LOG, LOG_FORMAT];
+    pub(super) const KEYS: [&str; 6] = [BIND_ADDRESS, tls::CERTIFICATE, tls::KEY, SHUTDOWN, LOG, LOG_FORMAT];
 
     /// The file that is named, which may have the settings of all `groups`.
     pub(super) fn file(&self, groups: &[&[&str]], problems: &mut Problems) -> ConfigFile {
@@ -73,6 +81,7 @@ impl RawProcess {
     pub(super) fn over(self, file: &ConfigFile) -> Self {
         Self {
             bind_address: file.list(BIND_ADDRESS, self.bind_address),
+            tls: self.tls.over(file),
             shutdown_timeout: file.one(SHUTDOWN, self.shutdown_timeout),
             log: file.one(LOG, self.log),
             log_format: file.one(LOG_FORMAT, self.log_format),
@@ -89,10 +98,11 @@ impl RawProcess {
                 .filter_map(|text| problems.check(BIND_ADDRESS, BindAddress::from_str(text)))
                 .collect(),
         };
+        let tls = self.tls.read(problems);
         let shutdown_timeout =
             duration(SHUTDOWN, self.shutdown_timeout.as_deref(), Duration::from_secs(300), problems);
         let log = log(self.log.as_deref(), self.log_format.as_deref(), problems)?;
-        Some(ProcessConfig { bind, shutdown_timeout, log })
+        Some(ProcessConfig { bind, tls, shutdown_timeout, log })
     }
 }
 

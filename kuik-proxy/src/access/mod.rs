@@ -23,6 +23,7 @@ use http::{HeaderMap, Method, Request, Response, header};
 
 use self::authorization::Shown;
 pub use self::token::{TokenFile, UnusableToken};
+use crate::server::OverTls;
 use crate::service::ProxyBody;
 
 /// Where clients exchange what they have for a token.
@@ -152,7 +153,10 @@ where
                 request.headers_mut().remove(header::AUTHORIZATION);
                 return Either::Left(self.inner.call(request));
             }
-            Decision::Authenticate => challenge::authenticate(&origin(request.headers()), wanted, head),
+            Decision::Authenticate => {
+                let over_tls = request.extensions().get::<OverTls>().is_some();
+                challenge::authenticate(&origin(request.headers(), over_tls), wanted, head)
+            }
             Decision::Deny => challenge::deny(wanted, head),
             Decision::GrantAll => challenge::grant(shown.as_ref().map_or("", |shown| &shown.secret), head),
             Decision::GrantReads => challenge::grant(authorization::READS_ONLY, head),
@@ -163,10 +167,11 @@ where
 
 /// Under which URL the client reaches us: as it says itself, or as a proxy in front says for it. Only its own
 /// answer depends on it.
-fn origin(headers: &HeaderMap) -> String {
+fn origin(headers: &HeaderMap, over_tls: bool) -> String {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let scheme = match text("x-forwarded-proto") {
         Some("https") => "https",
+        None if over_tls => "https",
         _ => "http",
     };
     let host = text("x-forwarded-host").or_else(|| text("host")).unwrap_or("localhost");
@@ -251,11 +256,12 @@ mod tests {
     fn the_realm_is_where_the_client_is() {
         let mut headers = HeaderMap::new();
         headers.insert("host", "cache:5000".parse().unwrap());
-        assert_eq!(origin(&headers), "http://cache:5000");
+        assert_eq!(origin(&headers, false), "http://cache:5000");
+        assert_eq!(origin(&headers, true), "https://cache:5000");
         headers.insert("x-forwarded-proto", "https".parse().unwrap());
-        assert_eq!(origin(&headers), "https://cache:5000");
+        assert_eq!(origin(&headers, false), "https://cache:5000");
         headers.insert("host", "a\",realm=\"http://b".parse().unwrap());
-        assert_eq!(origin(&headers), "https://localhost");
+        assert_eq!(origin(&headers, false), "https://localhost");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Serves a tower service over HTTP/1.1 on several addresses, and ends without cutting anybody off.
+//! Serves a tower service over HTTP/1.1 on several addresses, with TLS or without, and ends without cutting anybody off.
 
 mod bind;
+mod tls;
 
 use std::{
     convert::Infallible,
@@ -15,16 +16,19 @@ use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tokio_io_timeout::TimeoutStream;
+use tower::ServiceExt as _;
 
 pub use bind::{BindAddress, BindError, InvalidBindAddress};
+pub use tls::{OverTls, Tls, UnusableCertificate};
 
 use crate::service::ProxyBody;
 
@@ -56,6 +60,24 @@ where
         + 'static,
     S::Future: Send,
 {
+    serve_with(listeners, service, None, shutdown, drain).await
+}
+
+/// [`serve`], over TLS where it is given. A request that came over it has the extension [`OverTls`].
+pub async fn serve_with<S>(
+    listeners: Vec<TcpListener>,
+    service: S,
+    tls: Option<Tls>,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> usize
+where
+    S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -71,14 +93,12 @@ where
                 }
             },
         };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_READ_TIMEOUT)
-            .serve_connection(TokioIo::new(patient(stream)), TowerToHyperService::new(service.clone()));
-        let watched = graceful.watch(connection);
+        let (service, watcher, tls) = (service.clone(), graceful.watcher(), tls.clone());
         connections.spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%error, "a connection ended early");
+            let Some(tls) = tls else { return talk(patient(stream), service, watcher).await };
+            match tls.accept(stream, patient).await {
+                Ok(stream) => talk(stream, service.map_request(over_tls), watcher).await,
+                Err(error) => tracing::debug!(%error, "a connection without TLS"),
             }
         });
         while connections.try_join_next().is_some() {}
@@ -93,6 +113,26 @@ where
             cut
         }
     }
+}
+
+/// Answers the requests of one connection until it ends, or the server is to stop and no request is running.
+async fn talk<IO, S>(stream: IO, service: S, watcher: Watcher)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible> + Clone,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn over_tls(mut request: Request<Incoming>) -> Request<Incoming> {
+    request.extensions_mut().insert(OverTls);
+    request
 }
 
 /// The stream, with an end to waiting for a client that does not read.

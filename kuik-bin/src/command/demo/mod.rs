@@ -126,7 +126,7 @@ impl LocalCache {
             .map_err(Failure::new)?;
         let client = client_of(upstreams)?;
         let cache =
-            cache::cache(store, Arc::new(client), PullThroughOptions::default(), PortForms::default());
+            cache::cache(store, Arc::new(client), PullThroughOptions::default(), PortForms::default(), None);
         let listeners = BindAddress::localhost(0).listen().map_err(Failure::new)?;
         let port = upstream::port_of(&listeners)?;
         let (stop, stopped) = oneshot::channel();

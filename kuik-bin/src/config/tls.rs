@@ -1,0 +1,78 @@
+//! Whether TLS is served, and with which certificate.
+
+use std::path::Path;
+
+use kuik_proxy::server::Tls;
+
+use super::{ConfigFile, Problems};
+
+/// What is said about TLS, before anybody has looked at it.
+#[derive(Debug, Default, clap::Args)]
+pub struct RawTls {
+    /// A PEM file with the certificate to serve TLS with, and its chain; read again when it changes. Needs
+    /// --tls-private-key-file
+    #[arg(long, env = "KUIK_TLS_CERT_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(super) tls_cert_file: Option<String>,
+    /// A PEM file with the private key of the certificate; read again when it changes
+    #[arg(long, env = "KUIK_TLS_PRIVATE_KEY_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(super) tls_private_key_file: Option<String>,
+}
+
+pub(super) const CERTIFICATE: &str = "tls-cert-file";
+pub(super) const KEY: &str = "tls-private-key-file";
+
+impl RawTls {
+    /// What was given here, and for the rest what the file says.
+    pub(super) fn over(self, file: &ConfigFile) -> Self {
+        Self {
+            tls_cert_file: file.one(CERTIFICATE, self.tls_cert_file),
+            tls_private_key_file: file.one(KEY, self.tls_private_key_file),
+        }
+    }
+
+    /// `None` where no TLS is asked for, or a problem was added.
+    pub(super) fn read(self, problems: &mut Problems) -> Option<Tls> {
+        let given = |file: Option<String>| file.filter(|file| !file.is_empty());
+        match (given(self.tls_cert_file), given(self.tls_private_key_file)) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                problems.check(CERTIFICATE, Tls::open(Path::new(&certificate), Path::new(&key)))
+            }
+            (Some(_), None) => {
+                problems.add(KEY, "it is not set: a certificate is of no use without its key");
+                None
+            }
+            (None, Some(_)) => {
+                problems.add(CERTIFICATE, "it is not set: a key is of no use without its certificate");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_files_or_none() {
+        let missing = Some("/does/not/exist.pem".to_owned());
+        let empty = Some(String::new());
+        for (tls_cert_file, tls_private_key_file, named) in [
+            (None, None, None),
+            (empty.clone(), empty, None),
+            (missing.clone(), None, Some(KEY)),
+            (None, missing.clone(), Some(CERTIFICATE)),
+            (missing.clone(), missing, Some(CERTIFICATE)),
+        ] {
+            let mut problems = Problems::default();
+            let read = RawTls { tls_cert_file, tls_private_key_file }.read(&mut problems);
+            assert!(read.is_none());
+            let report = problems.into_result(Some(())).err().map(|problems| problems.to_string());
+            assert_eq!(report.is_some(), named.is_some(), "{report:?}");
+            assert!(
+                named.is_none_or(|key| report.is_some_and(|report| report.contains(&format!("  {key}: "))))
+            );
+        }
+    }
+}
