@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use http::{Method, StatusCode};
 use kuik_core::{
     content::{
-        ByteRange, ContentSource, ContentStore, Digest, Freshness, ManagedStore, Manifest, MediaType,
+        ByteRange, ContentSource, ContentStore, Digest, Freshness, ManagedStore, Manifest, MediaType, Served,
         SourceError, TagOrDigest,
     },
     forward,
@@ -39,6 +39,8 @@ struct Stops {
     store: MemoryStore,
     before_removing: Gate,
     before_keeping: Gate,
+    /// Where one digest is looked for.
+    before_finding: Option<(Digest, Gate)>,
     stopped: Arc<Notify>,
 }
 
@@ -47,7 +49,13 @@ impl Stops {
         let (before_removing, before_keeping) = (Gate::new(), Gate::new());
         before_removing.open();
         before_keeping.open();
-        Self { store: MemoryStore::new(), before_removing, before_keeping, stopped: Arc::default() }
+        Self {
+            store: MemoryStore::new(),
+            before_removing,
+            before_keeping,
+            before_finding: None,
+            stopped: Arc::default(),
+        }
     }
 
     async fn at(&self, gate: &Gate) {
@@ -58,7 +66,20 @@ impl Stops {
 
 #[async_trait]
 impl ContentSource for Stops {
-    forward!(this => &this.store; resolve, manifest, blob_size, blob, tags, referrers);
+    async fn blob_size(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Served<u64>, SourceError> {
+        if let Some((stop, gate)) = &self.before_finding
+            && stop == digest
+        {
+            self.at(gate).await;
+        }
+        self.store.blob_size(repository, digest).await
+    }
+
+    forward!(this => &this.store; resolve, manifest, blob, tags, referrers);
 }
 
 #[async_trait]
@@ -177,6 +198,25 @@ async fn a_blob_that_was_found_for_a_manifest_stays() {
     });
     assert_eq!(put.0, StatusCode::CREATED, "{put:?}");
     assert_eq!(registry.store.store.has_blob(&config).await.unwrap(), Some(5));
+    assert_eq!(registry.collect(Duration::ZERO).await.removed, 0);
+}
+
+#[tokio::test]
+async fn a_blob_that_was_found_stays_while_another_is_looked_for() {
+    let (mut store, gate, layer) = (Stops::nowhere(), Gate::new(), Digest::sha256(b"layer"));
+    store.before_finding = Some((layer.clone(), gate.clone()));
+    let registry = Registry::over(store).await;
+    let config = registry.push_blob(b"hello").await;
+    registry.push_blob(b"layer").await;
+    let entry = |digest: &Digest| format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":5}}"#);
+    let text = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, entry(&config), entry(&layer));
+    let image = Manifest::new(Some(&MediaType::OCI_MANIFEST), text.into()).unwrap();
+    let (put, ()) = tokio::join!(registry.put(&image, "v1"), async {
+        registry.store.stopped.notified().await;
+        assert_eq!(registry.collect(Duration::ZERO).await.removed, 0);
+        gate.open();
+    });
+    assert_eq!(put.0, StatusCode::CREATED, "{put:?}");
     assert_eq!(registry.collect(Duration::ZERO).await.removed, 0);
 }
 
