@@ -112,32 +112,31 @@ impl Collector {
         gone: impl FnMut(&StoredBlob) + Send,
     ) -> Result<GcReport, GcError> {
         let old_before = SystemTime::now().checked_sub(options.grace).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.sweep(options, old_before, None, options.grace, gone).await
+        self.sweep(options, Old { before: old_before, also: None }, options.grace, gone).await
     }
 
-    /// One run over these digests alone, which belonged to something that was taken away on purpose: what of them
-    /// nothing refers to goes, where it was written before `written_before`.
+    /// One run over these digests alone, which belonged to something that was taken away on purpose, or can be fetched
+    /// again: what of them nothing refers to goes, where it was written before `written_before`.
     pub(crate) async fn run_on(
         &self,
         digests: &HashSet<Key>,
         written_before: SystemTime,
     ) -> Result<GcReport, GcError> {
-        self.sweep(&GcOptions::default(), written_before, Some(digests), Duration::ZERO, |_| {}).await
+        let old = Old { before: SystemTime::UNIX_EPOCH, also: Some((digests, written_before)) };
+        self.sweep(&GcOptions::default(), old, Duration::ZERO, |_| {}).await
     }
 
     async fn sweep(
         &self,
         options: &GcOptions,
-        old_before: SystemTime,
-        only: Option<&HashSet<Key>>,
+        old: Old<'_>,
         lately: Duration,
         gone: impl FnMut(&StoredBlob) + Send,
     ) -> Result<GcReport, GcError> {
         let began = Instant::now();
         let run = self.leases.begin(lately).ok_or(GcError::Running)?;
-        let graph = mark::graph(self.store.as_ref(), options.delete_untagged, old_before).await?;
-        let mut sweep =
-            Sweep::new(&self.store, &run, &graph, options, Old { before: old_before, only }, gone);
+        let graph = mark::graph(self.store.as_ref(), options.delete_untagged, old.before).await?;
+        let mut sweep = Sweep::new(&self.store, &run, &graph, options, old, gone);
         sweep.run().await?;
         Ok(GcReport { took: began.elapsed(), ..sweep.report() })
     }

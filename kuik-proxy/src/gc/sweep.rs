@@ -20,15 +20,16 @@ use super::{
 /// What is old enough to go.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Old<'a> {
-    /// What was written before this;
+    /// What was written before this,
     pub before: SystemTime,
-    /// of these alone, where they are given.
-    pub only: Option<&'a HashSet<Key>>,
+    /// and of these what was written before that.
+    pub also: Option<(&'a HashSet<Key>, SystemTime)>,
 }
 
 impl Old<'_> {
     fn is(&self, blob: &StoredBlob, key: Key) -> bool {
-        blob.modified < self.before && self.only.is_none_or(|only| only.contains(&key))
+        let also = |(keys, before): (&HashSet<Key>, _)| blob.modified < before && keys.contains(&key);
+        blob.modified < self.before || self.also.is_some_and(also)
     }
 }
 

@@ -65,6 +65,7 @@ impl Quota {
         self.usage.attend();
         let (mut count_at, mut flush_at) = (Instant::now(), Instant::now() + FLUSH);
         loop {
+            let mut wait = FREE;
             self.look_at_free_space().await;
             if Instant::now() >= count_at {
                 let counted = self.count().await;
@@ -80,11 +81,13 @@ impl Quota {
                 let began = Instant::now();
                 let round = self.round().await;
                 let rest = (began.elapsed() * SHARE).max(REST);
-                self.usage.end_round((!matches!(round, Ok(true))).then_some(rest));
+                let rest = (!matches!(round, Ok(true))).then_some(rest);
+                self.usage.end_round(rest);
+                wait = rest.unwrap_or(FREE).min(FREE);
                 self.report(round.map(drop));
             }
             // Whoever wants room ends the wait, and time does.
-            let _ = tokio::time::timeout(FREE, self.usage.wanted()).await;
+            let _ = tokio::time::timeout(wait, self.usage.wanted()).await;
         }
     }
 
@@ -98,18 +101,25 @@ impl Quota {
             // Another process has evicted.
             return Ok(true);
         }
-        let garbage = self.collect(None).await?;
+        let began = SystemTime::now();
+        let written_before = began.checked_sub(self.settle).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut garbage = self.collect(None).await?;
+        if self.usage.must_go() > 0 {
+            let fetched = self.usage.take_fetched();
+            let collected = self.collect(Some((&fetched, written_before))).await;
+            // Those that stay have been too young, or something refers to them now: the next round looks again.
+            self.usage.still_fetched(fetched);
+            garbage += collected?;
+        }
         let need = self.usage.must_go();
         if need == 0 {
             return Ok(true);
         }
         self.pulls.flush(self.store.as_ref()).await?;
-        let began = SystemTime::now();
-        let written_before = began.checked_sub(self.settle).unwrap_or(SystemTime::UNIX_EPOCH);
         let inventory = Inventory::take(self.store.as_ref(), began, written_before).await?;
         let chosen = choose(&inventory.candidates, &inventory.sizes, need);
         let gone = self.unlink(&inventory, &chosen).await?;
-        let freed = if gone.is_empty() { 0 } else { self.collect(Some((gone, written_before))).await? };
+        let freed = if gone.is_empty() { 0 } else { self.collect(Some((&gone, written_before))).await? };
         self.metrics.evicted_bytes.inc_by(freed);
         tracing::info!(garbage, images = chosen.len(), bytes = freed, wanted = need, "room was made");
         Ok(garbage + freed > 0)
@@ -169,13 +179,14 @@ impl Quota {
         Ok(())
     }
 
-    /// A run of the collector, over garbage or over what is left of evicted images; returns what came back.
-    async fn collect(&self, evicted: Option<(HashSet<Key>, SystemTime)>) -> Result<u64, SourceError> {
+    /// A run of the collector, over garbage or over these digests where they were written before then; returns what
+    /// came back.
+    async fn collect(&self, only: Option<(&HashSet<Key>, SystemTime)>) -> Result<u64, SourceError> {
         let patience = Instant::now() + RUNNING;
         loop {
-            let run = match &evicted {
+            let run = match only {
                 None => self.collector.run(&self.garbage, |_| {}).await,
-                Some((digests, written_before)) => self.collector.run_on(digests, *written_before).await,
+                Some((digests, written_before)) => self.collector.run_on(digests, written_before).await,
             };
             match run {
                 Ok(report) => return Ok(report.reclaimed_bytes),

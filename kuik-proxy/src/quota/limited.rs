@@ -52,8 +52,9 @@ impl<S: ContentStore + Clone> ContentStore for Limited<S> {
         let mut room = self.usage.room();
         room.extend(size).await?;
         let before = self.store.has_blob(manifest.digest()).await?;
+        let arrival = self.usage.arriving(manifest.digest(), size, before);
         self.store.put_manifest(repository, manifest, tag).await?;
-        self.usage.kept(manifest.digest(), size, before);
+        arrival.succeeded();
         Ok(())
     }
 
@@ -117,8 +118,10 @@ impl<S: ContentStore> BlobWriter for LimitedWriter<S> {
     ) -> Result<(), SourceError> {
         let before = self.store.has_blob(verified.digest()).await?;
         let (digest, size) = (verified.digest().clone(), verified.size());
+        let arrival = self.usage.arriving(&digest, size, before);
         self.writer.publish(verified, repositories).await?;
-        self.usage.kept(&digest, size, before);
+        arrival.succeeded();
+        self.usage.fetched(&digest);
         Ok(())
     }
 }
@@ -148,11 +151,12 @@ impl<S: ContentStore> Upload for LimitedUpload<S> {
 
     async fn finish(self: Box<Self>, expected: &Digest) -> Result<(), SourceError> {
         let before = self.store.has_blob(expected).await?;
-        let (size, finished) = (self.upload.offset(), self.upload.finish(expected).await);
+        let arrival = self.usage.arriving(expected, self.upload.offset(), before);
+        let finished = self.upload.finish(expected).await;
         match &finished {
             Ok(()) => {
                 self.usage.end_upload(&self.id);
-                self.usage.kept(expected, size, before);
+                arrival.succeeded();
             }
             Err(error) if error.kind() == SourceErrorKind::InvalidContent => self.usage.end_upload(&self.id),
             Err(_) => {}

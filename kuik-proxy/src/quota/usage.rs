@@ -1,10 +1,11 @@
 //! How much is kept, and whether more may be.
 //!
 //! Invariant: what is kept and what is being written are together at most the limit, as far as this process knows. A
-//! writer takes room for bytes before it writes them; where there is none, it asks for eviction and waits a little.
+//! writer takes room for bytes before it writes them; where there is none, it asks for eviction and waits a little. Of
+//! two who publish the same bytes at once both may be counted, until everything is counted again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,6 +22,9 @@ use crate::gc::Key;
 
 /// How long a writer waits for eviction.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// At most so many fetched blobs are known as such; others are as old as they are.
+const FETCHED: usize = 50_000;
 
 /// The bytes of an upload that nothing was added to for so long are no longer counted: it has been purged, or will be.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
@@ -42,16 +46,29 @@ struct Inner {
 struct State {
     /// What is kept.
     used: u64,
+    /// What is new and is being published at this moment: a count may see it already.
+    arriving: HashMap<Key, u32>,
     /// What has come since the count that goes on began: whether that sees it or not, it counts once.
     added: Option<HashMap<Key, u64>>,
     /// What is being written, uploads included.
     writing: u64,
     uploads: HashMap<UploadId, (u64, Instant)>,
+    /// What can be fetched again, and may have come without what refers to it.
+    fetched: HashSet<Key>,
     /// The most that was asked for in vain since the last round of eviction.
     asked: u64,
     /// Whether somebody evicts.
     attended: bool,
     rests_until: Option<Instant>,
+}
+
+/// Bytes that are being published. Dropping it says that this is over, however it ended.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    usage: Usage,
+    key: Key,
+    size: u64,
+    before: Option<u64>,
 }
 
 /// Room that a writer has taken. Dropping it gives it back.
@@ -155,12 +172,21 @@ impl Usage {
         }
     }
 
-    /// `bytes` are kept now under a digest, in place of as many as there were `before`.
-    pub(super) fn kept(&self, digest: &Digest, bytes: u64, before: Option<u64>) {
+    /// `size` bytes are about to be published under a digest, in place of as many as there were `before`.
+    pub(super) fn arriving(&self, digest: &Digest, size: u64, before: Option<u64>) -> Arrival {
+        let key = Key::from(digest);
+        if before.is_none() {
+            *self.state().arriving.entry(key).or_default() += 1;
+        }
+        Arrival { usage: self.clone(), key, size, before }
+    }
+
+    fn kept(&self, arrival: &Arrival) {
+        let Arrival { key, size, before, .. } = *arrival;
         let mut state = self.state();
-        state.used = state.used.saturating_add(bytes).saturating_sub(before.unwrap_or(0));
+        state.used = state.used.saturating_add(size).saturating_sub(before.unwrap_or(0));
         if let (None, Some(added)) = (before, &mut state.added) {
-            added.insert(Key::from(digest), bytes);
+            added.insert(key, size);
         }
         self.0.metrics.size.set(state.used);
         if state.attended
@@ -182,9 +208,11 @@ impl Usage {
         self.state().added = Some(HashMap::new());
     }
 
-    /// Whether something that a count has come to has been kept since it began, and is known for that.
+    /// Whether something that a count has come to is counted otherwise: it came after the count began.
     pub(super) fn is_added(&self, digest: &Digest) -> bool {
-        self.state().added.as_ref().is_some_and(|added| added.contains_key(&Key::from(digest)))
+        let (state, key) = (self.state(), Key::from(digest));
+        state.arriving.contains_key(&key)
+            || state.added.as_ref().is_some_and(|added| added.contains_key(&key))
     }
 
     /// A count found `bytes`, beside what has come meanwhile.
@@ -198,6 +226,24 @@ impl Usage {
         for (_, (bytes, _)) in forgotten {
             state.writing = state.writing.saturating_sub(bytes);
         }
+    }
+
+    /// A blob was fetched, not pushed: where nothing refers to it when space is short, it goes whatever its age.
+    pub(super) fn fetched(&self, digest: &Digest) {
+        let mut state = self.state();
+        if state.fetched.len() < FETCHED {
+            state.fetched.insert(Key::from(digest));
+        }
+    }
+
+    /// What was fetched since this was last asked.
+    pub(super) fn take_fetched(&self) -> HashSet<Key> {
+        std::mem::take(&mut self.state().fetched)
+    }
+
+    /// These were too young to go.
+    pub(super) fn still_fetched(&self, keys: HashSet<Key>) {
+        self.state().fetched.extend(keys);
     }
 
     /// Somebody evicts from now on.
@@ -252,6 +298,28 @@ impl Room {
     }
 }
 
+impl Arrival {
+    /// The bytes are there.
+    pub(super) fn succeeded(self) {
+        self.usage.kept(&self);
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if self.before.is_some() {
+            return;
+        }
+        let mut state = self.usage.state();
+        if let Some(count) = state.arriving.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                state.arriving.remove(&self.key);
+            }
+        }
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
         self.usage.give_back(self.bytes);
@@ -280,11 +348,11 @@ mod tests {
         let refused = other.extend(50).await.unwrap_err();
         assert!(crate::service::is_full(&refused), "{refused:?}");
         other.extend(40).await.unwrap();
-        usage.kept(&Digest::sha256(b"1"), 60, None);
+        usage.arriving(&Digest::sha256(b"1"), 60, None).succeeded();
         drop(one);
         assert!(other.extend(1).await.is_err(), "what is kept takes the room that its writer had");
         drop(other);
-        usage.kept(&Digest::sha256(b"1"), 70, Some(60));
+        usage.arriving(&Digest::sha256(b"1"), 70, Some(60)).succeeded();
         assert_eq!(usage.bytes(), 70);
         usage.removed(70);
         usage.room().extend(100).await.unwrap();
@@ -294,10 +362,13 @@ mod tests {
     fn what_comes_during_a_count_counts_once() {
         let usage = Usage::new(Some(1000), QuotaMetrics::default());
         let [seen, missed] = [b"seen", b"miss"].map(|text| Digest::sha256(text));
+        let missed_arrival = usage.arriving(&missed, 20, None);
         usage.begin_count();
-        usage.kept(&seen, 10, None);
-        assert!(usage.is_added(&seen) && !usage.is_added(&missed));
-        usage.kept(&missed, 20, None);
+        assert!(usage.is_added(&missed), "it may be there already");
+        usage.arriving(&seen, 10, None).succeeded();
+        assert!(usage.is_added(&seen));
+        missed_arrival.succeeded();
+        drop(usage.arriving(&Digest::sha256(b"it failed"), 40, None));
         usage.counted(100);
         assert_eq!(usage.bytes(), 130);
         usage.begin_count();
@@ -322,7 +393,7 @@ mod tests {
     async fn who_has_no_room_waits_for_eviction_and_not_in_vain_twice() {
         let usage = Usage::new(Some(100), QuotaMetrics::default());
         usage.attend();
-        usage.kept(&Digest::sha256(b"1"), 100, None);
+        usage.arriving(&Digest::sha256(b"1"), 100, None).succeeded();
         let mut room = usage.room();
         {
             let mut waiting = Box::pin(room.extend(10));
