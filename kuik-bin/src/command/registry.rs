@@ -2,7 +2,10 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use kuik_proxy::{pull_through::PullThroughOptions, store::FilesystemStore};
+use kuik_proxy::{
+    pull_through::PullThroughOptions,
+    store::{FilesystemStore, ObjectStorage},
+};
 
 use super::Failure;
 use crate::{
@@ -20,8 +23,8 @@ use crate::{
 /// Keep container images, as a complete registry: pull, push, discovery and management of the OCI distribution
 /// specification.
 ///
-/// Content is kept in the layout of Docker's registry: a volume that it wrote is served as it is, and can be given
-/// back. With --pull-through, repositories are named after the registries that they come from, and what is missing
+/// Content is kept in the layout of Docker's registry: a volume or a bucket that it wrote is served as it is, and can be
+/// given back. With --pull-through, repositories are named after the registries that they come from, and what is missing
 /// is fetched from there once and kept.
 ///
 /// What nothing refers to is removed while the registry serves (--gc-interval), or when somebody asks for it:
@@ -48,23 +51,36 @@ impl Cli {
 
 async fn serve(config: RegistryConfig) -> Result<(), Failure> {
     let process = Process::start(config.process)?;
-    let Storage::Directory(dir) = &config.storage;
-    let store = FilesystemStore::open(dir).map_err(Failure::new)?;
+    let kept = open(config.storage)?;
     let origins = config.pull_through.map(origins).transpose()?;
     if config.access.allow_anonymous_push {
         tracing::warn!("everybody who reaches this registry may push to it and delete from it");
     }
-    // What can be fetched again is not waited for; what is pushed is.
-    let kept = Kept { fetched: Arc::new(store.as_cache()), pushed: Arc::new(store) };
     let keeping = Keeping::of(kept, config.quota, config.scrub, config.gc);
     let registry = registry(keeping, origins, config.access, config.options, process.tls().as_ref());
-    tracing::info!(dir = %dir.display(), pull_through = registry.pull_through.is_some(), "content is kept");
+    tracing::info!(pull_through = registry.pull_through.is_some(), "content is kept");
     let tasks = registry.keeping.tasks(registry.pull_through.clone());
     let tasks: Vec<_> = tasks.into_iter().map(|task| AbortOnDrop(tokio::spawn(task))).collect();
     let served = process.serve(registry.frontend, registry.pull_through).await;
     drop(tasks);
     registry.keeping.end().await;
     served
+}
+
+fn open(storage: Storage) -> Result<Kept, Failure> {
+    match storage {
+        Storage::Directory(dir) => {
+            let store = FilesystemStore::open(&dir).map_err(Failure::new)?;
+            tracing::info!(dir = %dir.display(), "the store is a directory");
+            // What can be fetched again is not waited for; what is pushed is.
+            Ok(Kept { fetched: Arc::new(store.as_cache()), pushed: Arc::new(store) })
+        }
+        Storage::Bucket { options, scratch_dir } => {
+            let store = ObjectStorage::open(&options, &scratch_dir).map_err(Failure::usage)?;
+            tracing::info!(bucket = options.name(), scratch_dir = %scratch_dir.display(), "the store is a bucket");
+            Ok(Kept { fetched: Arc::new(store.clone()), pushed: Arc::new(store) })
+        }
+    }
 }
 
 /// A task that ends with the command.

@@ -15,7 +15,7 @@ use super::{
     process::{ProcessConfig, RawProcess},
     quota::{QuotaConfig, RawQuota},
     scrub::{RawScrub, ScrubConfig},
-    storage::Storage,
+    storage::{RawStorage, Storage},
     value::{parsed, switch},
 };
 
@@ -25,9 +25,8 @@ use super::{
 pub struct RawRegistry {
     #[command(flatten)]
     process: RawProcess,
-    /// Where content is kept: file:///DIR, made where it is missing, in the layout of Docker's registry. Required
-    #[arg(long, env = "KUIK_STORAGE", hide_env_values = true, value_name = "URL")]
-    storage: Option<String>,
+    #[command(flatten)]
+    storage: RawStorage,
     /// Fetch what is missing from the registry that its repository is named after (docker.io/library/nginx), and
     /// keep it: true or false [default: false]
     #[arg(long, env = "KUIK_PULL_THROUGH", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -79,15 +78,13 @@ pub struct RegistryConfig {
     pub gc: GcConfig,
 }
 
-const STORAGE: &str = "storage";
 const PULL_THROUGH: &str = "pull-through";
 const TOKEN_FILE: &str = "token-file";
 const PROTECT_READS: &str = "protect-reads";
 const ANONYMOUS_PUSH: &str = "allow-anonymous-push";
 const SPARSE: &str = "sparse";
 const MAX_UPLOADS: &str = "max-uploads";
-const KEYS: [&str; 7] =
-    [STORAGE, PULL_THROUGH, TOKEN_FILE, PROTECT_READS, ANONYMOUS_PUSH, SPARSE, MAX_UPLOADS];
+const KEYS: [&str; 6] = [PULL_THROUGH, TOKEN_FILE, PROTECT_READS, ANONYMOUS_PUSH, SPARSE, MAX_UPLOADS];
 
 impl RawRegistry {
     /// The valid configuration.
@@ -96,8 +93,15 @@ impl RawRegistry {
     /// Everything that is wrong, together.
     pub fn validate(self) -> Result<RegistryConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 6] =
-            [&RawProcess::KEYS, &KEYS, &RawGc::KEYS, &RawOrigins::KEYS, &RawQuota::KEYS, &RawScrub::KEYS];
+        let groups: [&[&str]; 7] = [
+            &RawProcess::KEYS,
+            &RawStorage::KEYS,
+            &KEYS,
+            &RawGc::KEYS,
+            &RawOrigins::KEYS,
+            &RawQuota::KEYS,
+            &RawScrub::KEYS,
+        ];
         let file = self.process.file(&groups, &mut problems);
         let config = self.over(&file).read(&mut problems);
         problems.into_result(config)
@@ -107,7 +111,7 @@ impl RawRegistry {
     fn over(self, file: &ConfigFile) -> Self {
         Self {
             process: self.process.over(file),
-            storage: file.one(STORAGE, self.storage),
+            storage: self.storage.over(file),
             pull_through: file.one(PULL_THROUGH, self.pull_through),
             token_file: file.one(TOKEN_FILE, self.token_file),
             protect_reads: file.one(PROTECT_READS, self.protect_reads),
@@ -123,13 +127,7 @@ impl RawRegistry {
 
     /// `None` only where a problem was added.
     fn read(self, problems: &mut Problems) -> Option<RegistryConfig> {
-        let storage = match self.storage.as_deref() {
-            None | Some("") => {
-                problems.add(STORAGE, "it is not set: say where content is to be kept");
-                None
-            }
-            Some(text) => problems.check(STORAGE, text.parse()),
-        };
+        let storage = self.storage.read(problems);
         let pull_through = switch(PULL_THROUGH, self.pull_through.as_deref(), false, problems);
         let origins = self.origins.read(problems);
         let gc = self.gc.read(problems);
@@ -182,12 +180,16 @@ mod tests {
         Some(text.to_owned())
     }
 
+    fn storage(url: &str) -> RawStorage {
+        RawStorage { storage: text(url), ..RawStorage::default() }
+    }
+
     #[test]
     fn the_defaults_need_a_storage_only_and_let_nobody_push() {
-        let raw = RawRegistry { storage: text("file:///data"), ..RawRegistry::default() };
+        let raw = RawRegistry { storage: storage("file:///data"), ..RawRegistry::default() };
         let config = raw.validate().unwrap();
         assert_eq!(config.process.bind, [BindAddress::any(5000)]);
-        assert_eq!(config.storage, Storage::Directory("/data".into()));
+        assert!(matches!(config.storage, Storage::Directory(dir) if dir.as_os_str() == "/data"));
         assert!(config.pull_through.is_none() && config.access.token.is_none());
         assert!(!config.access.allow_anonymous_push && config.options.sparse == Sparse::Indexes);
         assert!(config.quota.max_bytes.is_none() && config.scrub.unwrap().rate.get() == 10 << 20);
@@ -196,7 +198,15 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_at_once() {
         let raw = RawRegistry {
-            storage: text("s3://bucket"),
+            storage: RawStorage {
+                storage: text("ftp://bucket"),
+                storage_endpoint: text("nowhere"),
+                storage_path_style: text("perhaps"),
+                storage_allow_http: text("perhaps"),
+                storage_timeout: text("soon"),
+                scratch_dir: text("/does/not/exist"),
+                ..RawStorage::default()
+            },
             pull_through: text("maybe"),
             token_file: text("/does/not/exist"),
             allow_anonymous_push: text("true"),
@@ -214,10 +224,12 @@ mod tests {
             ..RawRegistry::default()
         };
         let report = raw.validate().unwrap_err().to_string();
-        for key in KEYS.iter().chain(&RawQuota::KEYS).chain(&RawScrub::KEYS).chain(&RawGc::KEYS) {
+        let storage = RawStorage::KEYS.iter().filter(|key| **key != "storage-region");
+        for key in
+            KEYS.iter().chain(storage).chain(&RawQuota::KEYS).chain(&RawScrub::KEYS).chain(&RawGc::KEYS)
+        {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
-        assert!(report.contains("not built yet"), "{report}");
     }
 
     #[test]

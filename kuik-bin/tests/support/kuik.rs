@@ -31,7 +31,7 @@ fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_ascii_uppercase();
-        if text.starts_with("KUIK_") || text.ends_with("_PROXY") {
+        if text.starts_with("KUIK_") || text.starts_with("AWS_") || text.ends_with("_PROXY") {
             command.env_remove(&name);
         }
     }
@@ -62,6 +62,13 @@ impl Kuik {
         let storage = format!("file://{}", data_dir.display());
         let mut command = kuik_registry(["--bind-address", "127.0.0.1:0", "--storage", &storage]);
         command.args(arguments);
+        Self::start(command).await
+    }
+
+    /// A registry in any storage, with these arguments and environment more.
+    pub(crate) async fn registry_in(storage: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = kuik_registry(["--bind-address", "127.0.0.1:0", "--storage", storage]);
+        command.args(arguments).envs(environment.iter().copied());
         Self::start(command).await
     }
 
