@@ -53,9 +53,10 @@ deny: ## check licences, banned crates and sources (not advisories: see deny.tom
 msrv: ## check with the oldest Rust that Cargo.toml promises
 	@tools/msrv
 
-conformance: ## the OCI distribution conformance suite against kuik-registry, with nothing left out (needs Go)
-	@tools/install-parts conformance
+conformance: ## the OCI distribution conformance suite against kuik-registry, on a directory and on S3, with nothing left out (needs Go)
+	@tools/install-parts conformance go
 	@tools/conformance
+	@tools/conformance s3
 
 bench: ## criterion benches against named peers
 	cargo bench --locked -p kuik-benches

@@ -186,8 +186,13 @@ async fn a_full_disk_refuses_a_push_and_nothing_is_torn() {
 
 #[tokio::test]
 async fn mistakes_in_the_configuration_are_all_reported() {
-    let output = kuik_registry(["--storage", "s3://bucket", "--max-uploads", "many"]).output().await.unwrap();
+    let output =
+        kuik_registry(["--storage", "ftp://bucket", "--max-uploads", "many"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("s3:// is not built yet") && said.contains("max-uploads: "), "{said}");
+    assert!(
+        said.contains("\"ftp://bucket\" is no storage: write file:///DIR, s3://")
+            && said.contains("max-uploads: "),
+        "{said}"
+    );
 }
