@@ -440,3 +440,44 @@ async fn a_blob_that_the_store_cannot_read_is_fetched_again() {
     assert_eq!(reply.bytes(), &bytes);
     assert_eq!(rig.upstream.count(Target::Blob), 2);
 }
+
+#[tokio::test]
+async fn a_blob_that_was_cut_off_is_fetched_again_and_not_served() {
+    let rig = Rig::start().await;
+    let image = SampleImage::builder().seed(7).platform("linux", "amd64").layer(100_000).layer(5_000).build();
+    rig.upstream.add_image("app", "latest", &image);
+    let manifest = rig.path("app", &format!("manifests/{}", image.manifests()[0].digest()));
+    let layers = image.layers();
+    let blob = |at: usize| rig.path("app", &format!("blobs/{}", layers[at].digest));
+    let (whole, part) = (blob(0), blob(1));
+    for path in [&manifest, &whole, &part] {
+        assert_eq!(rig.get(path).await.status, StatusCode::OK);
+    }
+    let rig = rig.restarted(options(Revalidate::Never)).await;
+    for layer in &layers[..2] {
+        let hex = layer.digest.encoded();
+        let data =
+            rig.data.path().join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data");
+        std::fs::File::options().write(true).open(data).unwrap().set_len(100).unwrap();
+    }
+    // Whoever pulls an image asks for its manifest first.
+    assert_eq!(rig.get(&manifest).await.header("cache-status"), "kuik; hit");
+    assert_eq!(rig.head(&whole).await.header("content-length"), layers[0].size.to_string());
+    let fetched = rig.get(&whole).await;
+    assert_eq!(
+        (fetched.header("cache-status"), fetched.bytes().len() as u64),
+        ("kuik; fwd=miss", layers[0].size)
+    );
+    // A range that only the whole blob has.
+    let range = rig.get_with(&part, &[("range", "bytes=4000-4999")]).await;
+    assert_eq!((range.status, range.bytes().len()), (StatusCode::PARTIAL_CONTENT, 1000));
+    rig.cache.drain().await;
+    for (path, layer) in [(&whole, &layers[0]), (&part, &layers[1])] {
+        let kept = rig.get(path).await;
+        assert_eq!(
+            (kept.header("cache-status"), kept.bytes().len() as u64),
+            ("kuik; hit", layer.size),
+            "{path}"
+        );
+    }
+}

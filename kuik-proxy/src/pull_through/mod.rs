@@ -9,9 +9,11 @@
 //!
 //! [`Origin::Stale`]: kuik_core::content::Origin::Stale
 
+mod blobs;
 mod coalesce;
 mod consent;
 mod memory;
+mod sizes;
 mod tags;
 mod told;
 
@@ -21,7 +23,7 @@ use async_trait::async_trait;
 use kuik_core::{
     content::{
         Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, ImageIndex, Manifest,
-        Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+        Referrers, Served, SourceError, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };
@@ -32,8 +34,9 @@ pub use self::told::Told;
 use self::{
     coalesce::Coalesced,
     memory::{ManifestMemory, Remembered},
+    sizes::BlobSizes,
 };
-use crate::fill::{self, Fills, Started};
+use crate::fill::{self, Fills};
 
 /// How a [`PullThrough`] behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +85,12 @@ struct Shared {
     options: PullThroughOptions,
     fills: Arc<Fills>,
     memory: ManifestMemory,
+    sizes: BlobSizes,
     look_ups: Coalesced<(ManifestKey, Freshness), Served<Manifest>>,
     tasks: TaskTracker,
     /// Held while a manifest is given to the store, so that of two that a tag named the later one stays.
     keeping: tokio::sync::Mutex<()>,
 }
-
-/// How often a blob is looked for: it may be published, or turn out to be another repository's, between two looks.
-const LOOK_UPS: usize = 4;
 
 type ManifestKey = (RepositoryName, TagOrDigest);
 
@@ -109,6 +110,7 @@ impl PullThrough {
                 options,
                 fills: Arc::new(Fills::new(tasks.clone(), options.max_blob_bytes)),
                 memory: ManifestMemory::new(),
+                sizes: BlobSizes::new(),
                 look_ups: Coalesced::new(tasks.clone()),
                 tasks,
                 keeping: tokio::sync::Mutex::default(),
@@ -133,6 +135,7 @@ impl PullThrough {
 impl Shared {
     /// Keeps `manifest` in memory under `key`; a tag is checked again at `check_at`.
     fn remember(&self, key: &ManifestKey, manifest: &Manifest, check_at: Option<Instant>) {
+        self.sizes.note(&key.0, manifest);
         self.memory.put(key.clone(), Remembered { manifest: manifest.clone(), check_at, unkept: false });
     }
 
@@ -191,81 +194,6 @@ impl Shared {
                 None
             }
         }
-    }
-
-    /// A blob out of the store, out of a fill that is running, or out of a fill that this request starts.
-    async fn blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
-        let mut refused = None;
-        for _ in 0..LOOK_UPS {
-            // A running fill first: while it publishes, the store has the blob without its links.
-            let joined = match self.fills.join(repository, digest) {
-                Some(joined) => joined,
-                None => {
-                    let unreadable = match self.store.blob(repository, digest, range).await {
-                        Err(error) if error.is_not_found() => false,
-                        Err(error) if error.kind() == SourceErrorKind::Storage => {
-                            report_unless_absent(&error);
-                            true
-                        }
-                        answer => return answer,
-                    };
-                    let mut replaces = unreadable;
-                    if !unreadable && let Ok(Some(size)) = self.store.has_blob(digest).await {
-                        // Another repository's: ours once upstream shows that it is this one's too.
-                        if self.upstream_shows(repository, digest, size).await? {
-                            match self.store.link_blob(repository, digest).await {
-                                // Collected as garbage just now: it is fetched, then.
-                                Err(error) if error.is_not_found() => continue,
-                                linked => linked?,
-                            }
-                            continue;
-                        }
-                        replaces = true;
-                    }
-                    self.fills.join_or_start(repository, digest, &self.upstream, &self.store, replaces)?
-                }
-            };
-            let fill = joined.fill().clone();
-            if !fill.is_authorised(repository) {
-                self.upstream.blob_size(repository, digest).await?;
-                fill.authorise(repository);
-            }
-            match joined.read(range).await {
-                Ok(Some(blob)) => return Ok(Served::from_upstream(blob)),
-                Ok(None) => {}
-                Err(error) if fill.is_fetched_from(repository) => return Err(error),
-                Err(error) => refused = Some(error),
-            }
-        }
-        Err(refused.unwrap_or_else(|| {
-            let attempted =
-                format!("read blob {digest} of {repository}: the store does not keep what it is given");
-            SourceError::new(SourceErrorKind::Storage, attempted)
-        }))
-    }
-
-    async fn blob_size(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
-        let fill = self.fills.join(repository, digest).map(|joined| joined.fill().clone());
-        if let Some(fill) = fill.filter(|fill| fill.is_authorised(repository))
-            && let Ok(Started::Filling { size: Some(size) }) = fill.started().await
-        {
-            return Ok(Served::from_upstream(size));
-        }
-        match self.store.blob_size(repository, digest).await {
-            Ok(size) => return Ok(size),
-            Err(error) => report_unless_absent(&error),
-        }
-        fill::verifier(repository, digest)?;
-        self.upstream.blob_size(repository, digest).await
     }
 }
 
