@@ -25,10 +25,12 @@
 //!    opened: on a file system, removing takes the name alone. A *pull* that has its manifest and not yet its blobs,
 //!    and a push that was told that a blob is there and has not yet named it, hold no lease; what was asked for within
 //!    the grace period is spared, with what it holds. A pull-through cache fetches again what it does not find.
-//! 5. *Other processes* on the same store know nothing of these leases. For them there is the grace period alone:
-//!    publishing and linking renew the age of bytes, and the sweep reads that age anew, when it walks to remove. A
-//!    store that several share needs a grace period longer than a push takes, and is told that untagged manifests
-//!    stay.
+//! 5. *Other processes* on the same store know nothing of these leases. Publishing and linking renew the age of bytes,
+//!    and the sweep reads that age when it walks to remove: what another process writes or links before that walk stays
+//!    for the grace period. That is not enough for pushes. One that finds an old blob, after a run of another process
+//!    has decided to remove it and before it has, keeps a manifest whose blob goes, whatever the grace period: finding
+//!    renews nothing, and the run does not look again. So a store that several processes share is pushed to through
+//!    one of them, and that one alone collects. What a pull-through cache loses in this way it fetches again.
 
 mod collect;
 mod graph;
