@@ -272,6 +272,43 @@ async fn a_silent_client_is_let_go_and_others_find_a_place() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_byte_by_byte_is_let_go_and_may_go_on() {
+    let pushed = Pushed::start(|options| {
+        options.min_upload_rate = 10_000;
+        options.rate_window = Duration::from_millis(400);
+    })
+    .await;
+    let bytes = Bytes::from(vec![b'x'; 100_000]);
+    let location = pushed.begin().await;
+    let stream = pushed.half_a_request("PATCH", &location, bytes.len(), b"").await;
+    let (mut answers, mut sends) = stream.into_split();
+    let trickle = tokio::spawn(async move {
+        let mut sent = 0;
+        while sent < 2000 && sends.write_all(b"x").await.is_ok() {
+            sent += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    // Bytes that nobody reads any more reset the connection, behind the answer.
+    let _ = timeout(PATIENCE, answers.read_to_end(&mut answer)).await.expect("the connection is closed");
+    trickle.abort();
+    let answer = String::from_utf8(answer).unwrap().to_lowercase();
+    for part in ["http/1.1 408 ", "connection: close", "blob_upload_invalid", "10000 bytes a second"] {
+        assert!(answer.contains(part), "{part} is not in {answer}");
+    }
+
+    // What came is kept, and a client in better health goes on from there.
+    let status = pushed.front.ask(Method::GET, &location).await;
+    assert_eq!(status.status, StatusCode::NO_CONTENT);
+    let last: usize = status.header("range").strip_prefix("0-").unwrap().parse().unwrap();
+    assert!((1..2000).contains(&last), "{last}");
+    let path = format!("{location}?digest={}", Digest::sha256(&bytes));
+    let ended = pushed.front.send(Method::PUT, &path, &[], bytes.slice(last + 1..)).await;
+    assert_eq!(ended.status, StatusCode::CREATED, "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_manifest_needs_what_it_refers_to() {
     let image = SampleImage::small(7);
     let (manifest, index) = (&image.manifests()[0], image.index());

@@ -117,6 +117,41 @@ async fn half_a_request_is_waited_for_only_so_long() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_that_trickles_in_is_waited_for_only_so_long() {
+    let server = on_loopback(Duration::ZERO).await;
+    let began = tokio::time::Instant::now();
+    let mut stream = TcpStream::connect(server.addresses[0]).await.unwrap();
+    stream.write_all(&REQUEST[..20]).await.unwrap();
+    // A header that never ends; once the connection is closed, it cannot be written to.
+    while stream.write_all(b"x").await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(began.elapsed().as_secs() < 120, "somebody waits for ever");
+    }
+    assert!(began.elapsed().as_secs() >= 20);
+}
+
+#[tokio::test]
+async fn a_head_is_bounded_in_size_and_in_headers() {
+    let server = on_loopback(Duration::ZERO).await;
+    server.gate.open();
+    let (ok, too_large) = ("HTTP/1.1 200 ", "HTTP/1.1 431 ");
+    for (headers, length, status) in
+        [(90, 1, ok), (110, 1, too_large), (1, 60 << 10, ok), (1, 66 << 10, too_large), (60, 2000, too_large)]
+    {
+        let mut head = "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n".to_owned();
+        for _ in 0..headers {
+            head.extend(["X: ", &"y".repeat(length), "\r\n"]);
+        }
+        head.push_str("\r\n");
+        let mut stream = TcpStream::connect(server.addresses[0]).await.unwrap();
+        // A server that has read enough closes: its answer counts, not that it did not read all.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let answer = String::from_utf8(to_its_end(stream).await).unwrap();
+        assert!(answer.starts_with(status), "{headers} headers of {length} bytes: {answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn half_a_handshake_is_waited_for_only_so_long() {
     let pair = rcgen::generate_simple_self_signed(["cache".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@
 //! over the file. Whatever is wrong is collected and reported at once, each with the key's name.
 //!
 //! Settings that several commands have are groups of their own ([`process`], [`origins`]), and so are those that belong
-//! together ([`quota`], [`scrub`], [`gc`]); a command's configuration
+//! together ([`pushes`], [`quota`], [`scrub`], [`gc`]); a command's configuration
 //! is made of groups and of what is its alone.
 
 mod file;
@@ -12,6 +12,7 @@ pub mod gc;
 pub mod origins;
 mod problems;
 pub mod process;
+pub mod pushes;
 mod quantity;
 pub mod quota;
 pub mod registry;

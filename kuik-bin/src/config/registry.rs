@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kuik_proxy::{
     access::{AccessPolicy, TokenFile},
-    push::{RegistryOptions, Sparse},
+    push::RegistryOptions,
     server::BindAddress,
 };
 
@@ -13,10 +13,11 @@ use super::{
     gc::{GcConfig, RawGc},
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
+    pushes::RawPushes,
     quota::{QuotaConfig, RawQuota},
     scrub::{RawScrub, ScrubConfig},
     storage::{RawStorage, Storage},
-    value::{parsed, switch},
+    value::switch,
 };
 
 /// What `kuik-registry` is told, before anybody has looked at it. Every value is a text, so that all mistakes are
@@ -40,13 +41,8 @@ pub struct RawRegistry {
     /// Without a token file, everybody may push and delete: true or false [default: false]
     #[arg(long, env = "KUIK_ALLOW_ANONYMOUS_PUSH", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous_push: Option<String>,
-    /// What may be pushed without all that it refers to: nothing, indexes (without some of their images), or images
-    /// too (without some of their blobs) [default: indexes]
-    #[arg(long, env = "KUIK_SPARSE", hide_env_values = true, value_name = "WHAT")]
-    sparse: Option<String>,
-    /// How many blobs may be on their way in at one time; other clients are told to try again [default: 64]
-    #[arg(long, env = "KUIK_MAX_UPLOADS", hide_env_values = true, value_name = "N")]
-    max_uploads: Option<String>,
+    #[command(flatten)]
+    pushes: RawPushes,
     #[command(flatten)]
     quota: RawQuota,
     #[command(flatten)]
@@ -82,9 +78,7 @@ const PULL_THROUGH: &str = "pull-through";
 const TOKEN_FILE: &str = "token-file";
 const PROTECT_READS: &str = "protect-reads";
 const ANONYMOUS_PUSH: &str = "allow-anonymous-push";
-const SPARSE: &str = "sparse";
-const MAX_UPLOADS: &str = "max-uploads";
-const KEYS: [&str; 6] = [PULL_THROUGH, TOKEN_FILE, PROTECT_READS, ANONYMOUS_PUSH, SPARSE, MAX_UPLOADS];
+const KEYS: [&str; 4] = [PULL_THROUGH, TOKEN_FILE, PROTECT_READS, ANONYMOUS_PUSH];
 
 impl RawRegistry {
     /// The valid configuration.
@@ -93,10 +87,11 @@ impl RawRegistry {
     /// Everything that is wrong, together.
     pub fn validate(self) -> Result<RegistryConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 7] = [
+        let groups: [&[&str]; 8] = [
             &RawProcess::KEYS,
             &RawStorage::KEYS,
             &KEYS,
+            &RawPushes::KEYS,
             &RawGc::KEYS,
             &RawOrigins::KEYS,
             &RawQuota::KEYS,
@@ -116,8 +111,7 @@ impl RawRegistry {
             token_file: file.one(TOKEN_FILE, self.token_file),
             protect_reads: file.one(PROTECT_READS, self.protect_reads),
             allow_anonymous_push: file.one(ANONYMOUS_PUSH, self.allow_anonymous_push),
-            sparse: file.one(SPARSE, self.sparse),
-            max_uploads: file.one(MAX_UPLOADS, self.max_uploads),
+            pushes: self.pushes.over(file),
             quota: self.quota.over(file),
             scrub: self.scrub.over(file),
             gc: self.gc.over(file),
@@ -146,23 +140,7 @@ impl RawRegistry {
             problems.add(ANONYMOUS_PUSH, "there is a token file: whoever pushes has to have the token");
         }
 
-        let mut options = RegistryOptions::default();
-        match self.sparse.as_deref() {
-            None => {}
-            Some("nothing") => options.sparse = Sparse::Nothing,
-            Some("indexes") => options.sparse = Sparse::Indexes,
-            Some("images") => options.sparse = Sparse::Images,
-            Some(other) => {
-                problems.add(SPARSE, format_args!("{other:?} is neither nothing, indexes nor images"));
-            }
-        }
-        options.max_uploads = parsed(
-            MAX_UPLOADS,
-            self.max_uploads.as_deref(),
-            options.max_uploads,
-            "a number of uploads",
-            problems,
-        );
+        let options = self.pushes.read(problems);
         let (quota, scrub) = (self.quota.read(problems), self.scrub.read(problems));
         let process = self.process.read(BindAddress::any(5000), problems)?;
         let pull_through = pull_through.then_some(origins);
@@ -173,6 +151,8 @@ impl RawRegistry {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use kuik_proxy::push::Sparse;
 
     use super::*;
 
@@ -211,8 +191,7 @@ mod tests {
             token_file: text("/does/not/exist"),
             allow_anonymous_push: text("true"),
             protect_reads: text("1"),
-            sparse: text("no"),
-            max_uploads: text("-1"),
+            pushes: RawPushes { sparse: text("no"), max_uploads: text("-1"), min_upload_rate: text("slow") },
             quota: RawQuota { max_size: text("lots") },
             scrub: RawScrub { scrub_interval: text("often"), scrub_rate: text("0") },
             gc: RawGc {
@@ -225,8 +204,13 @@ mod tests {
         };
         let report = raw.validate().unwrap_err().to_string();
         let storage = RawStorage::KEYS.iter().filter(|key| **key != "storage-region");
-        for key in
-            KEYS.iter().chain(storage).chain(&RawQuota::KEYS).chain(&RawScrub::KEYS).chain(&RawGc::KEYS)
+        for key in KEYS
+            .iter()
+            .chain(storage)
+            .chain(&RawPushes::KEYS)
+            .chain(&RawQuota::KEYS)
+            .chain(&RawScrub::KEYS)
+            .chain(&RawGc::KEYS)
         {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
@@ -239,7 +223,7 @@ mod tests {
         fs::write(&token, "s3cret").unwrap();
         let lines = format!(
             "storage: file:///data\npullThrough: true\ntokenFile: {}\nprotectReads: true\nmaxUploads: 3\n\
-             bindAddress: localhost:0\nrevalidateAfter: never\nsparse: nothing\nmaxSize: 10Gi\n\
+             bindAddress: localhost:0\nrevalidateAfter: never\nsparse: nothing\nminUploadRate: 2Ki\nmaxSize: 10Gi\n\
              scrubInterval: never\ngcInterval: never\ngcDeleteUntagged: true\n",
             token.display()
         );
@@ -248,7 +232,7 @@ mod tests {
         let config = RawRegistry { process, ..RawRegistry::default() }.validate().unwrap();
         assert!(config.access.token.is_some() && config.access.protect_reads);
         assert!(config.pull_through.is_some() && config.options.sparse == Sparse::Nothing);
-        assert_eq!(config.options.max_uploads, 3);
+        assert_eq!((config.options.max_uploads, config.options.min_upload_rate), (3, 2 << 10));
         assert_eq!(config.quota.max_bytes, Some(10 << 30));
         assert!(config.scrub.is_none());
         assert!(config.gc.interval.is_none() && config.gc.options.delete_untagged);

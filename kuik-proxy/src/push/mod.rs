@@ -2,13 +2,14 @@
 //!
 //! [`RegistryService`] takes every request. Pulls it leaves to a [`ProxyService`], over the store itself or over a
 //! cache that fills it; what changes the store is done here. Invariants: nothing is published that was not verified;
-//! every body is bounded in size and in how long its client may be silent; what is refused says why in the
-//! specification's words. Who may push is decided before: see [`crate::access`].
+//! every body is bounded in size, in how long its client may be silent, and in how slow it may be; what
+//! is refused says why in the specification's words. Who may push is decided before: see [`crate::access`].
 
 mod content_range;
 mod manifest;
 mod metrics;
 mod operation;
+mod pace;
 mod receive;
 mod refusal;
 mod respond;
@@ -51,6 +52,11 @@ pub struct RegistryOptions {
     pub max_uploads: usize,
     /// How long a client that sends a body may be silent. 30 s.
     pub body_idle: Duration,
+    /// With how many bytes a second a body has to come at least; what came of a slower blob is kept, and its client may
+    /// go on with it. 1024; 0 is any pace.
+    pub min_upload_rate: u64,
+    /// Over how long that is measured: nobody is too slow before it has passed. 30 s.
+    pub rate_window: Duration,
     /// A blob that is larger is refused. 128 GiB.
     pub max_blob_bytes: u64,
 }
@@ -61,6 +67,8 @@ impl Default for RegistryOptions {
             sparse: Sparse::Indexes,
             max_uploads: 64,
             body_idle: Duration::from_secs(30),
+            min_upload_rate: 1024,
+            rate_window: Duration::from_secs(30),
             max_blob_bytes: 128 << 30,
         }
     }
@@ -128,8 +136,8 @@ impl RegistryService {
             }
             parsed => {
                 let body = body.map_err(Into::into).boxed_unsync();
-                let idle = self.shared.options.body_idle;
-                let mut body = Incoming::new(body, &headers, idle, metrics.received.clone());
+                let options = &self.shared.options;
+                let mut body = Incoming::new(body, &headers, options, metrics.received.clone());
                 let name = parsed.as_ref().map_or("other", Operation::name);
                 let done = match parsed {
                     Ok(operation) => self.shared.change(operation, &uri, &headers, &mut body).await,

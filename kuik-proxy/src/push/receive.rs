@@ -1,4 +1,4 @@
-//! The body of a request: bounded in size, and in how long its client may be silent.
+//! The body of a request: bounded in size, in how long its client may be silent, and in how slow it may be.
 
 use std::{error::Error, time::Duration};
 
@@ -7,6 +7,9 @@ use http::{HeaderMap, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+
+use super::{RegistryOptions, pace::Pace};
 
 /// How much of a body that nobody wants is read, so that its client gets to the answer.
 const DISCARDED_BYTES: u64 = 1 << 20;
@@ -20,6 +23,8 @@ pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) struct Incoming {
     body: UnsyncBoxBody<Bytes, BoxError>,
     idle: Duration,
+    pace: Pace,
+    rate: u64,
     received: Counter,
     expects_continue: bool,
 }
@@ -30,6 +35,9 @@ pub(super) enum ReceiveError {
     /// The client was silent for too long.
     #[error("nothing more of the body came within {0:?}")]
     Idle(Duration),
+    /// Its bytes came one by one.
+    #[error("the body comes with less than {0} bytes a second")]
+    Slow(u64),
     /// The connection broke, or what came is no body.
     #[error("the body broke off")]
     Broken(#[source] BoxError),
@@ -39,14 +47,17 @@ pub(super) enum ReceiveError {
 }
 
 impl Incoming {
-    /// Reads `body`, and counts its bytes in `received`. Its client may be silent for `idle`.
+    /// Reads `body`, and counts its bytes in `received`. `options` say how long its client may be silent, and how slow
+    /// it may be.
     pub(super) fn new(
         body: UnsyncBoxBody<Bytes, BoxError>,
         headers: &HeaderMap,
-        idle: Duration,
+        options: &RegistryOptions,
         received: Counter,
     ) -> Self {
-        Self { body, idle, received, expects_continue: headers.contains_key(header::EXPECT) }
+        let (idle, rate) = (options.body_idle, options.min_upload_rate);
+        let pace = Pace::new(rate, options.rate_window);
+        Self { body, idle, pace, rate, received, expects_continue: headers.contains_key(header::EXPECT) }
     }
 
     /// How many bytes there are, where the client says so.
@@ -57,12 +68,17 @@ impl Incoming {
     /// The next bytes; `None` is the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ReceiveError> {
         loop {
-            let frame = tokio::time::timeout(self.idle, self.body.frame()).await;
-            let Some(frame) = frame.map_err(|_| ReceiveError::Idle(self.idle))? else { return Ok(None) };
+            let (limit, exceeded) = match self.pace.patience() {
+                Some(left) if left < self.idle => (left, ReceiveError::Slow(self.rate)),
+                _ => (self.idle, ReceiveError::Idle(self.idle)),
+            };
+            let began = Instant::now();
+            let frame = tokio::time::timeout(limit, self.body.frame()).await;
+            let Some(frame) = frame.map_err(|_| exceeded)? else { return Ok(None) };
             // What is no data is trailers: nothing here has a use for them.
-            if let Ok(data) = frame.map_err(ReceiveError::Broken)?.into_data()
-                && !data.is_empty()
-            {
+            let Ok(data) = frame.map_err(ReceiveError::Broken)?.into_data() else { continue };
+            self.pace.came(data.len() as u64, began.elapsed());
+            if !data.is_empty() {
                 self.received.inc_by(data.len() as u64);
                 return Ok(Some(data));
             }

@@ -32,12 +32,14 @@ pub(super) fn no_operation(error: &NoOperation) -> Refusal {
 /// What a body that did not arrive means; `code` is that of what it was for.
 pub(super) fn received(error: &ReceiveError, code: &'static str) -> Refusal {
     let status = match error {
-        ReceiveError::Idle(_) => StatusCode::REQUEST_TIMEOUT,
+        ReceiveError::Idle(_) | ReceiveError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
         ReceiveError::Broken(_) => StatusCode::BAD_REQUEST,
         ReceiveError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
     };
     let code = if matches!(error, ReceiveError::TooLarge(_)) { "SIZE_INVALID" } else { code };
-    Refusal::new(status, code, chain(error))
+    let refusal = Refusal::new(status, code, chain(error));
+    // The rest of the body is not waited for, so nothing that comes after it can be read.
+    if status == StatusCode::REQUEST_TIMEOUT { refusal.with(header::CONNECTION, "close") } else { refusal }
 }
 
 pub(super) fn too_many_uploads(most: usize) -> Refusal {

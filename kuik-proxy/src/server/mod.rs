@@ -35,6 +35,9 @@ use crate::service::ProxyBody;
 /// How long a client may take to send the head of a request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How large the head of a request may be. Hyper takes 100 headers at most; tokens are the largest, of a few KiB.
+const HEAD_BYTES: usize = 64 << 10;
+
 /// How long a client may stand still while bytes wait for it. Engines that unpack what they pull pause, but not so
 /// long; and whoever does not come back would hold its connection for ever.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -124,6 +127,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_header_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
