@@ -6,7 +6,7 @@ TARGET ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance bench fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -57,6 +57,9 @@ conformance: ## the OCI distribution conformance suite against kuik-registry, on
 	@tools/install-parts conformance go
 	@tools/conformance
 	@tools/conformance s3
+
+soak: ## collect garbage under a load of pushes, pulls and deletes for TIME=600 seconds, and print the figures
+	KUIK_SOAK_SECONDS=$(TIME) cargo test --locked --release -p kuik-bin --all-features --test soak -- --nocapture
 
 bench: ## criterion benches against named peers
 	cargo bench --locked -p kuik-benches

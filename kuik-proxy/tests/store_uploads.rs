@@ -52,6 +52,26 @@ async fn an_upload_goes_on_after_a_restart() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_with_an_upload_is_not_disturbed_by_purges() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FilesystemStore::open(dir.path()).unwrap();
+    let id = begin(&store, b"hello").await;
+    let purging = tokio::spawn({
+        let store = store.clone();
+        async move {
+            loop {
+                store.purge_uploads(SystemTime::UNIX_EPOCH).await.unwrap();
+            }
+        }
+    });
+    for _ in 0..2000 {
+        assert_eq!(store.upload(&app(), &id).await.unwrap().offset(), 5);
+    }
+    assert!(!purging.is_finished(), "it purged all the time");
+    purging.abort();
+}
+
 #[tokio::test]
 async fn a_new_blob_is_young_however_old_its_upload_is() {
     let dir = tempfile::tempdir().unwrap();

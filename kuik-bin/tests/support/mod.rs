@@ -4,20 +4,28 @@
 //! [`eventually`] asks again and again, up to a deadline that a healthy machine never meets.
 #![allow(dead_code, unused_imports, reason = "every test file uses its own part")]
 
+mod aftermath;
+mod client;
 mod containerd;
 mod image;
 mod kuik;
 mod nginx;
+mod remote;
+mod storage;
 mod tmpfs;
 mod wire;
 
 use std::{future::Future, path::Path, time::Duration};
 
 pub(crate) use self::{
+    aftermath::nothing_but,
+    client::{Client, Lost, Reply},
     containerd::Containerd,
     image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},
     kuik::{Kuik, kuik, kuik_registry, output},
     nginx::Nginx,
+    remote::{Failed, LeftUpload, Remote},
+    storage::Storage,
     tmpfs::Tmpfs,
     wire::{Answer, Transfer, ask, get, head},
 };

@@ -111,8 +111,14 @@ pub(super) fn purge(store: &Arc<Shared>, idle_since: SystemTime) -> io::Result<u
         let (_, repository) = repository?;
         for dir in walk::uploads(&repository) {
             let dir = dir?;
+            let is_idle =
+                |dir: &UploadDir| Ok::<_, io::Error>(last_used(dir)?.is_some_and(|used| used < idle_since));
+            // Looked at before it is taken: whoever goes on with it just now is not to be told that somebody has it.
+            if !is_idle(&dir)? {
+                continue;
+            }
             let Some(mut lease) = Lease::take(store, dir) else { continue };
-            if last_used(&lease.dir)?.is_some_and(|used| used < idle_since) {
+            if is_idle(&lease.dir)? {
                 lease.hashing = None;
                 remove(&lease.dir)?;
                 purged += 1;

@@ -1,0 +1,77 @@
+//! What a store has when all garbage is gone: exactly what its images are made of, and not a byte more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::TryStreamExt as _;
+use kuik_core::{
+    content::{Digest, Manifest},
+    testkit::SampleImage,
+};
+
+use super::{Kuik, Storage, eventually, get};
+
+/// Collects without grace: what nothing refers to goes, and uploads that nobody is at.
+const COLLECT: [&str; 8] = [
+    "--allow-anonymous-push",
+    "--gc-delete-untagged",
+    "--gc-grace",
+    "0s",
+    "--gc-interval",
+    "50ms",
+    "--upload-idle",
+    "0s",
+];
+
+/// Has all garbage collected; then asserts that the repositories have their `images`, and nothing else is there.
+pub(crate) async fn nothing_but(storage: &Storage, images: &BTreeMap<String, Vec<SampleImage>>) {
+    let mut kuik = storage.registry(&COLLECT).await;
+    eventually("garbage is collected twice", || async {
+        kuik.metric("kube_image_keeper_registry_gc_runs_total").await >= 2
+    })
+    .await;
+    kuik.terminate();
+    assert!(kuik.ended().await.success(), "{}", kuik.log());
+
+    let of = |image: &SampleImage| -> BTreeMap<Digest, u64> {
+        let manifests = manifests(image).map(|manifest| (manifest.digest().clone(), manifest.bytes().len()));
+        let blobs = image.blobs().iter().map(|(digest, content)| (digest.clone(), content.len()));
+        blobs.chain(manifests).map(|(digest, size)| (digest, size as u64)).collect()
+    };
+    let reachable: BTreeMap<Digest, u64> = images.values().flatten().flat_map(of).collect();
+    let store = storage.open();
+    let stored: BTreeMap<Digest, u64> =
+        store.blobs().map_ok(|blob| (blob.digest, blob.size)).try_collect().await.unwrap();
+    assert_eq!(stored, reachable, "what is stored is what can be reached");
+    if let Some(bytes) = storage.blob_bytes() {
+        assert_eq!(bytes, reachable.values().sum::<u64>(), "nothing lies beside it");
+    }
+    assert!(storage.unfinished().is_empty(), "{:?} is unfinished", storage.unfinished());
+
+    let repositories: Vec<_> = store.repositories().try_collect().await.unwrap();
+    for repository in repositories {
+        let here = images.get(repository.path()).unwrap_or_else(|| panic!("{repository} is nobody's"));
+        let expected: BTreeSet<Digest> =
+            here.iter().flat_map(manifests).map(|manifest| manifest.digest().clone()).collect();
+        let listed: BTreeSet<Digest> = store.manifests(&repository).try_collect().await.unwrap();
+        assert!(listed.is_superset(&expected), "{repository} has {listed:?}, and not all of {expected:?}");
+        // A manifest without a tag stays in a repository while another one needs its bytes: it costs nothing.
+        let unknown: Vec<_> = listed.iter().filter(|digest| !stored.contains_key(digest)).collect();
+        assert!(unknown.is_empty(), "{repository} has {unknown:?}, which are gone");
+        let linked: Vec<Digest> = store.linked_blobs(&repository).try_collect().await.unwrap();
+        let dangling: Vec<_> = linked.iter().filter(|digest| !stored.contains_key(digest)).collect();
+        assert!(dangling.is_empty(), "{repository} has links to {dangling:?}, which are gone");
+    }
+}
+
+fn manifests(image: &SampleImage) -> impl Iterator<Item = &Manifest> {
+    image.manifests().iter().chain([image.index()])
+}
+
+impl Kuik {
+    /// One of its counters.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = String::from_utf8(get(self.address(), "/metrics").await.body).unwrap();
+        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("{name} is not in:\n{text}")).parse().unwrap()
+    }
+}
