@@ -17,7 +17,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, Uri, header};
-use kuik_core::content::{ByteRange, ContentSource, Freshness, Origin, SourceError};
+use kuik_core::content::{ByteRange, ContentSource, Freshness, Origin, SourceError, TagPage};
 
 pub(crate) use self::body::Account;
 pub(crate) use self::refusal::{Refusal, insert, is_full};
@@ -25,6 +25,9 @@ pub(crate) use self::respond::DIGEST;
 pub use self::{body::ProxyBody, metrics::ProxyMetrics};
 use self::{metrics::Outcome, respond::Answer};
 use crate::route::{Names, Route};
+
+/// How many tags of its own a registry lists in one answer; a link leads to the rest.
+const MOST_TAGS: usize = 10_000;
 
 /// How a [`ProxyService`] behaves.
 #[derive(Debug, Clone)]
@@ -166,7 +169,8 @@ impl Shared {
                 Ok(respond::blob(served, digest))
             }
             Route::Tags { repository, page } => {
-                let list = self.source.tags(repository, page).await?;
+                let page = self.bounded(page);
+                let list = self.source.tags(repository, &page).await?;
                 Ok(respond::tags(repository, uri, page.limit, &list))
             }
             Route::Referrers { repository, digest, artifact_type } => {
@@ -174,6 +178,18 @@ impl Shared {
                 Ok(respond::referrers(found))
             }
         }
+    }
+}
+
+impl Shared {
+    /// The page, of so many tags that an answer is no burden. What lists the tags of other registries asks them as it
+    /// was asked: some refuse a number that they did not choose.
+    fn bounded(&self, page: &TagPage) -> TagPage {
+        let limit = match self.options.names {
+            Names::Local => Some(page.limit.map_or(MOST_TAGS, |limit| limit.min(MOST_TAGS))),
+            Names::Upstream(_) => page.limit,
+        };
+        TagPage { limit, after: page.after.clone() }
     }
 }
 
