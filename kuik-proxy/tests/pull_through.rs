@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::unreachable,
     reason = "a test may fail"
 )]
 
@@ -14,12 +15,18 @@ use std::{sync::Arc, time::Duration};
 use futures::future::join_all;
 use http::{Method, StatusCode};
 use kuik_core::{
-    content::{ByteRange, ContentSource, Freshness, Origin, SourceErrorKind, TagOrDigest},
+    content::{
+        ByteRange, ContentSource, ContentStore as _, Freshness, ManagedStore as _, Origin, SourceErrorKind,
+        TagOrDigest,
+    },
     reference::RepositoryName,
     registry::Timeouts,
     testkit::{Behaviour, Gate, Rule, SampleImage, Target},
 };
-use kuik_proxy::pull_through::{PullThrough, Revalidate};
+use kuik_proxy::{
+    pull_through::{PullThrough, Revalidate},
+    store::FilesystemStore,
+};
 use rig::{
     Rig, ask,
     hand_fed::{HandFed, Mood, count},
@@ -198,16 +205,18 @@ struct Paused {
     cache: PullThrough,
     latest: TagOrDigest,
     app: RepositoryName,
+    store: Arc<FilesystemStore>,
     _data: tempfile::TempDir,
 }
 
 impl Paused {
     fn new(age: Duration) -> Self {
         let (upstream, data) = (HandFed::new(), tempfile::tempdir().unwrap());
-        let cache = PullThrough::new(open(data.path()), upstream.clone(), options(Revalidate::After(age)));
+        let store = open(data.path());
+        let cache = PullThrough::new(store.clone(), upstream.clone(), options(Revalidate::After(age)));
         let latest = TagOrDigest::Tag("latest".parse().unwrap());
         let app = RepositoryName::new("registry.example", "app").unwrap();
-        Self { upstream, cache, latest, app, _data: data }
+        Self { upstream, cache, latest, app, store, _data: data }
     }
 
     async fn origin(&self) -> Origin {
@@ -226,6 +235,33 @@ async fn time_makes_a_tag_due() {
         assert_eq!(count(&paused.upstream.tags_resolved), resolved);
     }
     assert_eq!(count(&paused.upstream.manifests_fetched), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_process_changes_in_the_store_is_seen_though_upstream_is_away() {
+    let paused = Paused::new(Duration::from_secs(60));
+    let (one, two) = (SampleImage::small(1), SampleImage::small(2));
+    paused.upstream.tag("latest", one.index());
+    assert_eq!(paused.origin().await, Origin::Upstream);
+    let by_digest = TagOrDigest::Digest(one.index().digest().clone());
+    let digest_of = async |at: &TagOrDigest| {
+        let found = paused.cache.manifest(&paused.app, at, Freshness::Cached).await;
+        found.map(|found| found.content.digest().clone()).map_err(|error| error.kind())
+    };
+    assert_eq!(digest_of(&by_digest).await, Ok(one.index().digest().clone()));
+    paused.cache.drain().await;
+    paused.upstream.set_mood(Mood::Fails(SourceErrorKind::Unavailable));
+
+    let TagOrDigest::Tag(latest) = &paused.latest else { unreachable!() };
+    paused.store.put_manifest(&paused.app, two.index(), Some(latest)).await.unwrap();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(digest_of(&paused.latest).await, Ok(two.index().digest().clone()), "it was moved");
+    for digest in [one.index().digest(), two.index().digest()] {
+        paused.store.delete_manifest(&paused.app, digest).await.unwrap();
+    }
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(digest_of(&paused.latest).await, Err(SourceErrorKind::Unavailable), "it was deleted");
+    assert_eq!(digest_of(&by_digest).await, Err(SourceErrorKind::Unavailable), "it was deleted");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use kuik_core::{
-    content::{Manifest, TagOrDigest},
+    content::{Digest, Manifest, TagOrDigest},
     reference::RepositoryName,
 };
 use lru::LruCache;
@@ -24,10 +24,20 @@ const OVERHEAD_BYTES: usize = 512;
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
     pub manifest: Manifest,
-    /// When upstream is to be asked whether the tag has moved; `None` is never.
+    /// When others are to be asked whether this is still so; `None` is never.
     pub check_at: Option<Instant>,
-    /// Whether the store was given it and could not keep it.
-    pub unkept: bool,
+    pub keeping: Keeping,
+}
+
+/// Whether the store has what is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Keeping {
+    /// It had it. Where it has not any more, somebody deleted it there.
+    Kept,
+    /// It is being given it.
+    Pending,
+    /// It was given it and could not keep it.
+    Failed,
 }
 
 /// Manifests by the name that they were asked for by.
@@ -54,9 +64,11 @@ impl ManifestMemory {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = entries.cache.pop(&key);
         entries.bytes -= replaced.as_ref().map_or(0, cost_of);
-        remembered.unkept |= replaced.is_some_and(|replaced| {
-            replaced.unkept && replaced.manifest.digest() == remembered.manifest.digest()
-        });
+        if let Some(replaced) = replaced
+            && replaced.manifest.digest() == remembered.manifest.digest()
+        {
+            remembered.keeping = remembered.keeping.max(replaced.keeping);
+        }
         if cost > LARGEST_BYTES {
             return;
         }
@@ -68,11 +80,22 @@ impl ManifestMemory {
         }
     }
 
-    /// Says whether the store could not keep what is remembered under `key`; returns what was said before.
-    pub(super) fn set_unkept(&self, key: &(RepositoryName, TagOrDigest), unkept: bool) -> bool {
+    /// Says how the store has done with `digest`, where that is what is remembered under `key`.
+    pub(super) fn settle(&self, key: &(RepositoryName, TagOrDigest), digest: &Digest, keeping: Keeping) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.cache.peek_mut(key);
-        entry.is_some_and(|remembered| std::mem::replace(&mut remembered.unkept, unkept))
+        if let Some(remembered) = entries.cache.peek_mut(key)
+            && remembered.manifest.digest() == digest
+        {
+            remembered.keeping = keeping;
+        }
+    }
+
+    /// Whether the store failed to keep what is remembered under `key`: who is told so gives it to the store again,
+    /// and nobody else is.
+    pub(super) fn take_failed(&self, key: &(RepositoryName, TagOrDigest)) -> bool {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = entries.cache.peek_mut(key).filter(|it| it.keeping == Keeping::Failed);
+        failed.map(|remembered| remembered.keeping = Keeping::Pending).is_some()
     }
 
     /// Forgets all that is remembered of a repository.
@@ -109,7 +132,7 @@ mod tests {
         Remembered {
             manifest: Manifest::new(None, Bytes::from(body)).unwrap(),
             check_at: None,
-            unkept: false,
+            keeping: Keeping::Kept,
         }
     }
 
@@ -134,16 +157,21 @@ mod tests {
     #[test]
     fn what_the_store_could_not_keep_stays_known_until_it_is_something_else() {
         let memory = ManifestMemory::new();
+        let settle =
+            |tag, padding, keeping| memory.settle(&key(tag), manifest(padding).manifest.digest(), keeping);
         memory.put(key(0), manifest(1));
-        memory.set_unkept(&key(0), true);
+        settle(0, 1, Keeping::Failed);
         memory.put(key(0), manifest(1));
-        assert!(memory.get(&key(0)).unwrap().unkept, "a tag that was checked is not kept by that");
-        assert!(memory.set_unkept(&key(0), false));
-        assert!(!memory.set_unkept(&key(0), false), "one caller alone is told");
-        memory.set_unkept(&key(0), true);
+        assert_eq!(memory.get(&key(0)).unwrap().keeping, Keeping::Failed, "a check of the tag keeps nothing");
+        assert!(memory.take_failed(&key(0)));
+        assert!(!memory.take_failed(&key(0)), "one caller alone is told");
+        settle(0, 2, Keeping::Failed);
+        assert!(!memory.take_failed(&key(0)), "that was about another manifest");
+        settle(0, 1, Keeping::Failed);
         memory.put(key(0), manifest(2));
-        assert!(!memory.get(&key(0)).unwrap().unkept);
-        assert!(!memory.set_unkept(&key(1), true), "what is not remembered is nobody's");
+        assert_eq!(memory.get(&key(0)).unwrap().keeping, Keeping::Kept);
+        settle(1, 1, Keeping::Failed);
+        assert!(!memory.take_failed(&key(1)), "what is not remembered is nobody's");
     }
 
     #[test]

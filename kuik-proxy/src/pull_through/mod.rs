@@ -33,8 +33,9 @@ use tokio_util::task::TaskTracker;
 pub use self::told::Told;
 use self::{
     coalesce::Coalesced,
-    memory::{ManifestMemory, Remembered},
+    memory::{Keeping, ManifestMemory, Remembered},
     sizes::BlobSizes,
+    tags::next_look,
 };
 use crate::fill::{self, Fills};
 
@@ -133,10 +134,10 @@ impl PullThrough {
 }
 
 impl Shared {
-    /// Keeps `manifest` in memory under `key`; a tag is checked again at `check_at`.
-    fn remember(&self, key: &ManifestKey, manifest: &Manifest, check_at: Option<Instant>) {
+    /// Keeps `manifest` in memory under `key`; it is checked again at `check_at`.
+    fn remember(&self, key: &ManifestKey, manifest: &Manifest, check_at: Option<Instant>, keeping: Keeping) {
         self.sizes.note(&key.0, manifest);
-        self.memory.put(key.clone(), Remembered { manifest: manifest.clone(), check_at, unkept: false });
+        self.memory.put(key.clone(), Remembered { manifest: manifest.clone(), check_at, keeping });
     }
 
     /// Fetches the manifest from upstream, remembers it, and keeps it in the store.
@@ -152,11 +153,11 @@ impl Shared {
             fill::verifier(repository, digest)?;
         }
         let manifest = self.upstream.manifest(repository, at, freshness).await?.content;
-        self.remember(key, &manifest, self.next_check());
+        self.remember(key, &manifest, self.next_check(), Keeping::Pending);
         if matches!(at, TagOrDigest::Tag(_)) {
             // Clients that resolve a tag ask for its digest next, which may be sooner than the store has it.
             let by_digest = TagOrDigest::Digest(manifest.digest().clone());
-            self.remember(&(repository.clone(), by_digest), &manifest, None);
+            self.remember(&(repository.clone(), by_digest), &manifest, next_look(), Keeping::Pending);
         }
         self.keep(key.clone(), manifest.clone());
         Ok(manifest)
@@ -178,22 +179,20 @@ impl Shared {
                 TagOrDigest::Tag(tag) => Some(tag),
                 TagOrDigest::Digest(_) => None,
             };
-            if let Err(error) = shared.store.put_manifest(repository, &manifest, tag).await {
-                tracing::warn!(%repository, %at, error = error.chain(), "a manifest could not be kept");
-                shared.memory.set_unkept(&key, true);
+            let keeping = match shared.store.put_manifest(repository, &manifest, tag).await {
+                Ok(()) => Keeping::Kept,
+                Err(error) => {
+                    tracing::warn!(%repository, %at, error = error.chain(), "a manifest could not be kept");
+                    Keeping::Failed
+                }
+            };
+            let digest = manifest.digest();
+            shared.memory.settle(&key, digest, keeping);
+            if tag.is_some() && keeping == Keeping::Kept {
+                let by_digest = TagOrDigest::Digest(digest.clone());
+                shared.memory.settle(&(repository.clone(), by_digest), digest, keeping);
             }
         });
-    }
-
-    /// What the store has; a store that fails counts as one that has nothing, and is reported.
-    async fn kept_manifest(&self, (repository, at): &ManifestKey) -> Option<Manifest> {
-        match self.store.manifest(repository, at, Freshness::Cached).await {
-            Ok(served) => Some(served.content),
-            Err(error) => {
-                report_unless_absent(&error);
-                None
-            }
-        }
     }
 }
 

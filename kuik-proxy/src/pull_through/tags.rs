@@ -1,14 +1,25 @@
 //! When a cached manifest will do, and what happens when a tag may have moved.
+//!
+//! Memory answers for a while only, digests too: another process may share the store, and what it has moved or deleted
+//! there is seen here within that time.
 
 use std::{sync::Arc, time::Duration};
 
 use kuik_core::content::{Freshness, Manifest, Origin, Served, SourceError, SourceErrorKind, TagOrDigest};
 use tokio::time::Instant;
 
-use super::{ManifestKey, Revalidate, Shared};
+use super::{ManifestKey, Revalidate, Shared, memory::Keeping, report_unless_absent};
 
 /// After upstream could not say where a tag points, it is left alone for so long.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// How long memory answers for what upstream is not asked about.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
+
+/// When the store is looked at again for something that upstream is not asked about.
+pub(super) fn next_look() -> Option<Instant> {
+    Instant::now().checked_add(LOOK_AFTER)
+}
 
 impl Shared {
     /// The manifest in memory, where nobody needs to be asked about it.
@@ -18,17 +29,11 @@ impl Shared {
         freshness: Freshness,
     ) -> Option<Manifest> {
         let remembered = self.memory.get(key)?;
-        let fresh = match (&key.1, freshness) {
-            (TagOrDigest::Digest(_), _) => true,
-            (TagOrDigest::Tag(_), Freshness::Revalidate) => false,
-            (TagOrDigest::Tag(_), Freshness::Cached) => {
-                remembered.check_at.is_none_or(|due| Instant::now() < due)
-            }
-        };
-        if !fresh {
+        let asks_upstream = freshness == Freshness::Revalidate && matches!(key.1, TagOrDigest::Tag(_));
+        if asks_upstream || remembered.check_at.is_some_and(|due| due <= Instant::now()) {
             return None;
         }
-        if remembered.unkept && self.memory.set_unkept(key, false) {
+        if remembered.keeping == Keeping::Failed && self.memory.take_failed(key) {
             self.keep(key.clone(), remembered.manifest.clone());
         }
         Some(remembered.manifest)
@@ -37,7 +42,7 @@ impl Shared {
     /// When a tag that was checked just now is due again.
     pub(super) fn next_check(&self) -> Option<Instant> {
         match self.options.revalidate {
-            Revalidate::Never => None,
+            Revalidate::Never => next_look(),
             Revalidate::After(age) => Instant::now().checked_add(age),
         }
     }
@@ -48,22 +53,33 @@ impl Shared {
         key: &ManifestKey,
         freshness: Freshness,
     ) -> Result<Served<Manifest>, SourceError> {
-        let kept = match self.memory.get(key) {
-            Some(remembered) => Some(remembered.manifest),
-            None => self.kept_manifest(key).await,
-        };
-        let Some(kept) = kept else {
+        let Some(kept) = self.known(key).await else {
             return self.fetch_manifest(key, freshness).await.map(Served::from_upstream);
         };
         let never_checked = freshness == Freshness::Cached && self.options.revalidate == Revalidate::Never;
         if never_checked || matches!(key.1, TagOrDigest::Digest(_)) {
-            self.remember(key, &kept, None);
+            self.remember(key, &kept, next_look(), Keeping::Kept);
             return Ok(Served::from_cache(kept));
         }
         match self.revalidate(key, &kept).await {
             Ok(served) => Ok(served),
             Err(error) => Ok(self.serve_stale(key, kept, &error)),
         }
+    }
+
+    /// What is known of a manifest here. The store has the first word, because others may have moved or deleted what
+    /// memory has; memory has it where the store was not given that yet, could not keep it, or fails.
+    async fn known(&self, key: &ManifestKey) -> Option<Manifest> {
+        let (repository, at) = key;
+        let remembered = self.memory.get(key);
+        let is_ahead = remembered.as_ref().is_some_and(|it| it.keeping != Keeping::Kept);
+        match self.store.manifest(repository, at, Freshness::Cached).await {
+            Ok(served) if !is_ahead => return Some(served.content),
+            Err(error) if error.is_not_found() && !is_ahead => return None,
+            Err(error) => report_unless_absent(&error),
+            Ok(_) => {}
+        }
+        remembered.map(|remembered| remembered.manifest)
     }
 
     /// Asks upstream where the tag points: with a `HEAD`, which costs no pull quota.
@@ -82,7 +98,7 @@ impl Shared {
         };
         let current = tokio::time::timeout(limit, question).await.map_err(too_late)??;
         if current.content.digest == *kept.digest() {
-            self.remember(key, kept, self.next_check());
+            self.remember(key, kept, self.next_check(), Keeping::Kept);
             return Ok(Served::from_cache(kept.clone()));
         }
         let moved = self.fetch_manifest(key, Freshness::Revalidate);
@@ -94,7 +110,7 @@ impl Shared {
         let (repository, at) = key;
         tracing::warn!(%repository, tag = %at, error = error.chain(), "upstream does not confirm a cached tag: it is served as it is");
         let retry = self.next_check().map(|due| due.min(Instant::now() + RETRY_AFTER));
-        self.remember(key, &kept, retry);
+        self.remember(key, &kept, retry, Keeping::Kept);
         Served { content: kept, origin: Origin::Stale }
     }
 }
