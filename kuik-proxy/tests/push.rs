@@ -211,6 +211,21 @@ async fn a_wrong_digest_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_whole_blob_that_cannot_be_published_leaves_no_upload() {
+    let pushed = Pushed::start(|_| {}).await;
+    // Where the blobs would be is something else.
+    let root = pushed.data.path().join("docker/registry/v2");
+    std::fs::remove_dir_all(root.join("blobs")).ok();
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("blobs"), "").unwrap();
+    let path = format!("/v2/team/app/blobs/uploads/?digest={}", Digest::sha256(HELLO));
+    let refused = pushed.front.send(Method::POST, &path, &[], HELLO).await;
+    assert!(!refused.status.is_success(), "{refused:?}");
+    let uploads = root.join("repositories/team/app/_uploads");
+    assert_eq!(std::fs::read_dir(uploads).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_cancelled_upload_is_gone() {
     let pushed = Pushed::start(|_| ()).await;
     let location = pushed.begin().await;

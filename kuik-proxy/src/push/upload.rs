@@ -83,7 +83,17 @@ impl Shared {
             cancel(upload).await;
             return Err(refused.into());
         }
-        upload.finish(digest).await.map_err(failed)?;
+        if let Err(error) = upload.finish(digest).await {
+            match self.store.upload(repository, &id).await {
+                Ok(upload) => cancel(upload).await,
+                // The bytes were not those of the digest, and the upload ended with that.
+                Err(absent) if absent.is_not_found() => {}
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "an upload could not be opened to remove it");
+                }
+            }
+            return Err(failed(error));
+        }
         Ok(respond::blob(base, digest))
     }
 

@@ -200,15 +200,16 @@ impl Quota {
     /// Counts everything that is kept.
     async fn count(&self) -> Result<(), SourceError> {
         self.usage.begin_count();
-        let mut bytes = 0_u64;
-        let mut blobs = self.store.blobs();
-        while let Some(blob) = blobs.try_next().await? {
-            if !self.usage.is_added(&blob.digest) {
-                bytes = bytes.saturating_add(blob.size);
+        let walked = async {
+            let mut blobs = self.store.blobs();
+            while let Some(blob) = blobs.try_next().await? {
+                self.usage.seen(&blob.digest, blob.size);
             }
-        }
-        self.usage.counted(bytes);
-        Ok(())
+            Ok(())
+        };
+        let walked = walked.await;
+        self.usage.end_count(walked.is_ok());
+        walked
     }
 
     async fn look_at_free_space(&self) {

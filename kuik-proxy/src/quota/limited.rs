@@ -1,6 +1,9 @@
 //! A store that counts what is written and removed, and has no room for what is too much.
 //!
-//! Everything that reads passes through as it is.
+//! Everything that reads passes through as it is. What an upload holds is asked of the store itself whenever an upload
+//! is opened, whenever something about it failed, and when uploads were purged.
+
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -68,27 +71,37 @@ impl<S: ManagedStore + Clone> ManagedStore for Limited<S> {
         repository: &RepositoryName,
         id: &UploadId,
     ) -> Result<Box<dyn Upload>, SourceError> {
-        let upload = self.store.upload(repository, id).await?;
-        let (store, usage) = (self.store.clone(), self.usage.clone());
-        Ok(Box::new(LimitedUpload { upload, id: id.clone(), store, usage }))
+        let _opening = self.usage.opening().await;
+        let upload = open(&self.store, &self.usage, repository, id).await?;
+        let (repository, id, limited) = (repository.clone(), id.clone(), self.clone());
+        Ok(Box::new(LimitedUpload { upload, repository, id, limited }))
+    }
+
+    async fn purge_uploads(&self, idle_since: SystemTime) -> Result<u64, SourceError> {
+        let purged = self.store.purge_uploads(idle_since).await;
+        // The store does not say which they were; and another process may have ended some.
+        for (repository, id) in self.usage.uploads() {
+            self.look_at(&repository, &id).await;
+        }
+        purged
     }
 
     async fn remove_blob(&self, digest: &Digest) -> Result<(), SourceError> {
         let before = self.store.has_blob(digest).await?;
         self.store.remove_blob(digest).await?;
-        self.usage.removed(before.unwrap_or(0));
+        self.usage.removed(digest, before.unwrap_or(0));
         Ok(())
     }
 
     async fn quarantine_blob(&self, digest: &Digest) -> Result<(), SourceError> {
         let before = self.store.has_blob(digest).await?;
         self.store.quarantine_blob(digest).await?;
-        self.usage.removed(before.unwrap_or(0));
+        self.usage.removed(digest, before.unwrap_or(0));
         Ok(())
     }
 
     forward!(this => &this.store;
-        delete_tag, delete_manifest, unlink_blob, start_upload, purge_uploads,
+        delete_tag, delete_manifest, unlink_blob, start_upload,
         repositories, manifests, linked_blobs, blobs, note, put_note, notes, free_bytes);
 }
 
@@ -126,16 +139,46 @@ impl<S: ContentStore> BlobWriter for LimitedWriter<S> {
     }
 }
 
+impl<S: ManagedStore + Clone> Limited<S> {
+    /// Sees what an upload holds now that nobody here has it. Where that cannot be seen it is believed to hold what it
+    /// did.
+    async fn look_at(&self, repository: &RepositoryName, id: &UploadId) {
+        let _looking = self.usage.looking().await;
+        let looked = open(&self.store, &self.usage, repository, id).await;
+        if let Err(error) = looked.map(drop)
+            && !(error.is_not_found() || error.kind() == SourceErrorKind::Unavailable)
+        {
+            tracing::warn!(error = error.chain(), "how much an upload holds cannot be seen");
+        }
+    }
+}
+
+/// Opens an upload, and counts what it holds: nothing where it is gone.
+async fn open<S: ManagedStore>(
+    store: &S,
+    usage: &Usage,
+    repository: &RepositoryName,
+    id: &UploadId,
+) -> Result<Box<dyn Upload>, SourceError> {
+    let opened = store.upload(repository, id).await;
+    match &opened {
+        Ok(upload) => usage.upload_holds(repository, id, upload.offset()),
+        Err(error) if error.is_not_found() => usage.upload_is_absent(repository, id),
+        Err(_) => {}
+    }
+    opened
+}
+
 #[derive(Debug)]
 struct LimitedUpload<S> {
     upload: Box<dyn Upload>,
+    repository: RepositoryName,
     id: UploadId,
-    store: S,
-    usage: Usage,
+    limited: Limited<S>,
 }
 
 #[async_trait]
-impl<S: ContentStore> Upload for LimitedUpload<S> {
+impl<S: ManagedStore + Clone> Upload for LimitedUpload<S> {
     fn offset(&self) -> u64 {
         self.upload.offset()
     }
@@ -145,32 +188,47 @@ impl<S: ContentStore> Upload for LimitedUpload<S> {
     }
 
     async fn append(&mut self, chunks: &[Bytes]) -> Result<(), SourceError> {
-        self.usage.extend_upload(&self.id, length(chunks)).await?;
-        self.upload.append(chunks).await
+        let (usage, bytes) = (&self.limited.usage, length(chunks));
+        usage.extend_upload(&self.repository, &self.id, bytes).await?;
+        let appended = self.upload.append(chunks).await;
+        if appended.is_err() {
+            usage.shrink_upload(&self.id, bytes);
+        }
+        appended
     }
 
     async fn finish(self: Box<Self>, expected: &Digest) -> Result<(), SourceError> {
-        let before = self.store.has_blob(expected).await?;
-        let arrival = self.usage.arriving(expected, self.upload.offset(), before);
-        let finished = self.upload.finish(expected).await;
+        let Self { upload, repository, id, limited } = *self;
+        let before = limited.store.has_blob(expected).await?;
+        let arrival = limited.usage.arriving(expected, upload.offset(), before);
+        let finished = upload.finish(expected).await;
         match &finished {
             Ok(()) => {
-                self.usage.end_upload(&self.id);
+                limited.usage.end_upload(&id);
                 arrival.succeeded();
             }
-            Err(error) if error.kind() == SourceErrorKind::InvalidContent => self.usage.end_upload(&self.id),
-            Err(_) => {}
+            Err(error) if error.kind() == SourceErrorKind::InvalidContent => limited.usage.end_upload(&id),
+            Err(_) => limited.look_at(&repository, &id).await,
         }
         finished
     }
 
     async fn cancel(self: Box<Self>) -> Result<(), SourceError> {
-        self.upload.cancel().await?;
-        self.usage.end_upload(&self.id);
-        Ok(())
+        let Self { upload, repository, id, limited } = *self;
+        let cancelled = upload.cancel().await;
+        match &cancelled {
+            Ok(()) => limited.usage.end_upload(&id),
+            // Some of it may be gone.
+            Err(_) => limited.look_at(&repository, &id).await,
+        }
+        cancelled
     }
 }
 
 fn length(chunks: &[Bytes]) -> u64 {
     chunks.iter().map(|chunk| chunk.len() as u64).sum()
 }
+
+#[cfg(test)]
+#[path = "limited_tests.rs"]
+mod tests;

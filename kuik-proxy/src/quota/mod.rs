@@ -26,6 +26,7 @@ mod metrics;
 mod pulls;
 mod recorded;
 mod service;
+mod tally;
 mod usage;
 
 pub use evict::Quota;

@@ -11,13 +11,16 @@ use std::{
     time::Duration,
 };
 
-use kuik_core::content::{Digest, SourceError, UploadId};
+use kuik_core::{
+    content::{Digest, SourceError, UploadId},
+    reference::RepositoryName,
+};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, RwLock, RwLockReadGuard, RwLockWriteGuard, watch},
     time::Instant,
 };
 
-use super::QuotaMetrics;
+use super::{QuotaMetrics, tally::Tally};
 use crate::gc::Key;
 
 /// How long a writer waits for eviction.
@@ -25,9 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// At most so many fetched blobs are known as such; others are as old as they are.
 const FETCHED: usize = 50_000;
-
-/// The bytes of an upload that nothing was added to for so long are no longer counted: it has been purged, or will be.
-const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
 /// How much a store keeps, and may keep. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ struct Inner {
     state: Mutex<State>,
     wanted: Notify,
     rounds: watch::Sender<u64>,
+    /// Whoever looks at an upload has it for a moment, and no client may be turned away because of that.
+    opening: RwLock<()>,
     metrics: QuotaMetrics,
 }
 
@@ -48,11 +50,12 @@ struct State {
     used: u64,
     /// What is new and is being published at this moment: a count may see it already.
     arriving: HashMap<Key, u32>,
-    /// What has come since the count that goes on began: whether that sees it or not, it counts once.
-    added: Option<HashMap<Key, u64>>,
+    /// The count that goes on.
+    tally: Option<Tally>,
     /// What is being written, uploads included.
     writing: u64,
-    uploads: HashMap<UploadId, (u64, Instant)>,
+    /// What uploads hold of that, until they end: those that are known to hold anything.
+    uploads: HashMap<UploadId, (RepositoryName, u64)>,
     /// What can be fetched again, and may have come without what refers to it.
     fetched: HashSet<Key>,
     /// The most that was asked for in vain since the last round of eviction.
@@ -84,7 +87,8 @@ impl Usage {
     pub fn new(limit: Option<u64>, metrics: QuotaMetrics) -> Self {
         metrics.limit.set(limit.unwrap_or(0));
         let (state, wanted) = (Mutex::default(), Notify::default());
-        Self(Arc::new(Inner { limit, state, wanted, rounds: watch::Sender::new(0), metrics }))
+        let (rounds, opening) = (watch::Sender::new(0), RwLock::default());
+        Self(Arc::new(Inner { limit, state, wanted, rounds, opening, metrics }))
     }
 
     /// How many bytes are kept.
@@ -156,18 +160,68 @@ impl Usage {
     }
 
     /// Takes room for more bytes of an upload, which keeps it until the upload ends.
-    pub(super) async fn extend_upload(&self, id: &UploadId, bytes: u64) -> Result<(), SourceError> {
+    pub(super) async fn extend_upload(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+        bytes: u64,
+    ) -> Result<(), SourceError> {
         self.take(bytes).await?;
         let mut state = self.state();
-        let (taken, touched) = state.uploads.entry(id.clone()).or_insert((0, Instant::now()));
-        (*taken, *touched) = (*taken + bytes, Instant::now());
+        let (_, taken) = state.uploads.entry(id.clone()).or_insert_with(|| (repository.clone(), 0));
+        *taken += bytes;
         Ok(())
+    }
+
+    /// Bytes that an upload took room for were not kept.
+    pub(super) fn shrink_upload(&self, id: &UploadId, bytes: u64) {
+        let mut state = self.state();
+        if let Some((_, taken)) = state.uploads.get_mut(id) {
+            let back = bytes.min(*taken);
+            *taken -= back;
+            state.writing = state.writing.saturating_sub(back);
+        }
+    }
+
+    /// An upload holds so many bytes, whatever was known of it: it may be older than this process. They are there, so
+    /// there is no asking for room.
+    pub(super) fn upload_holds(&self, repository: &RepositoryName, id: &UploadId, bytes: u64) {
+        let mut state = self.state();
+        let before = state.uploads.remove(id).map_or(0, |(_, taken)| taken);
+        state.writing = state.writing.saturating_sub(before).saturating_add(bytes);
+        if bytes > 0 {
+            state.uploads.insert(id.clone(), (repository.clone(), bytes));
+        }
+    }
+
+    /// This repository has no such upload. Where another one has it, it holds what it did.
+    pub(super) fn upload_is_absent(&self, repository: &RepositoryName, id: &UploadId) {
+        let mut state = self.state();
+        let known = state.uploads.get(id).is_some_and(|(at, _)| at == repository);
+        if known && let Some((_, bytes)) = state.uploads.remove(id) {
+            state.writing = state.writing.saturating_sub(bytes);
+        }
+    }
+
+    /// The uploads that hold room.
+    pub(super) fn uploads(&self) -> Vec<(RepositoryName, UploadId)> {
+        self.state().uploads.iter().map(|(id, (repository, _))| (repository.clone(), id.clone())).collect()
+    }
+
+    /// Held while an upload is opened for a client.
+    pub(super) async fn opening(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.opening.read().await
+    }
+
+    /// Held while an upload is opened only to look at it.
+    pub(super) async fn looking(&self) -> RwLockWriteGuard<'_, ()> {
+        self.0.opening.write().await
     }
 
     /// An upload has ended, however.
     pub(super) fn end_upload(&self, id: &UploadId) {
         let mut state = self.state();
-        if let Some((bytes, _)) = state.uploads.remove(id) {
+        if let Some((_, bytes)) = state.uploads.remove(id) {
             state.writing = state.writing.saturating_sub(bytes);
         }
     }
@@ -185,8 +239,8 @@ impl Usage {
         let Arrival { key, size, before, .. } = *arrival;
         let mut state = self.state();
         state.used = state.used.saturating_add(size).saturating_sub(before.unwrap_or(0));
-        if let (None, Some(added)) = (before, &mut state.added) {
-            added.insert(key, size);
+        if let Some(tally) = &mut state.tally {
+            tally.arrived(key, size);
         }
         self.0.metrics.size.set(state.used);
         if state.attended
@@ -197,34 +251,38 @@ impl Usage {
         }
     }
 
-    pub(super) fn removed(&self, bytes: u64) {
+    /// The `bytes` of a digest were removed.
+    pub(super) fn removed(&self, digest: &Digest, bytes: u64) {
         let mut state = self.state();
         state.used = state.used.saturating_sub(bytes);
+        if let Some(tally) = &mut state.tally {
+            tally.removed(Key::from(digest));
+        }
         self.0.metrics.size.set(state.used);
     }
 
     /// A count of the whole store begins.
     pub(super) fn begin_count(&self) {
-        self.state().added = Some(HashMap::new());
+        self.state().tally = Some(Tally::default());
     }
 
-    /// Whether something that a count has come to is counted otherwise: it came after the count began.
-    pub(super) fn is_added(&self, digest: &Digest) -> bool {
-        let (state, key) = (self.state(), Key::from(digest));
-        state.arriving.contains_key(&key)
-            || state.added.as_ref().is_some_and(|added| added.contains_key(&key))
+    /// A count has come to something. What is being published counts when it is there.
+    pub(super) fn seen(&self, digest: &Digest, size: u64) {
+        let (mut state, key) = (self.state(), Key::from(digest));
+        if state.arriving.contains_key(&key) {
+            return;
+        }
+        if let Some(tally) = &mut state.tally {
+            tally.seen(key, size);
+        }
     }
 
-    /// A count found `bytes`, beside what has come meanwhile.
-    pub(super) fn counted(&self, bytes: u64) {
+    /// A count has ended; where it did not come to the end of the store, it is for nothing.
+    pub(super) fn end_count(&self, whole: bool) {
         let mut state = self.state();
-        let added = state.added.take().unwrap_or_default();
-        state.used = added.into_values().fold(bytes, u64::saturating_add);
-        self.0.metrics.size.set(state.used);
-        let forgotten: Vec<_> =
-            state.uploads.extract_if(|_, (_, touched)| touched.elapsed() > FORGOTTEN).collect();
-        for (_, (bytes, _)) in forgotten {
-            state.writing = state.writing.saturating_sub(bytes);
+        if let Some(tally) = state.tally.take().filter(|_| whole) {
+            state.used = tally.bytes();
+            self.0.metrics.size.set(state.used);
         }
     }
 
@@ -354,36 +412,45 @@ mod tests {
         drop(other);
         usage.arriving(&Digest::sha256(b"1"), 70, Some(60)).succeeded();
         assert_eq!(usage.bytes(), 70);
-        usage.removed(70);
+        usage.removed(&Digest::sha256(b"1"), 70);
         usage.room().extend(100).await.unwrap();
     }
 
     #[test]
-    fn what_comes_during_a_count_counts_once() {
+    fn what_changes_during_a_count_counts_as_it_is() {
         let usage = Usage::new(Some(1000), QuotaMetrics::default());
-        let [seen, missed] = [b"seen", b"miss"].map(|text| Digest::sha256(text));
-        let missed_arrival = usage.arriving(&missed, 20, None);
+        let [old, gone, new, late] = [b"old", b"off", b"new", b"lat"].map(|text| Digest::sha256(text));
+        let late_arrival = usage.arriving(&late, 20, None);
+        usage.arriving(&gone, 50, None).succeeded();
         usage.begin_count();
-        assert!(usage.is_added(&missed), "it may be there already");
-        usage.arriving(&seen, 10, None).succeeded();
-        assert!(usage.is_added(&seen));
-        missed_arrival.succeeded();
+        usage.seen(&late, 20);
+        usage.seen(&old, 100);
+        usage.seen(&gone, 50);
+        usage.arriving(&new, 10, None).succeeded();
+        usage.seen(&new, 10);
+        usage.removed(&gone, 50);
         drop(usage.arriving(&Digest::sha256(b"it failed"), 40, None));
-        usage.counted(100);
+        usage.end_count(true);
+        assert_eq!(usage.bytes(), 110, "what went does not come back");
+        late_arrival.succeeded();
         assert_eq!(usage.bytes(), 130);
         usage.begin_count();
-        assert!(!usage.is_added(&seen));
-        usage.counted(130);
-        assert_eq!(usage.bytes(), 130);
+        usage.seen(&old, 100);
+        usage.end_count(false);
+        assert_eq!(usage.bytes(), 130, "half a count says nothing");
     }
 
     #[tokio::test]
     async fn uploads_keep_their_room_between_requests() {
         let usage = Usage::new(Some(100), QuotaMetrics::default());
-        let id = UploadId::from_random([1; 16]);
-        usage.extend_upload(&id, 60).await.unwrap();
-        usage.extend_upload(&id, 30).await.unwrap();
+        let (app, id) = (RepositoryName::local("app").unwrap(), UploadId::from_random([1; 16]));
+        usage.extend_upload(&app, &id, 60).await.unwrap();
+        usage.extend_upload(&app, &id, 30).await.unwrap();
         assert!(usage.room().extend(20).await.is_err());
+        usage.shrink_upload(&id, 30);
+        usage.room().extend(40).await.unwrap();
+        usage.upload_holds(&app, &id, 95);
+        assert!(usage.room().extend(10).await.is_err());
         usage.end_upload(&id);
         usage.end_upload(&id);
         usage.room().extend(100).await.unwrap();
@@ -400,7 +467,7 @@ mod tests {
             assert!(waiting.as_mut().now_or_never().is_none());
             usage.wanted().await;
             assert_eq!(usage.must_go(), 20);
-            usage.removed(20);
+            usage.removed(&Digest::sha256(b"1"), 20);
             usage.end_round(None);
             waiting.await.unwrap();
         }
