@@ -31,6 +31,8 @@ pub struct Keeping {
     pub pushed: Leased<Arc<dyn ManagedStore>>,
     /// The same store for what can be fetched again.
     pub fetched: Arc<dyn ContentStore>,
+    /// Whether clients get blobs from where they are kept.
+    pub redirects: bool,
     /// The same, under everybody's leases: what keeps it uses this.
     store: Arc<dyn ManagedStore>,
     /// Who relies on what.
@@ -56,6 +58,7 @@ impl Keeping {
         Self {
             pushed: Leased::new(pushed.clone(), leases.clone()),
             fetched: Arc::new(Leased::new(fetched, leases.clone())),
+            redirects: store.redirects,
             store: pushed,
             leases,
             pulls: Arc::default(),

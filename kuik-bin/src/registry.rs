@@ -1,6 +1,6 @@
 //! Assembles a complete registry: a store, pushes into it, who may, and where wanted a cache of other registries.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kuik_core::{
     content::{ContentSource, ContentStore, ManagedStore},
@@ -19,6 +19,10 @@ use kuik_proxy::{
 use tower::Layer as _;
 
 use crate::{cache::admin, frontend::Frontend, keeping::Keeping};
+
+/// How long the URLs are good for that clients are sent to: as with Docker's registry, and shorter than the grace period
+/// of garbage collection.
+const REDIRECTS_VALID_FOR: Duration = Duration::from_secs(20 * 60);
 
 /// A complete registry, ready to be served.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Kept {
     pub pushed: Arc<dyn ManagedStore>,
     /// The same store for what can be fetched again.
     pub fetched: Arc<dyn ContentStore>,
+    /// Whether clients get blobs from where the store keeps them, where it can say where that is.
+    pub redirects: bool,
 }
 
 /// A registry over the store of `keeping`. With `origins` its repositories are those of other registries
@@ -65,6 +71,7 @@ pub fn registry(
     let (metrics, proxy_metrics) = (RegistryMetrics::default(), ProxyMetrics::default());
     let (pushed, fetched) = (keeping.pushed.clone(), keeping.fetched.clone());
     let mut proxy_options = ProxyOptions::default();
+    proxy_options.redirects = keeping.redirects.then_some(REDIRECTS_VALID_FOR);
     let (source, pull_through): (Arc<dyn ContentSource>, _) = match origins {
         Some(Origins { source, options, ports }) => {
             proxy_options.names = Names::Upstream(ports);

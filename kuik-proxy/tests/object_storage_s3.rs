@@ -120,3 +120,45 @@ async fn denied_and_absent_buckets_are_named_and_no_secret_is() {
     server.resume().await.unwrap();
     away.check_writable().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_blob_can_be_had_elsewhere_until_that_has_expired() {
+    let server = S3Server::start().await.unwrap();
+    let store = open(&server.bucket("a/b"), |_| {});
+    let (bytes, verified) = content(1000);
+    let digest = verified.digest().clone();
+    written(&store, &bytes).await.publish(verified, &[app()]).await.unwrap();
+
+    let long = Duration::from_secs(600);
+    let location = store.blob_location(&app(), &digest, long).await.unwrap().unwrap();
+    assert_eq!(status(location.url()).await, 200);
+    let forged = location.url().replace(digest.encoded(), &"0".repeat(64));
+    assert_eq!(status(&forged).await, 403, "it is good for this blob alone");
+    let other = RepositoryName::local("other").unwrap();
+    assert_eq!(store.blob_location(&other, &digest, long).await.unwrap(), None);
+    let absent = Digest::sha256(b"absent");
+    assert_eq!(store.blob_location(&app(), &absent, long).await.unwrap(), None);
+
+    let short = store.blob_location(&app(), &digest, Duration::from_secs(1)).await.unwrap().unwrap();
+    let expired = async {
+        while status(short.url()).await != 403 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), expired).await.unwrap();
+    assert_eq!(status(location.url()).await, 200);
+}
+
+/// What is answered to a `GET` of an `http://` URL.
+async fn status(url: &str) -> u16 {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (host, target) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let request = format!("GET /{target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}

@@ -1,4 +1,4 @@
-//! `kuik gc`: collects the garbage of a data directory that nobody has open.
+//! `kuik gc`: collects the garbage of a data directory that nobody has open, or of a bucket that nobody pushes to.
 
 use std::{
     io::{self, Write as _},
@@ -7,27 +7,35 @@ use std::{
     time::Duration,
 };
 
-use kuik_core::content::StoredBlob;
+use kuik_core::content::{ManagedStore, StoredBlob};
 use kuik_proxy::{
     gc::{Collector, GcOptions, GcReport, Leases},
-    store::FilesystemStore,
+    store::{FilesystemStore, ObjectStorage},
 };
 
 use super::Failure;
+use crate::config::location::{Location, RawLocation};
 
-/// Remove from a data directory what no tag and no manifest refers to.
+/// Remove from a data directory or a bucket what no tag and no manifest refers to.
 ///
-/// The directory must not be in use by a server. What goes is listed on standard output, one
-/// line each: size in bytes, a tab, digest. The sum follows on standard error. It can be interrupted and run again.
+/// A directory must not be in use by a server. A bucket may be served meanwhile, and not pushed to: servers are not
+/// asked what they are doing. What they have written stays because it is younger than --grace, but a push that finds an
+/// old blob may lose it; where there is no quiet hour, ask the server that takes the pushes (POST /kuik/v1/gc).
+///
+/// What goes is listed on standard output, one line each: size in bytes, a tab, digest. The sum follows on standard
+/// error. It can be interrupted and run again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The directory: a volume of kuik or of Docker's registry
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    /// The directory: a volume of kuik or of Docker's registry, in place of --storage
+    #[arg(long, value_name = "DIR", required_unless_present = "storage", conflicts_with = "storage")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    location: RawLocation,
     /// List what would go, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Keep what was written more recently than so long ago, such as 90s, 10m, 1h
+    /// Keep what was written more recently than so long ago, such as 90s, 10m, 1h: for a bucket, longer than a push or
+    /// pull takes
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     grace: Duration,
     /// Remove manifests too that no tag leads to
@@ -39,16 +47,20 @@ impl Arguments {
     /// Collects, and says what went.
     ///
     /// # Errors
-    /// Where there is no such directory, it is in use, or its disk fails.
+    /// Where there is no such directory or bucket, the directory is in use, or what keeps it fails.
     pub fn run(self) -> Result<(), Failure> {
-        if !self.data_dir.is_dir() {
-            return Err(Failure::usage(format!("there is no directory {}", self.data_dir.display())));
+        let location = match self.data_dir {
+            Some(dir) => Location::Directory(dir),
+            None => self.location.validate().map_err(Failure::usage)?,
+        };
+        let store = open(&location)?;
+        if let Location::Bucket(bucket) = &location {
+            writeln!(io::stderr(), "{}", notice(&bucket.name(), self.grace)).map_err(Failure::new)?;
         }
-        let store = FilesystemStore::open(&self.data_dir).map_err(Failure::new)?;
         let mut options = GcOptions::default();
         (options.grace, options.delete_untagged, options.dry_run) =
             (self.grace, self.delete_untagged, self.dry_run);
-        let collector = Collector::new(Arc::new(store), Leases::default());
+        let collector = Collector::new(store, Leases::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
 
         let mut out = io::BufWriter::new(io::stdout());
@@ -63,6 +75,28 @@ impl Arguments {
         listed.and_then(|()| out.flush()).map_err(Failure::new)?;
         writeln!(io::stderr(), "{}", summary(&report, self.dry_run)).map_err(Failure::new)
     }
+}
+
+fn open(location: &Location) -> Result<Arc<dyn ManagedStore>, Failure> {
+    match location {
+        Location::Directory(dir) if !dir.is_dir() => {
+            Err(Failure::usage(format!("there is no directory {}", dir.display())))
+        }
+        Location::Directory(dir) => Ok(Arc::new(FilesystemStore::open(dir).map_err(Failure::new)?)),
+        Location::Bucket(options) => {
+            // Nothing is fetched here.
+            let scratch_dir = std::env::temp_dir();
+            Ok(Arc::new(ObjectStorage::open(options, &scratch_dir).map_err(Failure::usage)?))
+        }
+    }
+}
+
+fn notice(bucket: &str, grace: Duration) -> String {
+    let grace = jiff::SignedDuration::try_from(grace).unwrap_or(jiff::SignedDuration::MAX);
+    format!(
+        "servers of {bucket} are not asked what they are doing: what was written within {grace:#} stays (--grace), and \
+         nobody is to push to it meanwhile"
+    )
 }
 
 fn summary(report: &GcReport, dry_run: bool) -> String {

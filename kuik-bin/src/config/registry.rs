@@ -11,6 +11,7 @@ use kuik_proxy::{
 use super::{
     ConfigFile, InvalidConfig, Problems,
     gc::{GcConfig, RawGc},
+    location::RawLocation,
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
     pushes::RawPushes,
@@ -87,8 +88,9 @@ impl RawRegistry {
     /// Everything that is wrong, together.
     pub fn validate(self) -> Result<RegistryConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 8] = [
+        let groups: [&[&str]; 9] = [
             &RawProcess::KEYS,
+            &RawLocation::KEYS,
             &RawStorage::KEYS,
             &KEYS,
             &RawPushes::KEYS,
@@ -161,7 +163,8 @@ mod tests {
     }
 
     fn storage(url: &str) -> RawStorage {
-        RawStorage { storage: text(url), ..RawStorage::default() }
+        let location = RawLocation { storage: text(url), ..RawLocation::default() };
+        RawStorage { location, ..RawStorage::default() }
     }
 
     #[test]
@@ -179,13 +182,16 @@ mod tests {
     fn all_mistakes_are_reported_at_once() {
         let raw = RawRegistry {
             storage: RawStorage {
-                storage: text("ftp://bucket"),
-                storage_endpoint: text("nowhere"),
-                storage_path_style: text("perhaps"),
-                storage_allow_http: text("perhaps"),
-                storage_timeout: text("soon"),
+                location: RawLocation {
+                    storage: text("ftp://bucket"),
+                    storage_endpoint: text("nowhere"),
+                    storage_path_style: text("perhaps"),
+                    storage_allow_http: text("perhaps"),
+                    storage_timeout: text("soon"),
+                    ..RawLocation::default()
+                },
                 scratch_dir: text("/does/not/exist"),
-                ..RawStorage::default()
+                storage_redirects: text("sometimes"),
             },
             pull_through: text("maybe"),
             token_file: text("/does/not/exist"),
@@ -203,7 +209,8 @@ mod tests {
             ..RawRegistry::default()
         };
         let report = raw.validate().unwrap_err().to_string();
-        let storage = RawStorage::KEYS.iter().filter(|key| **key != "storage-region");
+        let storage = RawLocation::KEYS.iter().filter(|key| **key != "storage-region");
+        let storage = storage.chain(&RawStorage::KEYS);
         for key in KEYS
             .iter()
             .chain(storage)

@@ -1,42 +1,29 @@
-//! Where a registry keeps its content: a URL, and what a bucket needs beside it.
+//! How a registry uses the place that its content is kept in: where blobs wait on their way into a bucket, and whether
+//! clients get them from there.
 
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
-use kuik_proxy::store::{BucketOptions, Provider};
+use kuik_proxy::store::BucketOptions;
 
 use super::{
     ConfigFile, Problems,
-    value::{duration, switch},
+    location::{Location, RawLocation},
+    value::switch,
 };
 
 /// What is said about storage, before anybody has looked at it.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawStorage {
-    /// Where content is kept, in the layout of Docker's registry: file:///DIR, made where it is missing;
-    /// s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or az://CONTAINER[/PREFIX]. Credentials for a bucket come from the
-    /// environment (AWS_…, GOOGLE_…, AZURE_…), a web identity, or the machine's own. Required
-    #[arg(long, env = "KUIK_STORAGE", hide_env_values = true, value_name = "URL")]
-    pub(super) storage: Option<String>,
-    /// Where the provider of the bucket is, where it is not the one that the scheme names: http:// or https://
-    #[arg(long, env = "KUIK_STORAGE_ENDPOINT", hide_env_values = true, value_name = "URL")]
-    pub(super) storage_endpoint: Option<String>,
-    /// The region of the bucket [default: AWS_REGION, or else us-east-1]
-    #[arg(long, env = "KUIK_STORAGE_REGION", hide_env_values = true, value_name = "REGION")]
-    pub(super) storage_region: Option<String>,
-    /// The bucket's name is in the path of requests; with false it is in the host, and an endpoint is that of the
-    /// bucket itself: true or false [default: true]
-    #[arg(long, env = "KUIK_STORAGE_PATH_STYLE", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    pub(super) storage_path_style: Option<String>,
-    /// The endpoint may be asked without TLS: true or false [default: false]
-    #[arg(long, env = "KUIK_STORAGE_ALLOW_HTTP", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    pub(super) storage_allow_http: Option<String>,
-    /// How long the provider may take to answer one request, or stand still while it answers [default: 20s]
-    #[arg(long, env = "KUIK_STORAGE_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
-    pub(super) storage_timeout: Option<String>,
+    #[command(flatten)]
+    pub(super) location: RawLocation,
     /// Where blobs lie that are being fetched into a bucket: a directory with room for those that are fetched at one
     /// time [default: the system's temporary directory]
     #[arg(long, env = "KUIK_SCRATCH_DIR", hide_env_values = true, value_name = "DIR")]
     pub(super) scratch_dir: Option<String>,
+    /// Clients get blobs from the provider of the bucket itself: they are sent to URLs that are good for 20 minutes, on
+    /// the host of the storage's endpoint, which they have to reach and to trust. true or false [default: false]
+    #[arg(long, env = "KUIK_STORAGE_REDIRECTS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(super) storage_redirects: Option<String>,
 }
 
 /// Where a registry keeps its content.
@@ -51,211 +38,75 @@ pub enum Storage {
         options: BucketOptions,
         /// Where blobs lie that are being fetched.
         scratch_dir: PathBuf,
+        /// Whether clients get blobs from the provider itself.
+        redirects: bool,
     },
 }
 
-/// What the URL of a storage says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Location {
-    Directory(PathBuf),
-    Bucket { provider: Provider, bucket: String, prefix: String },
-}
-
-/// A text that names no storage.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidStorage {
-    /// It is no URL of a storage.
-    #[error(
-        "{0:?} is no storage: write file:///DIR, s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or az://CONTAINER[/PREFIX]"
-    )]
-    Unknown(String),
-    /// The name of the bucket, or what its keys are to start with, is none.
-    #[error(
-        "{0:?} is no part of a storage's URL: letters, digits, and .-_ are, and / between parts of a prefix"
-    )]
-    Malformed(String),
-}
-
-const STORAGE: &str = "storage";
-const ENDPOINT: &str = "storage-endpoint";
-const REGION: &str = "storage-region";
-const PATH_STYLE: &str = "storage-path-style";
-const ALLOW_HTTP: &str = "storage-allow-http";
-const TIMEOUT: &str = "storage-timeout";
 const SCRATCH_DIR: &str = "scratch-dir";
+const REDIRECTS: &str = "storage-redirects";
 
 impl RawStorage {
-    /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 7] =
-        [STORAGE, ENDPOINT, REGION, PATH_STYLE, ALLOW_HTTP, TIMEOUT, SCRATCH_DIR];
+    /// The settings that a file can have, beside those of the location.
+    pub(super) const KEYS: [&str; 2] = [SCRATCH_DIR, REDIRECTS];
 
     /// What was given here, and for the rest what the file says.
     pub(super) fn over(self, file: &ConfigFile) -> Self {
         Self {
-            storage: file.one(STORAGE, self.storage),
-            storage_endpoint: file.one(ENDPOINT, self.storage_endpoint),
-            storage_region: file.one(REGION, self.storage_region),
-            storage_path_style: file.one(PATH_STYLE, self.storage_path_style),
-            storage_allow_http: file.one(ALLOW_HTTP, self.storage_allow_http),
-            storage_timeout: file.one(TIMEOUT, self.storage_timeout),
+            location: self.location.over(file),
             scratch_dir: file.one(SCRATCH_DIR, self.scratch_dir),
+            storage_redirects: file.one(REDIRECTS, self.storage_redirects),
         }
     }
 
     /// `None` only where a problem was added.
     pub(super) fn read(self, problems: &mut Problems) -> Option<Storage> {
-        let location = match self.storage.as_deref() {
-            None | Some("") => {
-                problems.add(STORAGE, "it is not set: say where content is to be kept");
-                None
-            }
-            Some(text) => problems.check(STORAGE, text.parse()),
-        };
-        let path_style = switch(PATH_STYLE, self.storage_path_style.as_deref(), true, problems);
-        let allow_http = switch(ALLOW_HTTP, self.storage_allow_http.as_deref(), false, problems);
-        let mut options = BucketOptions::new(Provider::S3, "");
-        let timeout = duration(TIMEOUT, self.storage_timeout.as_deref(), options.timeout, problems);
-        let endpoint = self.storage_endpoint.filter(|endpoint| !endpoint.is_empty());
-        if let Some(endpoint) = &endpoint {
-            check_endpoint(endpoint, allow_http, problems);
-        }
+        let location = self.location.read(problems);
         let scratch_dir = self.scratch_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from);
         if let Some(dir) = scratch_dir.as_ref().filter(|dir| !dir.is_dir()) {
             problems.add(SCRATCH_DIR, format_args!("there is no directory {}", dir.display()));
         }
+        let redirects = switch(REDIRECTS, self.storage_redirects.as_deref(), false, problems);
         match location? {
             Location::Directory(dir) => {
-                if endpoint.is_some() {
-                    problems.add(ENDPOINT, "it is for buckets, and content is kept in a directory");
+                if redirects {
+                    problems.add(REDIRECTS, "they are to buckets, and content is kept in a directory");
                 }
                 Some(Storage::Directory(dir))
             }
-            Location::Bucket { provider, bucket, prefix } => {
-                options = BucketOptions::new(provider, &bucket);
-                options.prefix = prefix;
-                options.endpoint = endpoint;
-                options.region = self.storage_region.filter(|region| !region.is_empty());
-                options.path_style = path_style;
-                options.timeout = timeout;
+            Location::Bucket(options) => {
                 let scratch_dir = scratch_dir.unwrap_or_else(std::env::temp_dir);
-                Some(Storage::Bucket { options, scratch_dir })
+                Some(Storage::Bucket { options, scratch_dir, redirects })
             }
         }
     }
-}
-
-fn check_endpoint(endpoint: &str, allow_http: bool, problems: &mut Problems) {
-    match endpoint.split_once("://") {
-        Some(("https", host)) if !host.is_empty() => {}
-        Some(("http", host)) if !host.is_empty() && allow_http => {}
-        Some(("http", host)) if !host.is_empty() => {
-            problems.add(ENDPOINT, format_args!("it has no TLS: where that is meant, set {ALLOW_HTTP}"));
-        }
-        _ => problems.add(ENDPOINT, "it is no URL: write https://HOST[:PORT]"),
-    }
-}
-
-impl FromStr for Location {
-    type Err = InvalidStorage;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || InvalidStorage::Unknown(text.to_owned());
-        let (scheme, rest) = text.split_once("://").ok_or_else(unknown)?;
-        let provider = match scheme {
-            "file" if rest.starts_with('/') => return Ok(Self::Directory(rest.into())),
-            "s3" => Provider::S3,
-            "gs" => Provider::Google,
-            "az" => Provider::Azure,
-            _ => return Err(unknown()),
-        };
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let prefix = prefix.trim_end_matches('/');
-        let parts = (!prefix.is_empty()).then(|| prefix.split('/')).into_iter().flatten();
-        match std::iter::once(bucket).chain(parts).find(|part| !is_part(part)) {
-            Some(part) => Err(InvalidStorage::Malformed(part.to_owned())),
-            None => Ok(Self::Bucket { provider, bucket: bucket.to_owned(), prefix: prefix.to_owned() }),
-        }
-    }
-}
-
-fn is_part(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    !matches!(text, "" | "." | "..") && text.chars().all(allowed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(raw: RawStorage) -> Result<Storage, String> {
+    fn read(storage: &str, redirects: Option<&str>) -> Result<Storage, String> {
+        let raw = RawStorage {
+            location: RawLocation { storage: Some(storage.to_owned()), ..RawLocation::default() },
+            scratch_dir: Some("/tmp".to_owned()),
+            storage_redirects: redirects.map(str::to_owned),
+        };
         let mut problems = Problems::default();
         let read = raw.read(&mut problems);
         problems.into_result(read).map_err(|error| error.to_string())
     }
 
-    fn text(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
-    fn reads_urls_of_storages() {
-        assert_eq!("file:///var/lib/kuik".parse(), Ok(Location::Directory("/var/lib/kuik".into())));
-        for (url, provider, bucket, prefix) in [
-            ("s3://images", Provider::S3, "images", ""),
-            ("s3://my.images/", Provider::S3, "my.images", ""),
-            ("gs://images/a/b_c/", Provider::Google, "images", "a/b_c"),
-            ("az://images/x", Provider::Azure, "images", "x"),
-        ] {
-            let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
-            assert_eq!(url.parse(), Ok(Location::Bucket { provider, bucket, prefix }), "{url}");
-        }
-        for unknown in ["", "/var/lib", "file://var/lib", "file:/var", "http://host/", "S3://bucket"] {
-            assert_eq!(unknown.parse::<Location>(), Err(InvalidStorage::Unknown(unknown.to_owned())));
-        }
-        for (url, part) in [
-            ("s3://", ""),
-            ("s3:///x", ""),
-            ("gs://b/a//b", ""),
-            ("az://b/..", ".."),
-            ("s3://key:secret@b", "key:secret@b"),
-        ] {
-            assert_eq!(url.parse::<Location>(), Err(InvalidStorage::Malformed(part.to_owned())), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_bucket_has_settings_of_its_own() {
-        let raw = RawStorage {
-            storage: text("s3://images/cache"),
-            storage_endpoint: text("http://minio:9000"),
-            storage_region: text("eu-west-3"),
-            storage_path_style: text("false"),
-            storage_allow_http: text("true"),
-            storage_timeout: text("7s"),
-            scratch_dir: text("/tmp"),
-        };
-        let Ok(Storage::Bucket { options, scratch_dir }) = read(raw) else { panic!("it is a bucket") };
-        assert_eq!(options.name(), "s3://images/cache");
-        assert_eq!(options.endpoint.as_deref(), Some("http://minio:9000"));
-        assert_eq!((options.region.as_deref(), options.path_style), (Some("eu-west-3"), false));
-        assert_eq!((options.timeout.as_secs(), scratch_dir), (7, PathBuf::from("/tmp")));
-    }
-
-    #[test]
-    fn an_endpoint_without_tls_is_meant_or_a_mistake() {
-        for (storage, endpoint, problem) in [
-            ("s3://images", "http://minio:9000", "storage-endpoint: it has no TLS"),
-            ("s3://images", "minio:9000", "storage-endpoint: it is no URL"),
-            ("file:///data", "https://minio", "storage-endpoint: it is for buckets"),
-        ] {
-            let raw = RawStorage {
-                storage: text(storage),
-                storage_endpoint: text(endpoint),
-                ..RawStorage::default()
+    fn clients_are_sent_to_a_bucket_where_it_is_said_and_never_to_a_directory() {
+        for (text, expected) in [(None, false), (Some("false"), false), (Some("true"), true)] {
+            let Ok(Storage::Bucket { redirects, scratch_dir, .. }) = read("s3://images", text) else {
+                panic!("it is a bucket")
             };
-            let report = read(raw).err().unwrap_or_default();
-            assert!(report.contains(problem), "{report}");
+            assert_eq!((redirects, scratch_dir), (expected, PathBuf::from("/tmp")), "{text:?}");
         }
+        let report = read("file:///data", Some("true")).unwrap_err();
+        assert!(report.contains("storage-redirects: they are to buckets"), "{report}");
+        assert!(matches!(read("file:///data", None), Ok(Storage::Directory(_))));
     }
 }

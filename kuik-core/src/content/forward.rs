@@ -68,6 +68,12 @@ macro_rules! forward {
             range: $crate::content::ByteRange
         ) -> $crate::content::Served<$crate::content::Blob>
     } };
+    (@blob_location $this:ident $to:expr) => { $crate::forward! { async $this $to;
+        ContentSource::blob_location<'a, 'b>(
+            repository: &'a $crate::reference::RepositoryName, digest: &'b $crate::content::Digest,
+            valid_for: ::core::time::Duration
+        ) -> ::core::option::Option<$crate::content::BlobLocation>
+    } };
     (@tags $this:ident $to:expr) => { $crate::forward! { async $this $to;
         ContentSource::tags<'a, 'b>(
             repository: &'a $crate::reference::RepositoryName, page: &'b $crate::content::TagPage
@@ -210,7 +216,7 @@ pub type Walk<'a, T> = BoxStream<'a, Result<T, SourceError>>;
 
 #[async_trait]
 impl<T: ContentSource + ?Sized> ContentSource for Arc<T> {
-    forward!(this => this.as_ref(); resolve, manifest, blob_size, blob, tags, referrers);
+    forward!(this => this.as_ref(); resolve, manifest, blob_size, blob, blob_location, tags, referrers);
 }
 
 #[async_trait]

@@ -14,6 +14,7 @@ mod digest;
 mod error;
 #[doc(hidden)]
 pub mod forward;
+mod location;
 mod managed;
 mod manifest;
 mod note;
@@ -26,6 +27,7 @@ mod verify;
 pub use descriptor::{Descriptor, Platform};
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::{SourceError, SourceErrorKind};
+pub use location::{BlobLocation, InvalidLocation};
 pub use managed::{InvalidUploadId, ManagedStore, StoredBlob, Upload, UploadId};
 pub use manifest::{
     DecodedManifest, ImageIndex, ImageManifest, InvalidManifest, MAX_MANIFEST_BYTES, Manifest, MediaType,

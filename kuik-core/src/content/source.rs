@@ -1,12 +1,12 @@
 //! The trait of everything that images can be read from, and what it hands out.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{ByteRange, Descriptor, Digest, Manifest, SourceError};
+use super::{BlobLocation, ByteRange, Descriptor, Digest, Manifest, SourceError};
 use crate::reference::{RepositoryName, Tag};
 
 /// Something that images can be read from: an origin registry, a mirror, a cache, a store.
@@ -45,6 +45,17 @@ pub trait ContentSource: fmt::Debug + Send + Sync + 'static {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError>;
+
+    /// Where a client can get a blob for the next `valid_for` without us, whole or in parts. `None` where there is no
+    /// such place, or no such blob: then [`blob`](Self::blob) knows more.
+    async fn blob_location(
+        &self,
+        _repository: &RepositoryName,
+        _digest: &Digest,
+        _valid_for: Duration,
+    ) -> Result<Option<BlobLocation>, SourceError> {
+        Ok(None)
+    }
 
     /// A page of the repository's tags, in lexical order.
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError>;

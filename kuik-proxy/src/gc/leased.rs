@@ -4,14 +4,18 @@
 //! asked that may be about to name it, or to pull what it holds, and so the answer is remembered too. Reads of blobs
 //! pass through as they are: what is open stays readable.
 
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use kuik_core::{
     content::{
-        BlobSpool, BlobWriter, ContentSource, ContentStore, Descriptor, Digest, Freshness, ManagedStore,
-        Manifest, Served, SourceError, SourceErrorKind, TagOrDigest, Upload, UploadId, Verified,
+        BlobLocation, BlobSpool, BlobWriter, ContentSource, ContentStore, Descriptor, Digest, Freshness,
+        ManagedStore, Manifest, Served, SourceError, SourceErrorKind, TagOrDigest, Upload, UploadId,
+        Verified,
     },
     forward,
     reference::{RepositoryName, Tag},
@@ -81,6 +85,21 @@ impl<S: ContentStore + Clone> ContentSource for Leased<S> {
     ) -> Result<Served<u64>, SourceError> {
         let _lease = self.leases.lease([digest]).await;
         self.asked(|_| digest.clone(), self.store.blob_size(repository, digest).await)
+    }
+
+    async fn blob_location(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        valid_for: Duration,
+    ) -> Result<Option<BlobLocation>, SourceError> {
+        let _lease = self.leases.lease([digest]).await;
+        let location = self.store.blob_location(repository, digest, valid_for).await?;
+        if location.is_some() {
+            // Nothing is open yet: the client comes for it, and not to us.
+            self.leases.asked(digest, Instant::now());
+        }
+        Ok(location)
     }
 
     forward!(this => &this.store; blob, tags, referrers);

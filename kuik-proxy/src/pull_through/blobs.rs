@@ -1,7 +1,9 @@
 //! Blobs: out of the store, or out of the one fill that everybody shares.
 
+use std::time::Duration;
+
 use kuik_core::{
-    content::{Blob, ByteRange, Digest, Served, SourceError, SourceErrorKind},
+    content::{Blob, BlobLocation, ByteRange, Digest, Served, SourceError, SourceErrorKind},
     reference::RepositoryName,
 };
 
@@ -99,6 +101,20 @@ impl Shared {
             return Ok(Kept::Unreadable);
         }
         answer.map(Kept::Readable)
+    }
+
+    /// Where the store's blob can be had, where [`Shared::blob`] would serve that one.
+    pub(super) async fn blob_location(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        valid_for: Duration,
+    ) -> Result<Option<BlobLocation>, SourceError> {
+        if self.fills.join(repository, digest).is_some() {
+            return Ok(None);
+        }
+        let location = self.store.blob_location(repository, digest, valid_for).await?;
+        Ok(location.filter(|location| !self.sizes.contradict(repository, digest, location.size())))
     }
 
     pub(super) async fn blob_size(

@@ -22,8 +22,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use kuik_core::{
     content::{
-        Blob, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness, ImageIndex, Manifest,
-        Referrers, Served, SourceError, TagList, TagOrDigest, TagPage,
+        Blob, BlobLocation, ByteRange, ContentSource, ContentStore, Descriptor, Digest, Freshness,
+        ImageIndex, Manifest, Referrers, Served, SourceError, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };
@@ -251,6 +251,15 @@ impl ContentSource for PullThrough {
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
         self.shared.blob(repository, digest, range).await
+    }
+
+    async fn blob_location(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        valid_for: Duration,
+    ) -> Result<Option<BlobLocation>, SourceError> {
+        self.shared.blob_location(repository, digest, valid_for).await
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {

@@ -32,7 +32,7 @@ impl<S> Told<S> {
 
 #[async_trait]
 impl<S: ContentSource> ContentSource for Told<S> {
-    forward!(this => &this.store; resolve, manifest, blob_size, blob, tags, referrers);
+    forward!(this => &this.store; resolve, manifest, blob_size, blob, blob_location, tags, referrers);
 }
 
 #[async_trait]

@@ -35,7 +35,7 @@ impl<S> Limited<S> {
 
 #[async_trait]
 impl<S: ContentStore + Clone> ContentSource for Limited<S> {
-    forward!(this => &this.store; resolve, manifest, blob_size, blob, tags, referrers);
+    forward!(this => &this.store; resolve, manifest, blob_size, blob, blob_location, tags, referrers);
 }
 
 #[async_trait]

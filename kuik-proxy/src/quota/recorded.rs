@@ -38,5 +38,5 @@ impl<S: ContentSource> ContentSource for Recorded<S> {
         Ok(served)
     }
 
-    forward!(this => &this.source; resolve, blob_size, blob, tags, referrers);
+    forward!(this => &this.source; resolve, blob_size, blob, blob_location, tags, referrers);
 }

@@ -17,7 +17,10 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, Uri, header};
-use kuik_core::content::{ByteRange, ContentSource, Freshness, Origin, SourceError, TagPage};
+use kuik_core::{
+    content::{BlobLocation, ByteRange, ContentSource, Digest, Freshness, Origin, SourceError, TagPage},
+    reference::RepositoryName,
+};
 
 pub(crate) use self::body::Account;
 pub(crate) use self::refusal::{Refusal, insert, is_full};
@@ -29,6 +32,11 @@ use crate::route::{Names, Route};
 /// How many tags of its own a registry lists in one answer; a link leads to the rest.
 const MOST_TAGS: usize = 10_000;
 
+/// How long it may take to learn where else a blob is, so that there is time to serve it after all.
+const ELSEWHERE: Duration = Duration::from_secs(5);
+
+const FROM_HERE: &str = "it is not known where else a blob is to be had; it is served from here";
+
 /// How a [`ProxyService`] behaves.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -38,11 +46,14 @@ pub struct ProxyOptions {
     /// Within what time a response begins, or is refused. 19 s: containerd gives up after 30, and a client that
     /// tries again needs time for that.
     pub deadline: Duration,
+    /// How long the addresses are good for that clients are sent to for blobs, where the source can say where a blob
+    /// is to be had; `None`, as it is unless said otherwise, sends nobody away.
+    pub redirects: Option<Duration>,
 }
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        Self { names: Names::default(), deadline: Duration::from_secs(19) }
+        Self { names: Names::default(), deadline: Duration::from_secs(19), redirects: None }
     }
 }
 
@@ -165,6 +176,9 @@ impl Shared {
                         return Ok(answer);
                     }
                 }
+                if let Some(location) = self.elsewhere(repository, digest).await {
+                    return Ok(respond::elsewhere(&location, digest));
+                }
                 let served = self.source.blob(repository, digest, byte_range(headers)).await?;
                 Ok(respond::blob(served, digest))
             }
@@ -176,6 +190,22 @@ impl Shared {
             Route::Referrers { repository, digest, artifact_type } => {
                 let found = self.source.referrers(repository, digest, artifact_type.as_deref()).await?;
                 Ok(respond::referrers(found))
+            }
+        }
+    }
+
+    /// Where the client is sent for a blob. Whatever speaks against it, the bytes can be served instead.
+    async fn elsewhere(&self, repository: &RepositoryName, digest: &Digest) -> Option<BlobLocation> {
+        let found = self.source.blob_location(repository, digest, self.options.redirects?);
+        match tokio::time::timeout(ELSEWHERE, found).await {
+            Ok(Ok(location)) => location,
+            Ok(Err(error)) => {
+                tracing::warn!(error = error.chain(), "{FROM_HERE}");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(error = "there was no answer in time", "{FROM_HERE}");
+                None
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use kuik_core::{
-    content::{Blob, Digest, Manifest, Origin, Referrers, Served, TagList},
+    content::{Blob, BlobLocation, Digest, Manifest, Origin, Referrers, Served, TagList},
     reference::RepositoryName,
 };
 
@@ -89,6 +89,15 @@ pub(super) fn blob(served: Served<Blob>, digest: &Digest) -> Answer {
         answer.headers().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     describe_blob(answer.headers(), digest);
+    answer
+}
+
+/// A `307` to where the blob is: it is here, and the client gets it there.
+pub(super) fn elsewhere(location: &BlobLocation, digest: &Digest) -> Answer {
+    let mut answer = Answer::new(ProxyBody::empty(), Some(Origin::Cache));
+    *answer.response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    insert(answer.headers(), header::LOCATION, location.url());
+    insert(answer.headers(), DIGEST, digest.as_str());
     answer
 }
 

@@ -32,7 +32,7 @@ impl<S> Failing<S> {
 
 #[async_trait]
 impl<S: ContentStore + Clone> ContentSource for Failing<S> {
-    forward!(this => &this.store; resolve, manifest, blob_size, blob, tags, referrers);
+    forward!(this => &this.store; resolve, manifest, blob_size, blob, blob_location, tags, referrers);
 }
 
 #[async_trait]

@@ -81,5 +81,5 @@ impl ContentStore for SmallDisk {
 
 #[async_trait]
 impl ContentSource for SmallDisk {
-    forward!(this => this.inner.as_ref(); resolve, manifest, blob_size, blob, tags, referrers);
+    forward!(this => this.inner.as_ref(); resolve, manifest, blob_size, blob, blob_location, tags, referrers);
 }

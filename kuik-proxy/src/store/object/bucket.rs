@@ -4,17 +4,22 @@
 //! library encodes, so that Docker's registry finds them under the same names. What a provider says in an error goes
 //! into ours without the request that it quotes, which names keys and signatures.
 
-use std::{fmt, ops::Range, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use kuik_core::content::{SourceError, SourceErrorKind};
+use kuik_core::content::{BlobLocation, SourceError, SourceErrorKind};
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
-    PutPayload, path::Path,
+    PutPayload, path::Path, signer::Signer,
 };
 
 /// The longest text of a provider that goes into an error, in characters.
@@ -24,6 +29,7 @@ const MAX_REASON: usize = 500;
 #[derive(Clone)]
 pub(super) struct Bucket {
     store: Arc<dyn ObjectStore>,
+    signer: Option<Arc<dyn Signer>>,
     name: String,
     prefix: String,
 }
@@ -44,7 +50,36 @@ struct Reason(String);
 impl Bucket {
     /// The part of `store` below `prefix`; `name` is what people call it.
     pub(super) fn new(store: Arc<dyn ObjectStore>, name: String, prefix: String) -> Self {
-        Self { store, name, prefix }
+        Self { store, signer: None, name, prefix }
+    }
+
+    /// The same, which can say where its objects can be had.
+    pub(super) fn signed_by(self, signer: Arc<dyn Signer>) -> Self {
+        Self { signer: Some(signer), ..self }
+    }
+
+    /// Where an object of `size` bytes can be had for the next `valid_for`; `None` where nobody signs. That it is there
+    /// is not looked at.
+    pub(super) async fn location(
+        &self,
+        attempted: &str,
+        key: &str,
+        size: u64,
+        valid_for: Duration,
+    ) -> Result<Option<BlobLocation>, SourceError> {
+        let Some(signer) = &self.signer else { return Ok(None) };
+        let signed = signer.signed_url(http::Method::GET, &self.path(key)?, valid_for).await;
+        let signed = signed.map_err(|error| self.failed(attempted, &error))?;
+        let location = BlobLocation::new(signed, size);
+        location.map(Some).map_err(|error| {
+            let attempted = format!("{attempted} in {}", self.name);
+            SourceError::caused_by(SourceErrorKind::Storage, attempted, error)
+        })
+    }
+
+    /// Whether it can say where its objects can be had.
+    pub(super) fn signs(&self) -> bool {
+        self.signer.is_some()
     }
 
     pub(super) fn name(&self) -> &str {

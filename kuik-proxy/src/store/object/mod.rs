@@ -70,8 +70,12 @@ impl ObjectStorage {
     /// call it. Blobs that are being fetched lie in `scratch_dir`.
     #[must_use]
     pub fn new(bucket: Arc<dyn ObjectStore>, name: &str, prefix: &str, scratch_dir: &Path) -> Self {
+        Self::over(Bucket::new(bucket, name.to_owned(), prefix.to_owned()), scratch_dir)
+    }
+
+    fn over(bucket: Bucket, scratch_dir: &Path) -> Self {
         let shared = Shared {
-            bucket: Bucket::new(bucket, name.to_owned(), prefix.to_owned()),
+            bucket,
             scratch_dir: scratch_dir.to_owned(),
             locks: array::from_fn(|_| RwLock::default()),
             leases: Leases::default(),

@@ -8,10 +8,10 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use object_store::{
     BackoffConfig, ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder,
+    gcp::GoogleCloudStorageBuilder, signer::Signer,
 };
 
-use super::{ObjectStorage, client::Connector};
+use super::{ObjectStorage, bucket::Bucket, client::Connector};
 
 /// Who keeps a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +136,7 @@ impl ObjectStorage {
                 if let Some((id, secret)) = &options.access_key {
                     builder = builder.with_access_key_id(id).with_secret_access_key(secret);
                 }
-                builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+                builder.build().map(both)
             }
             Provider::Google => {
                 let mut builder = GoogleCloudStorageBuilder::from_env()
@@ -146,7 +146,7 @@ impl ObjectStorage {
                 if let Some(endpoint) = &options.endpoint {
                     builder = builder.with_base_url(endpoint);
                 }
-                builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+                builder.build().map(both)
             }
             Provider::Azure => {
                 let mut builder = MicrosoftAzureBuilder::from_env()
@@ -157,11 +157,20 @@ impl ObjectStorage {
                 if let Some(endpoint) = &options.endpoint {
                     builder = builder.with_endpoint(endpoint.clone());
                 }
-                builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+                builder.build().map(both)
             }
         };
         let name = options.name();
-        let store = store.map_err(|error| InvalidBucket(format!("cannot use {name}: {error}")))?;
-        Ok(Self::new(store, &name, &options.prefix, scratch_dir))
+        let (store, signer) = store.map_err(|error| InvalidBucket(format!("cannot use {name}: {error}")))?;
+        let bucket = Bucket::new(store, name, options.prefix.clone()).signed_by(signer);
+        Ok(Self::over(bucket, scratch_dir))
     }
+}
+
+/// What a provider's client is to us.
+type Client = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
+
+fn both<S: ObjectStore + Signer>(client: S) -> Client {
+    let client = Arc::new(client);
+    (client.clone(), client)
 }

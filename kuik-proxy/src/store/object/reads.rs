@@ -3,13 +3,15 @@
 //! The link that says that a repository has a blob and the blob itself are asked for at once: the first byte is one
 //! round trip away, not two. A body that is shorter than was announced ends in an error.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use kuik_core::{
     content::{
-        Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES, Manifest,
-        Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+        Blob, BlobLocation, ByteRange, ContentSource, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES,
+        Manifest, Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };
@@ -73,6 +75,23 @@ impl ContentSource for ObjectStorage {
         let body = exactly(self.shared.clone().stream(got, attempted.clone()), expected, attempted);
         let range = (range != ByteRange::Full).then_some(bytes);
         Ok(Served::from_cache(Blob { size: Some(size), range, body: body.boxed() }))
+    }
+
+    async fn blob_location(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        valid_for: Duration,
+    ) -> Result<Option<BlobLocation>, SourceError> {
+        if !self.shared.bucket.signs() {
+            return Ok(None);
+        }
+        let size = match self.blob_size(repository, digest).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            found => found?.content,
+        };
+        let attempted = format!("sign a URL of blob {digest} of {repository}");
+        self.shared.bucket.location(&attempted, &layout::blob(digest), size, valid_for).await
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
