@@ -98,7 +98,13 @@ async fn more_is_pulled_than_fits_and_what_is_needed_stays() {
     let mark = |number: usize| format!("/kuik/v1/marks/{}/v1", name(number));
     let bearer = "Authorization: Bearer s3cret\r\n";
     assert_eq!(send(&registry, "PUT", &mark(0), "", b"{\"pinned\":true}").await.status, 401);
-    assert_eq!(send(&registry, "PUT", &mark(0), bearer, b"{\"pinned\":1}").await.status, 400);
+    for no_mark in ["{\"pinned\":1}", "[true]", "[]", "true", "{\"pin\":true}", ""] {
+        assert_eq!(
+            send(&registry, "PUT", &mark(0), bearer, no_mark.as_bytes()).await.status,
+            400,
+            "{no_mark}"
+        );
+    }
     assert_eq!(get(registry.address(), &mark(0)).await.status, 404);
     assert_eq!(send(&registry, "PUT", &mark(0), bearer, b"{\"pinned\":true}").await.status, 204);
     let expired = b"{\"expiresAt\":\"2020-01-01T00:00:00Z\"}";

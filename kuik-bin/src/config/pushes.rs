@@ -1,5 +1,7 @@
 //! The settings of pushes: what may lack content, how many blobs may be on their way in, and how slowly.
 
+use std::num::NonZeroUsize;
+
 use kuik_proxy::push::{RegistryOptions, Sparse};
 
 use super::{ConfigFile, Problems, quantity::Quantity, value::parsed};
@@ -51,10 +53,11 @@ impl RawPushes {
         options.max_uploads = parsed(
             MAX_UPLOADS,
             self.max_uploads.as_deref(),
-            options.max_uploads,
-            "a number of uploads",
+            NonZeroUsize::new(options.max_uploads).unwrap_or(NonZeroUsize::MIN),
+            "a number of uploads, 1 or more",
             problems,
-        );
+        )
+        .get();
         if let Some(text) = self.min_upload_rate
             && let Some(Quantity(bytes)) = problems.check(MIN_UPLOAD_RATE, text.parse())
         {

@@ -1,6 +1,6 @@
 //! Whether TLS is served, and with which certificate.
 
-use std::path::Path;
+use std::{fs::File, io, path::Path};
 
 use kuik_proxy::server::Tls;
 
@@ -21,6 +21,12 @@ pub struct RawTls {
 pub(super) const CERTIFICATE: &str = "tls-cert-file";
 pub(super) const KEY: &str = "tls-private-key-file";
 
+fn readable(file: &str) -> io::Result<()> {
+    File::open(file)
+        .map(drop)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {file}: {error}")))
+}
+
 impl RawTls {
     /// What was given here, and for the rest what the file says.
     pub(super) fn over(self, file: &ConfigFile) -> Self {
@@ -33,8 +39,14 @@ impl RawTls {
     /// `None` where no TLS is asked for, or a problem was added.
     pub(super) fn read(self, problems: &mut Problems) -> Option<Tls> {
         let given = |file: Option<String>| file.filter(|file| !file.is_empty());
-        match (given(self.tls_cert_file), given(self.tls_private_key_file)) {
+        let (certificate, key) = (given(self.tls_cert_file), given(self.tls_private_key_file));
+        let readable = [(CERTIFICATE, &certificate), (KEY, &key)].map(|(name, file)| match file {
+            Some(file) => problems.check(name, readable(file)).is_some(),
+            None => true,
+        });
+        match (certificate, key) {
             (None, None) => None,
+            (Some(_), Some(_)) if readable != [true; 2] => None,
             (Some(certificate), Some(key)) => {
                 problems.check(CERTIFICATE, Tls::open(Path::new(&certificate), Path::new(&key)))
             }
@@ -73,6 +85,31 @@ mod tests {
             assert!(
                 named.is_none_or(|key| report.is_some_and(|report| report.contains(&format!("  {key}: "))))
             );
+        }
+    }
+
+    #[test]
+    fn each_file_answers_for_itself() {
+        let raw = |certificate: &str, key: &str| RawTls {
+            tls_cert_file: Some(certificate.to_owned()).filter(|file| !file.is_empty()),
+            tls_private_key_file: Some(key.to_owned()).filter(|file| !file.is_empty()),
+        };
+        for (certificate, key, expected) in [
+            (
+                "/absent/cert",
+                "/absent/key",
+                ["tls-cert-file: cannot read", "tls-private-key-file: cannot read"],
+            ),
+            ("Cargo.toml", "/absent/key", ["tls-private-key-file: cannot read", "/absent/key"]),
+            ("/absent/cert", "", ["tls-cert-file: cannot read", "tls-private-key-file: it is not set"]),
+            ("Cargo.toml", "Cargo.toml", ["tls-cert-file: ", "hold no certificate"]),
+        ] {
+            let mut problems = Problems::default();
+            assert!(raw(certificate, key).read(&mut problems).is_none());
+            let report = problems.into_result(Some(())).unwrap_err().to_string();
+            for part in expected {
+                assert!(report.contains(part), "{part}:\n{report}");
+            }
         }
     }
 }

@@ -113,7 +113,11 @@ where
         },
         Method::PUT => {
             let mark = read(request).await?;
-            marks.set(repository, at, Some(mark)).await.map_err(failed)?;
+            // One that says nothing is none.
+            marks
+                .set(repository, at, Some(mark).filter(|mark| *mark != Mark::default()))
+                .await
+                .map_err(failed)?;
             Ok(empty())
         }
         Method::DELETE => {
@@ -140,7 +144,9 @@ where
     let broken =
         |_| Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", "the mark is too large, or broke off");
     let body = body.map_err(broken)?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| {
+    // An object: the fields in a row, which a derived struct would take too, are no mark.
+    let fields = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body);
+    fields.and_then(|fields| serde_json::from_value(fields.into())).map_err(|error| {
         let message = format!("no mark, which is like {{\"pinned\":true}} or {{\"expiresAt\":\"2030-01-01T00:00:00Z\"}}: {error}");
         Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", message)
     })
