@@ -39,7 +39,7 @@ struct Bounded {
     pulls: Arc<Pulls>,
     keeper: Option<JoinHandle<()>>,
     limit: u64,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Drop for Bounded {
@@ -73,7 +73,7 @@ impl Bounded {
             cache: Some(cache.clone()),
         };
         let keeper = evicts.then(|| tokio::spawn(async { quota.run().await }));
-        Self { upstream, store, cache, proxy, usage, pulls, keeper, limit, _data: data }
+        Self { upstream, store, cache, proxy, usage, pulls, keeper, limit, data }
     }
 
     fn image(&self, name: &str, seed: u64) -> SampleImage {
@@ -221,4 +221,19 @@ async fn pulls_go_on_where_nothing_may_go_and_pushes_are_refused() {
     upload.append(&[vec![7; 1000].into()]).await.unwrap();
     upload.cancel().await.unwrap();
     assert!(bounded.stored().await <= bounded.limit);
+}
+
+#[tokio::test]
+async fn an_upload_that_another_process_has_ended_takes_no_room() {
+    let bounded = Bounded::start(2_500_000, true).await;
+    let app = RepositoryName::local("app").unwrap();
+    let ended = bounded.store.start_upload(&app).await.unwrap();
+    let mut upload = bounded.store.upload(&app, &ended).await.unwrap();
+    upload.append(&[vec![7; 2_000_000].into()]).await.unwrap();
+    drop(upload);
+    let uploads = bounded.data.path().join("docker/registry/v2/repositories/app/_uploads");
+    std::fs::remove_dir_all(uploads.join(ended.as_str())).unwrap();
+    let id = bounded.store.start_upload(&app).await.unwrap();
+    let mut upload = bounded.store.upload(&app, &id).await.unwrap();
+    upload.append(&[vec![7; 2_000_000].into()]).await.unwrap();
 }

@@ -97,6 +97,8 @@ impl Quota {
     /// Where the store fails. What went until then was to go.
     pub async fn round(&self) -> Result<bool, SourceError> {
         self.count().await?;
+        // None is idle for so long: this only sees which uploads another process has ended.
+        self.store.purge_uploads(SystemTime::UNIX_EPOCH).await?;
         if self.usage.must_go() == 0 {
             // Another process has evicted.
             return Ok(true);
