@@ -71,7 +71,7 @@ pub fn cache(
 ) -> Cache {
     let pull_through = PullThrough::new(store.clone(), upstream, options);
     let proxy_metrics = ProxyMetrics::default();
-    let admin = admin("proxy", store, |metrics| {
+    let admin = admin("proxy", vec![Box::new(Writable(store))], |metrics| {
         proxy_metrics.register(metrics);
         if let Some(tls) = tls {
             tls.register(metrics);
@@ -83,10 +83,10 @@ pub fn cache(
     Cache { frontend: Frontend::new(admin, proxy), pull_through }
 }
 
-/// The operators' questions about a process called `name` in its metrics, which is ready while `store` is writable.
+/// The operators' questions about a process called `name` in its metrics, which is ready while `checks` pass.
 pub(crate) fn admin(
     name: &'static str,
-    store: Arc<dyn ContentStore>,
+    checks: Vec<Box<dyn ReadinessCheck>>,
     register: impl FnOnce(&mut Registry),
 ) -> Admin {
     let mut metrics = Registry::with_prefix("kube_image_keeper");
@@ -96,12 +96,12 @@ pub(crate) fn admin(
         "The version that is running",
         Info::new([("version", env!("CARGO_PKG_VERSION"))]),
     );
-    Admin::new(metrics, vec![Box::new(Writable(store))])
+    Admin::new(metrics, checks)
 }
 
 /// Ready while the store can be written to.
 #[derive(Debug)]
-struct Writable(Arc<dyn ContentStore>);
+pub(crate) struct Writable(pub(crate) Arc<dyn ContentStore>);
 
 #[async_trait]
 impl ReadinessCheck for Writable {

@@ -3,6 +3,7 @@
 //! - [`command`]: the command line, a module per subcommand;
 //! - [`config`]: settings from flags, environment and file, turned into valid types;
 //! - [`cache`], [`registry`]: assemble the libraries into a pull-through cache, and into a complete registry;
+//! - [`proxy`], [`replica`]: assemble a node's proxy, over the replicas of such a cache;
 //! - [`process`]: serves what was assembled until the process is asked to stop.
 
 pub mod cache;
@@ -11,5 +12,7 @@ pub mod config;
 pub mod frontend;
 pub mod keeping;
 pub mod process;
+pub mod proxy;
 pub mod registry;
+pub mod replica;
 pub mod shutdown;

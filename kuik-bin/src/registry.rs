@@ -18,7 +18,11 @@ use kuik_proxy::{
 };
 use tower::Layer as _;
 
-use crate::{cache::admin, frontend::Frontend, keeping::Keeping};
+use crate::{
+    cache::{Writable, admin},
+    frontend::Frontend,
+    keeping::Keeping,
+};
 
 /// How long the URLs are good for that clients are sent to: as with Docker's registry, and shorter than the grace period
 /// of garbage collection.
@@ -83,7 +87,7 @@ pub fn registry(
             (Arc::new(pushed.clone()), None)
         }
     };
-    let admin = admin("registry", Arc::new(pushed.clone()), |registry| {
+    let admin = admin("registry", vec![Box::new(Writable(Arc::new(pushed.clone())))], |registry| {
         metrics.register(registry);
         proxy_metrics.register(registry);
         keeping.register(registry);

@@ -85,7 +85,10 @@ async fn ranges_are_sent_and_checked() {
         assert_eq!(read(blob).await.unwrap(), bytes[part]);
     }
     let beyond = ByteRange::From { first: size, last: None };
-    assert_eq!(client.blob(&app, digest, beyond).await.unwrap_err().kind(), SourceErrorKind::Unsupported);
+    assert_eq!(
+        client.blob(&app, digest, beyond).await.unwrap_err().kind(),
+        SourceErrorKind::RangeNotSatisfiable
+    );
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //! - [`pull_through::PullThrough`] is a source over a store and an upstream: it fetches what is missing, once;
 //! - [`service::ProxyService`] speaks HTTP over any source, and [`server`] serves it.
 //!
+//! A fourth puts sources in a row: [`chain`] asks a cache's replicas first and the origin next.
+//!
 //! Two more make a complete registry of a store, and three keep it small and sound:
 //! - [`push::RegistryService`] takes what is pushed and deleted, and leaves pulls to a `ProxyService`;
 //! - [`access::AccessLayer`] decides who may;
@@ -16,6 +18,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod chain;
 mod fill;
 pub mod gc;
 pub mod pull_through;

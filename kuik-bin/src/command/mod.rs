@@ -1,9 +1,10 @@
 //! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
-//! [`registry`] for the binary `kuik-registry`.
+//! [`proxy`] and [`registry`] for the binaries `kuik-proxy` and `kuik-registry`.
 
 pub mod demo;
 pub mod gc;
 pub mod image_ref;
+pub mod proxy;
 pub mod registry;
 pub mod rewrite;
 pub mod serve;

@@ -13,6 +13,7 @@ pub mod location;
 pub mod origins;
 mod problems;
 pub mod process;
+pub mod proxy;
 pub mod pushes;
 mod quantity;
 pub mod quota;

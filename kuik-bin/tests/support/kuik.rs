@@ -1,4 +1,4 @@
-//! `kuik` and `kuik-registry`, the built binaries, in an environment that configures nothing.
+//! `kuik`, `kuik-registry` and `kuik-proxy`, the built binaries, in an environment that configures nothing.
 
 use std::{
     ffi::OsStr,
@@ -27,6 +27,11 @@ pub(crate) fn kuik_registry<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item =
     binary(env!("CARGO_BIN_EXE_kuik-registry"), arguments)
 }
 
+/// `kuik-proxy`, likewise.
+pub(crate) fn kuik_proxy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    binary(env!("CARGO_BIN_EXE_kuik-proxy"), arguments)
+}
+
 fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
@@ -40,7 +45,7 @@ fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -
     command
 }
 
-/// A running `kuik serve` or `kuik-registry`.
+/// A running `kuik serve`, `kuik-registry` or `kuik-proxy`.
 #[derive(Debug)]
 pub(crate) struct Kuik {
     child: Child,
@@ -59,8 +64,13 @@ impl Kuik {
 
     /// A registry in `data_dir` on a free port of `127.0.0.1`, with these arguments more.
     pub(crate) async fn registry(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::registry_at("127.0.0.1:0", data_dir, arguments).await
+    }
+
+    /// The same, at an address that is known before.
+    pub(crate) async fn registry_at(address: &str, data_dir: &Path, arguments: &[&str]) -> Self {
         let storage = format!("file://{}", data_dir.display());
-        let mut command = kuik_registry(["--bind-address", "127.0.0.1:0", "--storage", &storage]);
+        let mut command = kuik_registry(["--bind-address", address, "--storage", &storage]);
         command.args(arguments);
         Self::start(command).await
     }
@@ -70,6 +80,16 @@ impl Kuik {
         let mut command = kuik_registry(["--bind-address", "127.0.0.1:0", "--storage", storage]);
         command.args(arguments).envs(environment.iter().copied());
         Self::start(command).await
+    }
+
+    /// A node's proxy over these replicas of the cache; waits until it knows them.
+    pub(crate) async fn proxy(replicas: &[String], arguments: &[&str]) -> Self {
+        let endpoints = replicas.join(",");
+        let mut command = kuik_proxy(["--bind-address", "127.0.0.1:0", "--metrics-bind-address"]);
+        command.args(["127.0.0.1:0", "--registry-endpoint", &endpoints]).args(arguments);
+        let proxy = Self::start(command).await;
+        proxy.logs("the cache's replicas are known").await;
+        proxy
     }
 
     async fn start(mut command: Command) -> Self {
@@ -107,8 +127,22 @@ impl Kuik {
 
     /// Asks it to stop (SIGTERM).
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Stops it where it is: its kernel takes connections, and nobody answers (SIGSTOP).
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid.try_into().unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Waits for its end.

@@ -42,13 +42,20 @@ struct Inner {
     kind: SourceErrorKind,
     attempted: String,
     retry_after: Option<Duration>,
+    unreachable: bool,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl SourceError {
     /// An error of `kind`; `attempted` says what was attempted on what, and what came of it.
     pub fn new(kind: SourceErrorKind, attempted: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, attempted: attempted.into(), retry_after: None, cause: None }))
+        Self(Arc::new(Inner {
+            kind,
+            attempted: attempted.into(),
+            retry_after: None,
+            unreachable: false,
+            cause: None,
+        }))
     }
 
     /// The same, with the error that caused it.
@@ -61,6 +68,7 @@ impl SourceError {
             kind,
             attempted: attempted.into(),
             retry_after: None,
+            unreachable: false,
             cause: Some(cause.into()),
         }))
     }
@@ -71,6 +79,7 @@ impl SourceError {
             kind: SourceErrorKind::RateLimited,
             attempted: attempted.into(),
             retry_after,
+            unreachable: false,
             cause: None,
         }))
     }
@@ -78,6 +87,23 @@ impl SourceError {
     /// A [`SourceErrorKind::Storage`] error.
     pub fn storage(attempted: impl Into<String>, cause: io::Error) -> Self {
         Self::caused_by(SourceErrorKind::Storage, attempted, cause)
+    }
+
+    /// The same, where nothing at all was heard from the source: see [`SourceError::is_unreachable`]. To be called on
+    /// a new error, before it is cloned.
+    #[must_use]
+    pub fn unreachable(mut self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.unreachable = true;
+        }
+        self
+    }
+
+    /// Whether nothing at all was heard from the source: it is away. One that answers with a failure, its own or that
+    /// of whoever it asks in turn, is not.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.0.unreachable
     }
 
     /// What the caller can do about it.

@@ -20,7 +20,10 @@ use super::{
     auth::{Authenticator, Door},
     body,
     exchange::{Answer, Exchange, Question},
-    headers::{answers, content_digest, content_length, content_range, described, has_next, media_type},
+    headers::{
+        answers, content_digest, content_length, content_range, described, has_next, is_web_page, media_type,
+        origin,
+    },
     status,
     transport::{Body, RegistryTransport, erase},
     upstream::UpstreamResolver,
@@ -110,7 +113,7 @@ impl RegistryClient {
         at: &TagOrDigest,
         freshness: Freshness,
         deadline: Instant,
-    ) -> Result<Manifest, SourceError> {
+    ) -> Result<Served<Manifest>, SourceError> {
         let about = About::manifest(Method::GET, at, freshness, deadline);
         let (what, headers, bytes) = self.small(self.ask(repository, about).await?).await?;
         let invalid = |error: Box<dyn std::error::Error + Send + Sync>| {
@@ -118,17 +121,18 @@ impl RegistryClient {
         };
         let manifest =
             Manifest::new(media_type(&headers).as_ref(), bytes).map_err(|error| invalid(error.into()))?;
-        match (at, content_digest(&headers)) {
+        let manifest = match (at, content_digest(&headers)) {
             (TagOrDigest::Digest(digest), _) => {
-                manifest.verified_as(digest).map_err(|error| invalid(error.into()))
+                manifest.verified_as(digest).map_err(|error| invalid(error.into()))?
             }
             // The header names the bytes that a tag stands for: where it is another digest, the bytes are damaged.
             (TagOrDigest::Tag(_), Some(digest)) if digest.algorithm().is_some() => {
                 manifest.clone().verified_as(&digest).map_err(|error| invalid(error.into()))?;
-                Ok(manifest)
+                manifest
             }
-            _ => Ok(manifest),
-        }
+            _ => manifest,
+        };
+        Ok(Served { content: manifest, origin: origin(&headers) })
     }
 
     /// The referrers that were pushed to a registry without the referrers API: an index under a tag that is made of
@@ -144,7 +148,7 @@ impl RegistryClient {
             return Ok(empty());
         };
         match self.get_manifest(repository, &TagOrDigest::Tag(tag), Freshness::Cached, deadline).await {
-            Ok(manifest) if manifest.media_type().is_index() => {
+            Ok(Served { content: manifest, .. }) if manifest.media_type().is_index() => {
                 Ok(Referrers { index: manifest.bytes().clone(), filtered: false })
             }
             Ok(_) => Ok(empty()),
@@ -175,14 +179,16 @@ impl ContentSource for RegistryClient {
         let about = About::manifest(Method::HEAD, at, freshness, deadline);
         let asked = self.ask(repository, about).await?;
         if asked.answer.status() == StatusCode::OK {
-            if let Some(descriptor) = described(at, asked.answer.response.headers()) {
-                return described_as(at, descriptor, &asked.what).map(Served::from_upstream);
+            let headers = asked.answer.response.headers();
+            if let Some(descriptor) = described(at, headers) {
+                let content = described_as(at, descriptor, &asked.what)?;
+                return Ok(Served { content, origin: origin(headers) });
             }
         } else if !lacks_head(asked.answer.status()) {
             return Err(self.failure(asked).await);
         }
         let manifest = self.get_manifest(repository, at, freshness, deadline).await?;
-        Ok(Served::from_upstream(manifest.descriptor()))
+        Ok(manifest.map(|manifest| manifest.descriptor()))
     }
 
     async fn manifest(
@@ -191,7 +197,7 @@ impl ContentSource for RegistryClient {
         at: &TagOrDigest,
         freshness: Freshness,
     ) -> Result<Served<Manifest>, SourceError> {
-        self.get_manifest(repository, at, freshness, self.deadline()).await.map(Served::from_upstream)
+        self.get_manifest(repository, at, freshness, self.deadline()).await
     }
 
     async fn blob_size(
@@ -204,8 +210,17 @@ impl ContentSource for RegistryClient {
         let asked = self.ask(repository, about).await?;
         let status = asked.answer.status();
         if status == StatusCode::OK {
-            if let Some(size) = content_length(asked.answer.response.headers()) {
-                return Ok(Served::from_upstream(size));
+            let headers = asked.answer.response.headers();
+            if is_web_page(headers) {
+                return Err(invalid(&asked.what, "the answer is a web page"));
+            }
+            let other = content_digest(headers)
+                .is_some_and(|named| named.algorithm_name() == digest.algorithm_name() && named != *digest);
+            if other {
+                return Err(invalid(&asked.what, "the answer is about another digest"));
+            }
+            if let Some(size) = content_length(headers) {
+                return Ok(Served { content: size, origin: origin(headers) });
             }
         } else if !lacks_head(status) && !asked.answer.elsewhere {
             // Storage that a redirect leads to may be open for this one GET alone.
@@ -216,8 +231,9 @@ impl ContentSource for RegistryClient {
         if asked.answer.status() != StatusCode::OK {
             return Err(self.failure(asked).await);
         }
-        match content_length(asked.answer.response.headers()) {
-            Some(size) => Ok(Served::from_upstream(size)),
+        let headers = asked.answer.response.headers();
+        match content_length(headers) {
+            Some(size) => Ok(Served { content: size, origin: origin(headers) }),
             None => Err(invalid(&asked.what, "the answer does not say how long it is")),
         }
     }
@@ -242,10 +258,11 @@ impl ContentSource for RegistryClient {
             }
             _ => return Err(self.failure(asked).await),
         };
+        let origin = origin(headers);
         let expected = sent.as_ref().map(|sent| sent.end - sent.start).or(size);
         let body: Body = asked.answer.response.into_body();
         let body = body::stream(asked.what, body, expected, self.exchange.timeouts.stall);
-        Ok(Served::from_upstream(Blob { size, range: sent, body }))
+        Ok(Served { content: Blob { size, range: sent, body }, origin })
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {

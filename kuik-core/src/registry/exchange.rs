@@ -191,7 +191,9 @@ fn failed(question: &Question, error: BoxError) -> SourceError {
         }
         cause = below.source();
     }
-    SourceError::caused_by(kind, question.what.clone(), error)
+    let failed = SourceError::caused_by(kind, question.what.clone(), error);
+    // What we refuse ourselves says nothing about the other side.
+    if kind == SourceErrorKind::Forbidden { failed } else { failed.unreachable() }
 }
 
 pub(super) fn same_origin(one: &Uri, other: &Uri) -> bool {

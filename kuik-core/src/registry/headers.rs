@@ -7,8 +7,9 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK},
 };
 
-use crate::content::{ByteRange, Descriptor, Digest, MAX_MANIFEST_BYTES, MediaType, TagOrDigest};
+use crate::content::{ByteRange, Descriptor, Digest, MAX_MANIFEST_BYTES, MediaType, Origin, TagOrDigest};
 
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// The descriptor that the headers of a manifest give; `None` where they do not tell enough.
@@ -66,6 +67,21 @@ pub(super) fn answers(asked: ByteRange, sent: &Range<u64>, size: Option<u64>) ->
     }
 }
 
+/// Where an answer came from, where a kuik gave it (RFC 9211): what it had, this cache has as good as its own.
+pub(super) fn origin(headers: &HeaderMap) -> Origin {
+    let mut parameters = text(headers, CACHE_STATUS).unwrap_or_default().split(';').map(str::trim);
+    match (parameters.next(), parameters.next(), parameters.next()) {
+        (Some("kuik"), Some("hit"), None) => Origin::Cache,
+        (Some("kuik"), Some("hit"), Some("detail=stale")) => Origin::Stale,
+        _ => Origin::Upstream,
+    }
+}
+
+/// Whether the answer is a web page, as a portal or a front end gives it for whatever it is asked.
+pub(super) fn is_web_page(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|sent| sent.as_str() == "text/html")
+}
+
 pub(super) fn range_header(range: ByteRange) -> Option<HeaderValue> {
     let value = match range {
         ByteRange::Full => return None,
@@ -118,6 +134,20 @@ mod tests {
         ] {
             assert_eq!(answers(asked, &range, size), expected, "{asked:?} {range:?} {size:?}");
         }
+    }
+
+    #[test]
+    fn only_a_kuik_says_what_it_had() {
+        for (value, expected) in [
+            ("kuik; hit", Origin::Cache),
+            ("kuik;hit;detail=stale", Origin::Stale),
+            ("kuik; fwd=miss", Origin::Upstream),
+            ("cdn; hit", Origin::Upstream),
+            ("", Origin::Upstream),
+        ] {
+            assert_eq!(origin(&headers(CACHE_STATUS, value)), expected, "{value}");
+        }
+        assert_eq!(origin(&HeaderMap::new()), Origin::Upstream);
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_RANGE, RETRY_AFTER},
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::content::{SourceError, SourceErrorKind};
+use crate::content::{InvalidRange, SourceError, SourceErrorKind};
 
 /// How much of an error's body is read.
 pub(super) const MAX_ERROR_BODY: usize = 8 * 1024;
@@ -30,6 +33,10 @@ pub(super) fn failure(
     }
     match kind(status) {
         SourceErrorKind::RateLimited => SourceError::rate_limited(text, retry_after(headers, now)),
+        kind @ SourceErrorKind::RangeNotSatisfiable => match unsatisfied(headers) {
+            Some(size) => SourceError::caused_by(kind, text, InvalidRange { size }),
+            None => SourceError::new(kind, text),
+        },
         kind => SourceError::new(kind, text),
     }
 }
@@ -40,12 +47,18 @@ fn kind(status: StatusCode) -> SourceErrorKind {
         402 | 403 | 451 => SourceErrorKind::Denied,
         404 | 410 => SourceErrorKind::NotFound,
         408 => SourceErrorKind::TimedOut,
+        416 => SourceErrorKind::RangeNotSatisfiable,
         429 => SourceErrorKind::RateLimited,
         500..=599 => SourceErrorKind::Unavailable,
         400..=499 => SourceErrorKind::Unsupported,
         // A success or a redirect, where neither was to be expected.
         _ => SourceErrorKind::InvalidContent,
     }
+}
+
+/// How long the content is whose range was asked for: `Content-Range: bytes */SIZE` (RFC 9110, section 15.5.17).
+fn unsatisfied(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes */")?.parse().ok()
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
@@ -120,7 +133,7 @@ mod tests {
             (401, SourceErrorKind::Unauthorized),
             (403, SourceErrorKind::Denied),
             (404, SourceErrorKind::NotFound),
-            (416, SourceErrorKind::Unsupported),
+            (416, SourceErrorKind::RangeNotSatisfiable),
             (429, SourceErrorKind::RateLimited),
             (500, SourceErrorKind::Unavailable),
             (503, SourceErrorKind::Unavailable),
@@ -130,6 +143,18 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(failure("x", status, &HeaderMap::new(), b"", now()).kind(), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn a_range_outside_the_content_says_how_long_that_is() {
+        let size = |value: &str| {
+            let headers = HeaderMap::from_iter([(CONTENT_RANGE, value.parse().unwrap())]);
+            let error = failure("x", StatusCode::RANGE_NOT_SATISFIABLE, &headers, b"", now());
+            let cause = std::error::Error::source(&error)?;
+            Some(cause.downcast_ref::<InvalidRange>()?.size)
+        };
+        assert_eq!(size("bytes */10"), Some(10));
+        assert_eq!(size("bytes 0-1/10"), None);
     }
 
     #[test]

@@ -103,6 +103,24 @@ impl Upstream {
     }
 }
 
+/// One registry that has everything, under the repositories' paths: a cache. Nothing else is ever contacted, and it may
+/// be at any address.
+#[async_trait]
+impl UpstreamResolver for Upstream {
+    async fn upstream(&self, _: &RepositoryName) -> Result<Upstream, SourceError> {
+        Ok(self.clone())
+    }
+
+    fn guard(&self) -> Guard {
+        let guard = Guard::default();
+        let Ok((_, uri)) = checked_base(&self.base, &self.base) else { return guard };
+        match named_host(&uri) {
+            Ok(host) => guard.naming(host, uri.scheme_str() == Some("http")),
+            Err(_) => guard,
+        }
+    }
+}
+
 impl Upstreams {
     /// Adds a registry that is contacted over plain http, `HOST[:PORT]`. It may be at any address.
     ///
@@ -129,14 +147,7 @@ impl Upstreams {
             return Err(wrong("this registry has an override already"));
         }
         let (base, uri) = checked_base(url, text)?;
-        let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
-        // Without a port, only the scheme's own is meant: an override does not open every port of its host.
-        let default_port = if uri.scheme_str() == Some("http") { 80 } else { 443 };
-        let named = match uri.port_u16() {
-            Some(_) => authority.to_owned(),
-            None => format!("{authority}:{default_port}"),
-        };
-        self.guard = self.guard.naming(HostPort::from_str(&named)?, uri.scheme_str() == Some("http"));
+        self.guard = self.guard.naming(named_host(&uri)?, uri.scheme_str() == Some("http"));
         self.overrides.insert(canonical(registry).to_owned(), base);
         Ok(self)
     }
@@ -180,6 +191,17 @@ fn canonical(registry: &str) -> &str {
     match registry {
         "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io",
         other => other,
+    }
+}
+
+/// The host of a base URL, with its port. Without one, only the scheme's own is meant: naming a URL does not open
+/// every port of its host.
+fn named_host(uri: &Uri) -> Result<HostPort, InvalidHostPort> {
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let default_port = if uri.scheme_str() == Some("http") { 80 } else { 443 };
+    match uri.port_u16() {
+        Some(_) => authority.parse(),
+        None => format!("{authority}:{default_port}").parse(),
     }
 }
 

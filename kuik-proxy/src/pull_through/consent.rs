@@ -11,7 +11,7 @@ use std::{
 use bytes::BytesMut;
 use futures::TryStreamExt as _;
 use kuik_core::{
-    content::{ByteRange, Digest, SourceError},
+    content::{ByteRange, Digest, SourceError, SourceErrorKind},
     reference::RepositoryName,
 };
 
@@ -35,7 +35,12 @@ impl Shared {
             return Ok(self.upstream.blob_size(repository, digest).await?.content == size);
         };
         let range = ByteRange::From { first: sample.start, last: Some(sample.end - 1) };
-        let shown = self.upstream.blob(repository, digest, range).await?.content;
+        let shown = match self.upstream.blob(repository, digest, range).await {
+            Ok(shown) => shown.content,
+            // What it has is shorter: another blob.
+            Err(error) if error.kind() == SourceErrorKind::RangeNotSatisfiable => return Ok(false),
+            Err(error) => return Err(error),
+        };
         if shown.range.as_ref() != Some(&sample) || shown.size.is_some_and(|shown| shown != size) {
             // It ignores ranges, or speaks of another blob: it is asked for the whole one instead.
             return Ok(false);

@@ -197,7 +197,11 @@ pub(crate) fn client_of(registry: &ScriptedRegistry, timeouts: Timeouts) -> Regi
 
 /// A client that may ask the registry at `host` over plain http, without credentials.
 pub(crate) fn client(host: &str, timeouts: Timeouts) -> RegistryClient {
-    let upstreams = Upstreams::default().insecure(host).unwrap();
+    client_with(Upstreams::default().insecure(host).unwrap(), timeouts)
+}
+
+/// A client that finds registries where `upstreams` says, without credentials.
+pub(crate) fn client_with(upstreams: Upstreams, timeouts: Timeouts) -> RegistryClient {
     let mut config = TransportConfig::default();
     config.guard = upstreams.guard();
     config.timeouts = timeouts;

@@ -1,0 +1,168 @@
+//! Three replicas of the cache, four nodes' proxies, 64 clients: upstream sends every byte once, and a replica that is
+//! killed stops nobody.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use kuik_core::{
+    content::Digest,
+    testkit::{Behaviour, Gate, Logged, Rule, SampleImage, ScriptedRegistry, Target},
+};
+use kuik_proxy::chain::rank;
+use support::{Kuik, Transfer, proxied};
+use tempfile::TempDir;
+
+const CLIENTS: usize = 64;
+const PROXIES: usize = 4;
+const LAYERS: usize = 10;
+
+/// A cluster: a registry outside, replicas of the cache, and proxies on nodes.
+struct Cluster {
+    upstream: ScriptedRegistry,
+    replicas: Vec<(Kuik, TempDir)>,
+    proxies: Vec<Kuik>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let upstream = ScriptedRegistry::start().await.unwrap();
+        let insecure = ["--insecure-registries", &upstream.host()];
+        let through = [&["--pull-through"], insecure.as_slice()].concat();
+        let mut replicas = Vec::new();
+        for _ in 0..3 {
+            let data = tempfile::tempdir().unwrap();
+            replicas.push((Kuik::registry(data.path(), &through).await, data));
+        }
+        let names: Vec<_> = replicas.iter().map(|(replica, _)| replica.host()).collect();
+        let mut proxies = Vec::new();
+        for n in 0..PROXIES {
+            // In which order a proxy learns of the replicas makes no difference.
+            let mut names = names.clone();
+            names.rotate_left(n % 3);
+            proxies.push(Kuik::proxy(&names, &insecure).await);
+        }
+        Self { upstream, replicas, proxies }
+    }
+
+    /// Every client pulls the tag, and then all blobs at once. How often one had to begin a request again.
+    async fn pull(&self, tag: &str, image: &Arc<SampleImage>, patient: bool) -> usize {
+        let again = Arc::new(AtomicUsize::new(0));
+        let mut clients = Vec::new();
+        for n in 0..CLIENTS {
+            let (image, again) = (image.clone(), again.clone());
+            let (address, name) =
+                (self.proxies[n % PROXIES].address(), proxied(&self.upstream.host(), "app"));
+            let path = format!("/v2/{name}/manifests/{tag}");
+            clients.push(tokio::spawn(async move {
+                fetch(address, &path, image.index().bytes(), patient, &again).await;
+                let blobs = image.blobs().iter().map(async |(digest, bytes)| {
+                    fetch(address, &format!("/v2/{name}/blobs/{digest}"), bytes, patient, &again).await;
+                });
+                futures::future::join_all(blobs).await;
+            }));
+        }
+        for client in clients {
+            client.await.unwrap();
+        }
+        again.load(Ordering::SeqCst)
+    }
+
+    fn sent(&self, digests: &SampleImage) -> u64 {
+        let of_image =
+            |entry: &&Logged| digests.blobs().keys().any(|digest| entry.path.ends_with(digest.as_str()));
+        let log = self.upstream.log();
+        log.iter()
+            .filter(|entry| entry.target == Target::Blob)
+            .filter(of_image)
+            .map(|entry| entry.bytes_sent)
+            .sum()
+    }
+}
+
+/// Gets `path`; a client that is patient begins again where it broke off, as engines do.
+async fn fetch(address: SocketAddr, path: &str, expected: &[u8], patient: bool, again: &AtomicUsize) {
+    for _ in 0..20 {
+        match Transfer::begin(address, "GET", path, "").await.is(expected).await {
+            Ok(()) => return,
+            Err(problem) => assert!(patient, "{path}: {problem}"),
+        }
+        again.fetch_add(1, Ordering::SeqCst);
+    }
+    panic!("{path} could not be had");
+}
+
+fn image(seed: u64) -> Arc<SampleImage> {
+    let builder = SampleImage::builder().seed(seed).platform("linux", "amd64");
+    Arc::new((0..LAYERS).fold(builder, |builder, _| builder.layer(1 << 20)).build())
+}
+
+fn size(image: &SampleImage) -> u64 {
+    image.blobs().values().map(|bytes| bytes.len() as u64).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_sends_every_byte_once_and_a_killed_replica_stops_nobody() {
+    let mut cluster = Cluster::start().await;
+    let cold = image(71);
+    cluster.upstream.add_image("app", "cold", &cold);
+    assert_eq!(cluster.pull("cold", &cold, false).await, 0);
+    let (sent, whole) = (cluster.sent(&cold), size(&cold));
+    let manifests = cluster.upstream.count(Target::Manifest);
+    println!(
+        "{CLIENTS} clients, {PROXIES} proxies, 3 replicas: {sent} bytes of {whole}, {manifests} manifest requests"
+    );
+    let logs: String = cluster.proxies.iter().map(Kuik::log).collect();
+    assert_eq!(sent, whole, "every byte once:\n{logs}");
+    assert_eq!(manifests, 1, "one replica is asked where the tag points, and asks once");
+    let requests = cluster.upstream.count(Target::Blob);
+    assert_eq!(requests, cold.blobs().len(), "a request for each blob");
+
+    // Another image stops in the middle of every blob, until the owner of one is killed.
+    let broken = image(72);
+    cluster.upstream.add_image("app", "broken", &broken);
+    let gate = Gate::new();
+    cluster
+        .upstream
+        .script(Rule::on(Target::Blob).does(Behaviour::Stall { after: 500_000, until: gate.clone() }));
+    let names: Vec<_> = cluster.replicas.iter().map(|(replica, _)| replica.host()).collect();
+    let large = |digest: &&Digest| broken.blobs()[*digest].len() > 500_000;
+    let digest = broken.blobs().keys().find(large).unwrap();
+    let owner = rank(digest.as_str(), &names).next().unwrap();
+    let killed = cluster.replicas.remove(owner).0;
+    let log = cluster.upstream.log().len();
+    let killing = async {
+        let stalled = |log: &[Logged]| {
+            log.iter().filter(|entry| entry.target == Target::Blob && entry.bytes_sent >= 500_000).count()
+                >= cold.blobs().keys().filter(|digest| cold.blobs()[*digest].len() > 500_000).count() + LAYERS
+        };
+        cluster.upstream.wait_for(stalled).await;
+        killed.kill().await;
+        gate.open();
+    };
+    let (again, ()) = tokio::join!(cluster.pull("broken", &broken, true), killing);
+    let (sent, whole) = (cluster.sent(&broken), size(&broken));
+    let requests = cluster.upstream.log().len() - log;
+    println!(
+        "one of 3 replicas killed in the middle: all pulls succeeded, {again} requests were begun again; upstream had \
+         {requests} requests and sent {sent} bytes of {whole} (ratio {:.2})",
+        sent as f64 / whole as f64
+    );
+    assert!(
+        sent <= 2 * whole,
+        "what the killed replica owned is fetched once more, and no more: {sent} of {whole}"
+    );
+}
