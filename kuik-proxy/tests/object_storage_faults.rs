@@ -15,7 +15,10 @@ use std::{
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use kuik_core::{
-    content::{ByteRange, ContentSource as _, ContentStore as _, Digest, SourceErrorKind, Verifier},
+    content::{
+        ByteRange, ContentSource as _, ContentStore as _, Digest, ManagedStore as _, SourceErrorKind,
+        Verifier,
+    },
     reference::RepositoryName,
 };
 use kuik_proxy::store::{BucketOptions, ObjectStorage, Provider};
@@ -176,4 +179,40 @@ async fn a_multipart_upload_that_breaks_off_is_aborted_and_its_readers_have_thei
     tokio::time::timeout(Duration::from_secs(20), aborted).await.expect("its parts are removed");
     assert_eq!(front.times("POST"), 1, "it is never completed");
     assert!(!front.seen.lock().unwrap().iter().any(|line| line.contains("_layers")), "nothing is linked");
+}
+
+#[tokio::test]
+async fn a_missing_bucket_is_no_missing_content() {
+    for (code, kind) in [("NoSuchBucket", SourceErrorKind::Storage), ("NoSuchKey", SourceErrorKind::NotFound)]
+    {
+        let body = format!("<Error><Code>{code}</Code><Message>It does not exist.</Message></Error>");
+        let front = Front::start(move |_| say("404 Not Found", body.len(), &body)).await;
+        let outcome = front.store().blob(&app(), &Digest::sha256(b"x"), ByteRange::Full).await;
+        let error = outcome.expect_err("nothing is found");
+        assert_eq!(error.kind(), kind, "{}", error.chain());
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_blob_that_cannot_be_copied_is_removed() {
+    let front = Front::start(|line| match line.split(' ').next() {
+        Some("PUT") => {
+            let body = "<Error><Code>InvalidRequest</Code><Message>It is too large.</Message></Error>";
+            say("400 Bad Request", body.len(), body)
+        }
+        Some("DELETE") => say("204 No Content", 0, ""),
+        Some("POST") => {
+            let body = "<DeleteResult><Deleted><Key>k</Key></Deleted></DeleteResult>";
+            say("200 OK", body.len(), body)
+        }
+        _ => {
+            let body = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+            say("200 OK", body.len(), body)
+        }
+    })
+    .await;
+    let digest = Digest::sha256(b"x");
+    front.store().quarantine_blob(&digest).await.unwrap();
+    let removals = front.times("DELETE") + front.times("POST /images?delete");
+    assert_eq!(removals, 2, "the bytes and the note of their age: {:?}", front.seen.lock().unwrap());
 }

@@ -25,6 +25,9 @@ use object_store::{
 /// The longest text of a provider that goes into an error, in characters.
 const MAX_REASON: usize = 500;
 
+/// What S3 says in the body of a 404 whose bucket is missing, where a missing key says `NoSuchKey`.
+const NO_BUCKET: &str = "<Code>NoSuchBucket</Code>";
+
 /// A bucket, or the part of it that is ours.
 #[derive(Clone)]
 pub(super) struct Bucket {
@@ -239,6 +242,11 @@ impl Bucket {
     pub(super) fn failed(&self, attempted: &str, error: &object_store::Error) -> SourceError {
         let attempted = format!("{attempted} in {}", self.name);
         match error {
+            // Whoever took this for an absent key would believe that everything in the store is gone.
+            object_store::Error::NotFound { source, .. } if source.to_string().contains(NO_BUCKET) => {
+                let attempted = format!("{attempted}: there is no such bucket");
+                SourceError::caused_by(SourceErrorKind::Storage, attempted, Reason(reason(error)))
+            }
             object_store::Error::NotFound { .. } => SourceError::new(SourceErrorKind::NotFound, attempted),
             error if is_denied(error) => {
                 let advice = "access is denied: check that the credentials are current, and that they may list, \

@@ -119,9 +119,17 @@ impl Shared {
         self.bucket.delete(attempted, &renewed(digest)).await
     }
 
-    /// Sets damaged bytes aside. The oldest specimens make room.
+    /// Sets damaged bytes aside. The oldest specimens make room. Bytes that the provider does not copy, as S3 does
+    /// not beyond 5 GiB, are removed without a specimen: they must not be served any longer.
     pub(super) async fn quarantine_blob(&self, attempted: &str, digest: &Digest) -> Result<(), SourceError> {
-        self.bucket.copy(attempted, &layout::blob(digest), &layout::quarantined(digest)).await?;
+        match self.bucket.copy(attempted, &layout::blob(digest), &layout::quarantined(digest)).await {
+            Err(error) if error.is_not_found() => return Err(error),
+            Err(error) => {
+                let error = error.chain();
+                tracing::warn!(%digest, %error, "a damaged blob is removed, and no copy of it could be kept");
+            }
+            Ok(()) => {}
+        }
         self.remove_blob(attempted, digest).await?;
         let listed = self.bucket.list(attempted.to_owned(), layout::QUARANTINE, None);
         let mut specimens: Vec<_> =
