@@ -75,6 +75,7 @@ impl Refusal {
             Kind::Unsupported => (StatusCode::BAD_REQUEST, "UNSUPPORTED"),
             Kind::RangeNotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID"),
             _ if is_full(error) => (StatusCode::INSUFFICIENT_STORAGE, "INSUFFICIENT_STORAGE"),
+            Kind::Storage => return Self::store(error),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
         };
         let refusal = Self::new(status, code, error.chain());
@@ -91,6 +92,14 @@ impl Refusal {
             },
             _ => refusal,
         }
+    }
+
+    /// A disk or bucket that fails may be well again soon. What it said, with its addresses and paths, is for the log.
+    fn store(error: &SourceError) -> Self {
+        tracing::error!(error = error.chain(), "the store failed");
+        let message = format!("{error}: the store failed, and the log of this registry says why");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
+            .with(header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_string())
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -132,5 +141,23 @@ fn invalid_range(error: &SourceError) -> Option<u64> {
 pub(crate) fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_says_is_not_for_its_clients() {
+        let cause = io::Error::other("PUT http://10.0.0.1/bucket/key: SignatureDoesNotMatch");
+        let refusal = Refusal::source(&SourceError::storage("begin an upload into app", cause), "UNUSED");
+        assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refusal.message.starts_with("begin an upload into app: "), "{refusal:?}");
+        assert!(!refusal.message.contains("10.0.0.1"), "{refusal:?}");
+        assert!(refusal.headers.iter().any(|(name, _)| name == header::RETRY_AFTER));
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let refusal = Refusal::source(&SourceError::storage("begin an upload into app", full), "UNUSED");
+        assert_eq!(refusal.status, StatusCode::INSUFFICIENT_STORAGE);
     }
 }
