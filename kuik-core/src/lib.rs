@@ -8,10 +8,12 @@
 //! - [`credentials`]: what opens a registry, and the docker config that holds it.
 //!
 //! With no feature enabled this crate has no runtime, no TLS and no Kubernetes client: it is pure decisions and
-//! plain types. Features add the edges: `registry` (a client of any OCI registry, as a `ContentSource`),
-//! `testkit` (a registry that misbehaves on demand, for tests).
+//! plain types. Features add the edges: `registry` (a client of any OCI registry, as a `ContentSource`), `crd` (the
+//! custom resources), `controller` (what keeps them true over a Kubernetes API), `testkit` (a registry that misbehaves on demand, for tests).
 
 pub mod content;
+#[cfg(feature = "crd")]
+pub mod crd;
 pub mod credentials;
 pub mod reference;
 #[cfg(feature = "registry")]
