@@ -12,6 +12,10 @@
 //! custom resources), `controller` (what keeps them true over a Kubernetes API), `testkit` (a registry that misbehaves on demand, for tests).
 
 pub mod content;
+#[cfg(feature = "controller")]
+pub mod controller;
+#[cfg(feature = "registry")]
+pub mod copy;
 #[cfg(feature = "crd")]
 pub mod crd;
 pub mod credentials;
