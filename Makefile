@@ -24,7 +24,7 @@ serve: ## run the pull-through cache on localhost:7439, with its data in ./data
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
 	@tools/test
 
-built: ## the tests that make test ignores: with crane, Docker's registry 3 and MinIO, built from Go, and on very large stores
+built: ## the tests that make test ignores: with crane, Docker's registry 3, MinIO and a Kubernetes API server, built from Go, and on very large stores
 	@tools/test built
 
 unit: ## the tests that need no part besides Rust: unit, property and doc tests

@@ -18,6 +18,11 @@ impl RealPartError {
             Origin::BuiltFromGo => {
                 "run tools/install-parts go, and the tests that need it with make built".to_owned()
             }
+            Origin::Kubernetes => {
+                "run tools/install-parts kube, and the tests that need it with make built; or set \
+                                   KUBEBUILDER_ASSETS to a folder that has it (setup-envtest fetches one)"
+                    .to_owned()
+            }
         };
         Self(format!("{program} cannot be run ({error}): {remedy}"))
     }
@@ -50,6 +55,8 @@ pub enum Origin {
     Debian(&'static str),
     /// `tools/install-parts go`, which builds it at a pinned version.
     BuiltFromGo,
+    /// `tools/install-parts kube`, which builds it at a pinned version, or the folder that `KUBEBUILDER_ASSETS` names.
+    Kubernetes,
 }
 
 impl From<&'static str> for Origin {

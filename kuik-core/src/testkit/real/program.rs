@@ -37,6 +37,8 @@ pub enum Ready {
 #[derive(Clone)]
 pub struct Launch {
     name: &'static str,
+    /// What is run, where that is not `name` as the search path finds it.
+    program: Option<PathBuf>,
     origin: Origin,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, String)>,
@@ -46,7 +48,21 @@ pub struct Launch {
 impl Launch {
     /// The program `name`, which comes from `origin` (the name of a Debian package will do).
     pub fn new(name: &'static str, origin: impl Into<Origin>, ready: Ready) -> Self {
-        Self { name, origin: origin.into(), arguments: Vec::new(), environment: Vec::new(), ready }
+        Self {
+            name,
+            program: None,
+            origin: origin.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            ready,
+        }
+    }
+
+    /// Runs this program, and not the one that the search path finds under its name.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// Adds arguments.
@@ -65,7 +81,7 @@ impl Launch {
 
     fn spawn(&self, folder: &Path) -> Result<Child, RealPartError> {
         let output = std::fs::File::create(folder.join("output"))?;
-        Command::new(self.name)
+        Command::new(self.program.as_deref().unwrap_or_else(|| Path::new(self.name)))
             .args(&self.arguments)
             .current_dir(folder)
             .env_remove("HTTP_PROXY")

@@ -1,0 +1,235 @@
+//! A Kubernetes API server with its etcd: the real API, and nothing behind it.
+//!
+//! Objects are validated, admitted, stored, watched and guarded by RBAC as in any cluster. There is no controller, no
+//! scheduler and no kubelet: a pod is what a test says that it is (create it, bind it, write its status), a namespace
+//! that is deleted stays `Terminating`, owners' garbage is not collected, and no service account is made for a
+//! namespace. Pods need none: the `ServiceAccount` admission plugin is off.
+//!
+//! The programs are those of the folder that `KUBEBUILDER_ASSETS` names, where it is set, else the ones of
+//! `tools/install-parts kube`. Tests run against any release since 1.20.
+
+mod authority;
+mod user;
+
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use self::authority::Authority;
+pub use self::user::KubeUser;
+use super::{
+    error::{Origin, RealPartError},
+    free_address,
+    program::{Launch, PATIENCE, Program, Ready},
+};
+
+/// A running API server, with an etcd of its own.
+#[derive(Debug)]
+pub struct ApiServer {
+    address: SocketAddr,
+    server: Program,
+    store: Program,
+    authority: Authority,
+    admin: KubeUser,
+    /// Where the credentials of users are.
+    users: TempDir,
+}
+
+impl ApiServer {
+    /// Starts one, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it is not installed, or does not start.
+    pub async fn start() -> Result<Self, RealPartError> {
+        // Somebody else may take a free port before it is used.
+        for _ in 0..3 {
+            match Self::start_once().await {
+                Err(error) if error.is_address_in_use() => {}
+                started => return started,
+            }
+        }
+        Self::start_once().await
+    }
+
+    async fn start_once() -> Result<Self, RealPartError> {
+        let authority = Authority::new()?;
+        let store_address = free_address().await?;
+        let store = Program::start(etcd(store_address, free_address().await?), tempfile::tempdir()?).await?;
+
+        let address = free_address().await?;
+        let folder = tempfile::tempdir()?;
+        authority.write_server_files(folder.path())?;
+        let server = Program::start(kube_apiserver(address, store_address), folder).await?;
+
+        let users = tempfile::tempdir()?;
+        let (certificate, key) = authority.client("admin", Some("system:masters"))?;
+        let admin = KubeUser::by_certificate(
+            users.path(),
+            "admin",
+            &url(address),
+            authority.pem(),
+            &certificate,
+            &key,
+        )?;
+        let started = Self { address, server, store, authority, admin, users };
+        started.until_ready().await?;
+        Ok(started)
+    }
+
+    /// The base URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url(self.address)
+    }
+
+    /// The certificate of the authority that its own is signed by, as PEM.
+    #[must_use]
+    pub fn certificate_authority(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// One who may do everything.
+    #[must_use]
+    pub fn admin(&self) -> &KubeUser {
+        &self.admin
+    }
+
+    /// A user of this name, in this group, who may do what RBAC says that they may: nothing, to begin with.
+    ///
+    /// # Errors
+    /// Where the credentials cannot be written.
+    pub fn user(&self, name: &str, group: Option<&str>) -> Result<KubeUser, RealPartError> {
+        let (certificate, key) = self.authority.client(name, group)?;
+        KubeUser::by_certificate(
+            self.users.path(),
+            name,
+            &self.url(),
+            self.authority.pem(),
+            &certificate,
+            &key,
+        )
+    }
+
+    /// A service account that is there, with a token for an hour.
+    ///
+    /// # Errors
+    /// Where there is no such service account.
+    pub async fn service_account(&self, namespace: &str, name: &str) -> Result<KubeUser, RealPartError> {
+        let asked = ["create", "token", name, "--namespace", namespace];
+        let token = self.admin.kubectl(asked).await?;
+        let name = format!("{namespace}:{name}");
+        KubeUser::by_token(self.users.path(), &name, &self.url(), self.authority.pem(), token.trim())
+    }
+
+    /// Kills the API server: from now on, connections are refused. What it stored stays.
+    ///
+    /// # Errors
+    /// Where it cannot be killed.
+    pub async fn stop(&mut self) -> Result<(), RealPartError> {
+        self.server.stop().await
+    }
+
+    /// Starts it again on the same port with the same objects, and waits until it is ready. It has forgotten what went
+    /// before: a watch from an older resource version is answered with 410.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn resume(&mut self) -> Result<(), RealPartError> {
+        self.server.resume().await?;
+        self.until_ready().await
+    }
+
+    /// Kills etcd: the API server answers, but no longer with objects.
+    ///
+    /// # Errors
+    /// Where it cannot be killed.
+    pub async fn stop_store(&mut self) -> Result<(), RealPartError> {
+        self.store.stop().await
+    }
+
+    /// Starts etcd again with the same objects, and waits until the API server is ready.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn resume_store(&mut self) -> Result<(), RealPartError> {
+        self.store.resume().await?;
+        self.until_ready().await
+    }
+
+    /// It listens some seconds before it is ready. Another process offers nothing to await, so it is asked again and
+    /// again.
+    async fn until_ready(&self) -> Result<(), RealPartError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.admin.kubectl(["get", "--raw", "/readyz"]).await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("https://{address}")
+}
+
+/// Where a program of Kubernetes is: in the folder that `KUBEBUILDER_ASSETS` names, or on the search path.
+fn program(name: &str) -> PathBuf {
+    match std::env::var_os("KUBEBUILDER_ASSETS") {
+        Some(folder) if !folder.is_empty() => Path::new(&folder).join(name),
+        _ => PathBuf::from(name),
+    }
+}
+
+/// Without waiting for the disk: nobody needs what it holds after a loss of power.
+fn etcd(clients: SocketAddr, peers: SocketAddr) -> Launch {
+    let clients_url = format!("http://{clients}");
+    let peers_url = format!("http://{peers}");
+    Launch::new("etcd", Origin::Kubernetes, Ready::Ok(clients, "/health")).program(program("etcd")).arguments(
+        [
+            "--name=test".to_owned(),
+            "--data-dir=data".to_owned(),
+            format!("--listen-client-urls={clients_url}"),
+            format!("--advertise-client-urls={clients_url}"),
+            format!("--listen-peer-urls={peers_url}"),
+            format!("--initial-advertise-peer-urls={peers_url}"),
+            format!("--initial-cluster=test={peers_url}"),
+            "--unsafe-no-fsync".to_owned(),
+            "--log-level=warn".to_owned(),
+        ]
+        .map(OsString::from),
+    )
+}
+
+/// Flags that every release since 1.20 knows.
+fn kube_apiserver(address: SocketAddr, store: SocketAddr) -> Launch {
+    Launch::new("kube-apiserver", Origin::Kubernetes, Ready::Http(address))
+        .program(program("kube-apiserver"))
+        .arguments(
+            [
+                format!("--etcd-servers=http://{store}"),
+                format!("--bind-address={}", address.ip()),
+                format!("--advertise-address={}", address.ip()),
+                format!("--secure-port={}", address.port()),
+                "--tls-cert-file=server.pem".to_owned(),
+                "--tls-private-key-file=server.key".to_owned(),
+                "--client-ca-file=authority.pem".to_owned(),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                "--service-account-key-file=tokens.pem".to_owned(),
+                "--service-account-signing-key-file=tokens.key".to_owned(),
+                "--authorization-mode=RBAC".to_owned(),
+                "--disable-admission-plugins=ServiceAccount".to_owned(),
+                "--endpoint-reconciler-type=none".to_owned(),
+                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+                "--allow-privileged=true".to_owned(),
+            ]
+            .map(OsString::from),
+        )
+}
