@@ -22,7 +22,8 @@ pub use names::{
 };
 pub use object_name::{cached_image_name, disambiguated, repository_label, repository_name};
 pub use repository::{
-    InvalidInterval, Repository, RepositoryPhase, RepositorySpec, RepositoryStatus, UpdateInterval,
+    InvalidInterval, PullSecret, Repository, RepositoryPhase, RepositorySpec, RepositoryStatus,
+    UpdateInterval,
 };
 
 pub use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

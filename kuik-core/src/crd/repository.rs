@@ -66,9 +66,39 @@ pub struct RepositoryStatus {
     /// When its tags were last checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_update: Option<Time>,
+    /// The secrets that open the repository as the pods that use its images name them, and their ServiceAccounts: those
+    /// of every namespace, in the order in which they are tried, after those of the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secrets: Option<Vec<PullSecret>>,
     /// How it is, in the form that `kubectl wait` reads: `Ready`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Vec<Condition>>,
+}
+
+/// A secret of the type `kubernetes.io/dockerconfigjson`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PullSecret {
+    /// Its namespace.
+    #[serde(default)]
+    pub namespace: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+}
+
+impl Repository {
+    /// The secrets that open the repository, in the order in which they are tried: those that were set by hand, then
+    /// those of the pods.
+    pub fn pull_secrets(&self) -> impl Iterator<Item = PullSecret> {
+        let RepositorySpec { pull_secret_names, pull_secrets_namespace, .. } = &self.spec;
+        let by_hand = pull_secrets_namespace.iter().flat_map(move |namespace| {
+            let names = pull_secret_names.iter().flatten();
+            names.map(|name| PullSecret { namespace: namespace.clone(), name: name.clone() })
+        });
+        let of_pods = self.status.iter().flat_map(|status| status.pull_secrets.iter().flatten().cloned());
+        by_hand.chain(of_pods)
+    }
 }
 
 /// What is happening to a repository.

@@ -14,6 +14,13 @@ pub use keep::KeepReason;
 pub use patterns::{BadPattern, ImagePatterns, InvalidPatterns, PatternList};
 pub use standard::StandardPolicy;
 
+/// The label by which a pod opts out of being rewritten and of having its images kept, with the value
+/// [`OPT_OUT_VALUE`].
+pub const OPT_OUT_LABEL: &str = "kube-image-keeper.enix.io/image-caching-policy";
+
+/// What [`OPT_OUT_LABEL`] says on a pod that opts out.
+pub const OPT_OUT_VALUE: &str = "ignore";
+
 /// Decides for every image of a pod whether it is pulled through the proxy.
 ///
 /// ```

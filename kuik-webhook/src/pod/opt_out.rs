@@ -1,13 +1,8 @@
 //! Pods that want to be left alone say so with a label.
 
 use kuik_core::rewrite::{ContainerContext, Decision, KeepReason, RewritePolicy};
+pub use kuik_core::rewrite::{OPT_OUT_LABEL, OPT_OUT_VALUE};
 use serde_json::Value;
-
-/// The label by which a pod opts out, with the value [`OPT_OUT_VALUE`].
-pub const OPT_OUT_LABEL: &str = "kube-image-keeper.enix.io/image-caching-policy";
-
-/// What [`OPT_OUT_LABEL`] says on a pod that opts out.
-pub const OPT_OUT_VALUE: &str = "ignore";
 
 /// Whether a pod with these `labels` (an object of strings) opts out.
 #[must_use]

@@ -1,0 +1,384 @@
+//! What is to be done about a Repository: pure, from what is known of it and of its images, and the time.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use regex::Regex;
+
+use crate::crd::{
+    CachedImage, CachedImagePhase, PullSecret, REPOSITORY_FINALIZER, Repository, RepositoryPhase,
+    RepositoryStatus,
+};
+
+/// The condition that says how a Repository is.
+const READY: &str = "Ready";
+
+/// The most that a Repository sleeps: the clock may have been set meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// How soon it is looked whether images that are due have been checked.
+const CHECKS_PAUSE: Duration = Duration::from_secs(15);
+
+/// What is known of a Repository.
+#[derive(Debug, Clone)]
+pub struct Observed<'a> {
+    /// The object.
+    pub repository: &'a Repository,
+    /// Its CachedImages.
+    pub images: &'a [&'a CachedImage],
+    /// The secrets that pods use for it; `None` where no pod uses it, or pods are not known: those that are known stay.
+    pub pull_secrets: Option<Vec<PullSecret>>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// The finalizer is to be added or removed.
+    pub finalizer: Option<Finalizer>,
+    /// These CachedImages are to be deleted.
+    pub delete: Vec<String>,
+    /// What status is to say, where it says something else.
+    pub status: Option<RepositoryStatus>,
+    /// What has happened, for people.
+    pub event: Option<Happened>,
+    /// When to look again, though nothing happens.
+    pub again: Option<Duration>,
+}
+
+/// What becomes of the finalizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finalizer {
+    /// It is added.
+    Add,
+    /// It is removed, and with it the object.
+    Remove,
+}
+
+/// What has happened to a Repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// It is being deleted, and waits for its images.
+    Terminating,
+    /// All its images that are to be checked have been.
+    UpToDate,
+}
+
+/// What is to be done about a Repository `now`.
+#[must_use]
+pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
+    let Observed { repository, images, pull_secrets } = observed;
+    let has_finalizer =
+        repository.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REPOSITORY_FINALIZER);
+    let deleted = repository.metadata.deletion_timestamp.is_some();
+    if deleted && images.is_empty() {
+        return Plan { finalizer: has_finalizer.then_some(Finalizer::Remove), ..Plan::default() };
+    }
+
+    let old = repository.status.clone().unwrap_or_default();
+    let phase = phase(deleted, images);
+    let checks = if deleted { Checks::Off } else { checks(repository, images, now) };
+    let last_update = match checks {
+        Checks::AllDone => Some(Time(whole_second(now))),
+        Checks::Off | Checks::Waiting(_) => old.last_update.clone(),
+    };
+    let status = RepositoryStatus {
+        images: Some(i64::try_from(images.len()).unwrap_or(i64::MAX)),
+        phase: Some(phase),
+        last_update,
+        pull_secrets: match pull_secrets {
+            Some(secrets) => Some(secrets.clone()).filter(|secrets| !secrets.is_empty()),
+            None => old.pull_secrets.clone(),
+        },
+        conditions: Some(conditions(&old, phase, repository.metadata.generation, now)),
+    };
+    let event = match (phase, checks) {
+        (RepositoryPhase::Terminating, _) => {
+            (old.phase != Some(RepositoryPhase::Terminating)).then_some(Happened::Terminating)
+        }
+        (_, Checks::AllDone) => Some(Happened::UpToDate),
+        _ => None,
+    };
+    let alive = images.iter().filter(|image| deleted && image.metadata.deletion_timestamp.is_none());
+    Plan {
+        finalizer: (!deleted && !has_finalizer).then_some(Finalizer::Add),
+        delete: alive.filter_map(|image| image.metadata.name.clone()).collect(),
+        status: (repository.status.as_ref() != Some(&status)).then_some(status),
+        event,
+        again: match checks {
+            Checks::Waiting(delay) => Some(delay.min(LONGEST_SLEEP)),
+            Checks::AllDone => interval(repository).map(|interval| interval.min(LONGEST_SLEEP)),
+            Checks::Off => None,
+        },
+    }
+}
+
+/// When the images of a Repository are to be checked against their source: those that were not asked since then.
+///
+/// `None` where it has no (valid) interval. The first time is an interval after the object was made.
+#[must_use]
+pub fn checks_due(repository: &Repository) -> Option<Timestamp> {
+    let last = repository.status.as_ref().and_then(|status| status.last_update.as_ref());
+    let last = last.or(repository.metadata.creation_timestamp.as_ref())?;
+    last.0.checked_add(interval(repository)?).ok()
+}
+
+/// Whether an image is one of those that are checked: one of the filters is found in it, or there is none.
+///
+/// A filter that is no regular expression finds nothing.
+#[must_use]
+pub fn is_checked(repository: &Repository, source_image: &str) -> bool {
+    let filters = repository.spec.update_filters.as_deref().unwrap_or_default();
+    let finds = |filter: &String| Regex::new(filter).is_ok_and(|filter| filter.is_match(source_image));
+    filters.is_empty() || filters.iter().any(finds)
+}
+
+fn interval(repository: &Repository) -> Option<Duration> {
+    let interval = repository.spec.update_interval.as_ref()?.duration().ok()?;
+    // An interval of nothing would never end.
+    (interval > Duration::ZERO).then_some(interval)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    /// There are none.
+    Off,
+    /// They are not due before then, or not all of them are done.
+    Waiting(Duration),
+    /// They were due, and all of them are done.
+    AllDone,
+}
+
+fn checks(repository: &Repository, images: &[&CachedImage], now: Timestamp) -> Checks {
+    let Some(due) = checks_due(repository) else { return Checks::Off };
+    if now < due {
+        return Checks::Waiting(Duration::try_from(due.duration_since(now)).unwrap_or(LONGEST_SLEEP));
+    }
+    let checked = |image: &&CachedImage| {
+        let asked = image.status.as_ref().and_then(|status| status.last_sync.as_ref());
+        asked.is_some_and(|asked| asked.0 >= due)
+    };
+    let mut wanted = images.iter().filter(|image| is_checked(repository, &image.spec.source_image));
+    if wanted.all(checked) { Checks::AllDone } else { Checks::Waiting(CHECKS_PAUSE) }
+}
+
+fn phase(deleted: bool, images: &[&CachedImage]) -> RepositoryPhase {
+    let phases = || images.iter().map(|image| image.status.as_ref().and_then(|status| status.phase));
+    if deleted {
+        RepositoryPhase::Terminating
+    } else if phases().any(|phase| phase == Some(CachedImagePhase::ErrImagePull)) {
+        RepositoryPhase::ErrImagePull
+    } else if phases().any(|phase| matches!(phase, None | Some(CachedImagePhase::Pulling))) {
+        RepositoryPhase::Pulling
+    } else {
+        RepositoryPhase::Ready
+    }
+}
+
+/// The conditions as they are, with ours as it is to be.
+fn conditions(
+    old: &RepositoryStatus,
+    phase: RepositoryPhase,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let (reason, message) = match phase {
+        RepositoryPhase::Ready => ("UpToDate", "all images are in the cache"),
+        RepositoryPhase::Pulling => ("Pulling", "some images are being put into the cache"),
+        RepositoryPhase::ErrImagePull => ("ErrImagePull", "an image could not be put into the cache"),
+        RepositoryPhase::Terminating => ("Terminating", "it is being deleted, and waits for its images"),
+    };
+    let status = if phase == RepositoryPhase::Ready { "True" } else { "False" };
+    let conditions = old.conditions.iter().flatten();
+    let before = conditions.clone().find(|condition| condition.type_ == READY);
+    let since = match before {
+        Some(before) if before.status == status => before.last_transition_time.clone(),
+        _ => Time(whole_second(now)),
+    };
+    let ready = Condition {
+        type_: READY.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: since,
+    };
+    let others = conditions.filter(|condition| condition.type_ != READY).cloned();
+    others.chain([ready]).collect()
+}
+
+/// The API server keeps no parts of seconds: what is written is what is read.
+fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: &str = "2026-01-01T12:00:00Z";
+
+    fn now() -> Timestamp {
+        NOW.parse().unwrap()
+    }
+
+    fn repository(json: serde_json::Value) -> Repository {
+        let mut whole = json!({
+            "apiVersion": "kuik.enix.io/v1alpha1", "kind": "Repository",
+            "metadata": { "name": "r", "finalizers": [REPOSITORY_FINALIZER], "creationTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "name": "docker.io/library/nginx" }
+        });
+        for part in ["metadata", "spec", "status"] {
+            if let Some(fields) = json.get(part).and_then(|fields| fields.as_object()) {
+                for (key, value) in fields {
+                    whole[part][key] = value.clone();
+                }
+            }
+        }
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn image(phase: Option<&str>, last_sync: Option<&str>) -> CachedImage {
+        serde_json::from_value(json!({
+            "apiVersion": "kuik.enix.io/v1alpha1", "kind": "CachedImage",
+            "metadata": { "name": "i" }, "spec": { "sourceImage": "nginx:1" },
+            "status": { "phase": phase, "lastSync": last_sync }
+        }))
+        .unwrap()
+    }
+
+    fn planned(repository: &Repository, images: &[CachedImage]) -> Plan {
+        let images: Vec<_> = images.iter().collect();
+        plan(&Observed { repository, images: &images, pull_secrets: None }, now())
+    }
+
+    #[test]
+    fn the_phase_is_that_of_the_image_that_is_worst_off() {
+        let fresh = repository(json!({}));
+        for (phases, phase, ready, reason) in [
+            (&[][..], RepositoryPhase::Ready, "True", "UpToDate"),
+            (&[Some("Ready"), Some("Synchronizing")], RepositoryPhase::Ready, "True", "UpToDate"),
+            (&[Some("Ready"), Some("Terminating")], RepositoryPhase::Ready, "True", "UpToDate"),
+            (&[Some("Ready"), None], RepositoryPhase::Pulling, "False", "Pulling"),
+            (&[Some("Ready"), Some("Pulling")], RepositoryPhase::Pulling, "False", "Pulling"),
+            (
+                &[Some("ErrImagePull"), Some("Pulling")],
+                RepositoryPhase::ErrImagePull,
+                "False",
+                "ErrImagePull",
+            ),
+        ] {
+            let images: Vec<_> = phases.iter().map(|phase| image(*phase, None)).collect();
+            let status = planned(&fresh, &images).status.unwrap();
+            assert_eq!(
+                (status.images, status.phase),
+                (Some(i64::try_from(images.len()).unwrap()), Some(phase))
+            );
+            let condition = &status.conditions.unwrap()[0];
+            assert_eq!((condition.status.as_str(), condition.reason.as_str()), (ready, reason), "{phases:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_not_written_again() {
+        let mut repository = repository(json!({}));
+        let images = [image(Some("Ready"), None)];
+        repository.status = planned(&repository, &images).status;
+        assert_eq!(planned(&repository, &images), Plan::default());
+    }
+
+    #[test]
+    fn conditions_of_others_and_the_time_of_ours_stay() {
+        let before = "2025-01-01T00:00:00Z";
+        let condition = |type_: &str| json!({ "type": type_, "status": "True", "reason": "r", "message": "m", "lastTransitionTime": before });
+        let repository =
+            repository(json!({ "status": { "conditions": [condition("Ready"), condition("Other")] } }));
+        let conditions = planned(&repository, &[]).status.unwrap().conditions.unwrap();
+        assert_eq!(conditions.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), ["Other", "Ready"]);
+        assert_eq!(conditions[1].last_transition_time.0.to_string(), before);
+        assert_eq!(conditions[1].reason, "UpToDate");
+    }
+
+    #[test]
+    fn deletion_waits_for_the_images_and_sees_to_it_that_they_go() {
+        let deleted = json!({ "metadata": { "deletionTimestamp": NOW } });
+        let plan = planned(&repository(deleted.clone()), &[image(Some("Ready"), None)]);
+        assert_eq!((plan.finalizer, plan.delete.as_slice()), (None, &["i".to_owned()][..]));
+        assert_eq!(plan.event, Some(Happened::Terminating));
+        assert_eq!(plan.status.as_ref().unwrap().phase, Some(RepositoryPhase::Terminating));
+
+        let mut going = image(Some("Terminating"), None);
+        going.metadata.deletion_timestamp = Some(Time(now()));
+        let mut repository = repository(deleted);
+        repository.status = plan.status;
+        assert_eq!(planned(&repository, &[going]), Plan::default());
+        assert_eq!(planned(&repository, &[]).finalizer, Some(Finalizer::Remove));
+        repository.metadata.finalizers = None;
+        assert_eq!(planned(&repository, &[]), Plan::default());
+    }
+
+    #[test]
+    fn an_object_that_was_made_by_hand_gets_the_finalizer() {
+        let plan = planned(&repository(json!({ "metadata": { "finalizers": null } })), &[]);
+        assert_eq!(plan.finalizer, Some(Finalizer::Add));
+    }
+
+    #[test]
+    fn the_interval_ends_when_all_images_that_match_have_been_checked() {
+        let spec = |filters: serde_json::Value| {
+            json!({ "spec": { "updateInterval": "1h", "updateFilters": filters },
+                    "status": { "lastUpdate": "2026-01-01T10:30:00Z" } })
+        };
+        let (stale, checked) = ("2026-01-01T11:29:59Z", "2026-01-01T11:30:00Z");
+        for (filters, syncs, done) in [
+            (json!(null), vec![Some(stale)], false),
+            (json!(null), vec![Some(checked)], true),
+            (json!(null), vec![Some(checked), Some(stale)], false),
+            (json!(null), vec![Some(checked), None], false),
+            (json!(["redis"]), vec![Some(stale)], true),
+            (json!(["redis", "ngin.:1$"]), vec![Some(stale)], false),
+            (json!(["(", "nginx"]), vec![Some(stale)], false),
+            (json!(null), vec![], true),
+        ] {
+            let images: Vec<_> = syncs.iter().map(|sync| image(Some("Ready"), *sync)).collect();
+            let plan = planned(&repository(spec(filters.clone())), &images);
+            let updated = plan.status.unwrap().last_update.unwrap().0;
+            assert_eq!(updated == now(), done, "{filters} {syncs:?}");
+            assert_eq!(plan.event == Some(Happened::UpToDate), done);
+            let again = if done { Duration::from_secs(3600) } else { CHECKS_PAUSE };
+            assert_eq!(plan.again, Some(again));
+        }
+    }
+
+    #[test]
+    fn nothing_is_due_before_the_interval_has_passed_or_where_there_is_none() {
+        let waiting =
+            json!({ "spec": { "updateInterval": "1h" }, "status": { "lastUpdate": "2026-01-01T11:30:00Z" } });
+        let plan = planned(&repository(waiting), &[image(Some("Ready"), None)]);
+        assert_eq!((plan.again, plan.event), (Some(Duration::from_secs(1800)), None));
+        // Since it was made.
+        let first = planned(&repository(json!({ "spec": { "updateInterval": "13h" } })), &[]);
+        assert_eq!(first.again, Some(Duration::from_secs(3600)));
+        for interval in ["0s", "often", "-1h"] {
+            let plan = planned(&repository(json!({ "spec": { "updateInterval": interval } })), &[]);
+            assert_eq!(plan.again, None, "{interval}");
+        }
+    }
+
+    #[test]
+    fn secrets_stay_where_nothing_is_known_of_pods() {
+        let secret = |name: &str| PullSecret { namespace: "shop".to_owned(), name: name.to_owned() };
+        let repository = repository(json!({ "status": { "pullSecrets": [secret("old")] } }));
+        let of = |pull_secrets| {
+            let plan = plan(&Observed { repository: &repository, images: &[], pull_secrets }, now());
+            plan.status.unwrap().pull_secrets
+        };
+        assert_eq!(of(None), Some(vec![secret("old")]));
+        assert_eq!(of(Some(vec![secret("new")])), Some(vec![secret("new")]));
+        assert_eq!(of(Some(Vec::new())), None);
+    }
+}
