@@ -1,7 +1,7 @@
 //! The election of a leader, with a real API server.
 
 #![cfg(all(feature = "testkit", feature = "controller"))]
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod cluster_common;
 

@@ -82,5 +82,5 @@ async fn credentials_are_those_of_all_secrets_that_a_repository_names_and_asking
     assert_eq!(users("quay.io/a/b").await, ["by-hand", "changed", "late"]);
     assert!(users("quay.io/public/app").await.is_empty());
     assert!(writes.list().is_empty());
-    tasks.map(|task| task.abort());
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }

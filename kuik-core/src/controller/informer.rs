@@ -33,7 +33,6 @@ where
     /// An informer of all objects of `api` that `config` selects, and the work of keeping it informed: a future that is
     /// polled for as long as anybody listens, and never ends. It lists and watches again after every error, ever more
     /// patiently.
-    #[must_use]
     pub fn new(api: Api<K>, config: watcher::Config) -> (Self, impl Future<Output = ()> + Send) {
         let (store, mut writer) = reflector::store();
         let informer = Self { store, listeners: Arc::default() };

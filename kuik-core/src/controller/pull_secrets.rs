@@ -70,7 +70,6 @@ enum Known {
 impl PullSecrets {
     /// The secrets that `repositories` name, read through `client`, and the work of reading them: a future that is
     /// polled for as long as images are fetched, and never ends.
-    #[must_use]
     pub fn new(
         client: Client,
         repositories: Informer<Repository>,

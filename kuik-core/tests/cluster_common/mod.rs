@@ -1,6 +1,13 @@
 //! What the tests with a real API server share: a cluster that knows our resources, its pods, and who writes what.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "a test may fail, and not every test needs everything")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    dead_code,
+    reason = "a test may fail, and not every test needs everything"
+)]
 
 use std::{
     sync::{Arc, Mutex},
@@ -9,11 +16,7 @@ use std::{
 
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
-use kube_client::{
-    Api, Client,
-    api::{PostParams, ResourceExt as _},
-    client::Body,
-};
+use kube_client::{Api, Client, api::PostParams, client::Body};
 use kube_core::CustomResourceExt as _;
 use kuik_core::{
     controller::pods::PodRules,
@@ -26,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 /// An API server with our resources and the namespaces `shop` and `bank`.
-pub async fn cluster() -> (ApiServer, Client) {
+pub(crate) async fn cluster() -> (ApiServer, Client) {
     let server = ApiServer::start().await.unwrap();
     let client = server.admin().client().await.unwrap();
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -50,13 +53,13 @@ pub async fn cluster() -> (ApiServer, Client) {
 }
 
 /// The rules of a webhook with no settings.
-pub fn rules() -> PodRules {
+pub(crate) fn rules() -> PodRules {
     let proxy = ProxyAuthority::localhost(7439);
     PodRules::new(proxy.clone(), Arc::new(StandardPolicy::new(proxy)))
 }
 
 /// Creates an object of any kind that is in the API's core group.
-pub async fn create(client: &Client, object: Value) {
+pub(crate) async fn create(client: &Client, object: Value) {
     let namespace = object["metadata"]["namespace"].as_str();
     let (kind, post) = (object["kind"].as_str().unwrap(), PostParams::default());
     macro_rules! create {
@@ -81,7 +84,7 @@ pub async fn create(client: &Client, object: Value) {
 }
 
 /// A pod of the namespace with one container for each image, changed by `with`.
-pub fn pod(namespace: &str, name: &str, images: &[&str], with: Value) -> Value {
+pub(crate) fn pod(namespace: &str, name: &str, images: &[&str], with: Value) -> Value {
     let container = |(index, image): (usize, &&str)| json!({ "name": format!("c{index}"), "image": image, "imagePullPolicy": "IfNotPresent" });
     let containers: Vec<_> = images.iter().enumerate().map(container).collect();
     let mut pod = json!({
@@ -98,22 +101,22 @@ pub fn pod(namespace: &str, name: &str, images: &[&str], with: Value) -> Value {
 }
 
 /// Deletes a pod at once, as a node does that has stopped it.
-pub async fn delete_pod(client: &Client, namespace: &str, name: &str) {
+pub(crate) async fn delete_pod(client: &Client, namespace: &str, name: &str) {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let now = kube_client::api::DeleteParams::default().grace_period(0);
     api.delete(name, &now).await.unwrap();
 }
 
 /// The names of all CachedImages.
-pub async fn cached_images(client: &Client) -> Vec<String> {
+pub(crate) async fn cached_images(client: &Client) -> Vec<String> {
     let list = Api::<CachedImage>::all(client.clone()).list(&Default::default()).await.unwrap();
-    let mut names: Vec<_> = list.iter().map(|image| image.name_any()).collect();
+    let mut names: Vec<_> = list.iter().map(kube_client::ResourceExt::name_any).collect();
     names.sort();
     names
 }
 
 /// Waits until there is an answer: another process offers nothing to await.
-pub async fn eventually<T>(what: &str, mut answer: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut answer: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(answer) = answer().await {
@@ -126,11 +129,11 @@ pub async fn eventually<T>(what: &str, mut answer: impl AsyncFnMut() -> Option<T
 
 /// The requests that changed something, in their order: `POST /api/v1/…`.
 #[derive(Debug, Clone, Default)]
-pub struct Writes(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Writes(Arc<Mutex<Vec<String>>>);
 
 impl Writes {
     /// `client`, whose writes are taken note of.
-    pub fn of(&self, client: &Client) -> Client {
+    pub(crate) fn of(&self, client: &Client) -> Client {
         let (writes, inner) = (self.clone(), client.clone());
         let service = tower::service_fn(move |request: Request<Body>| {
             if request.method() != Method::GET {
@@ -144,7 +147,7 @@ impl Writes {
     }
 
     /// Those that were made so far, and are not events.
-    pub fn list(&self) -> Vec<String> {
+    pub(crate) fn list(&self) -> Vec<String> {
         self.0.lock().unwrap().iter().filter(|line| !line.ends_with("/events")).cloned().collect()
     }
 }

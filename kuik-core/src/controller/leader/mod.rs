@@ -117,7 +117,7 @@ impl Election {
                 // Somebody was quicker.
                 Err(error) if error.kind() == ApiErrorKind::Conflict => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no leader can be elected")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no leader can be elected");
                 }
             }
             sleep(self.timing.retry).await;
@@ -138,7 +138,7 @@ impl Election {
                 Ok(Some(until)) => self.fence.set(Some(until)),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the lease is not renewed")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the lease is not renewed");
                 }
             }
         }
@@ -171,7 +171,7 @@ impl Election {
         match timeout(self.timing.retry, release).await {
             Ok(Ok(())) => tracing::info!(identity = %self.identity, "the lead is handed over"),
             Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the lead is not handed over")
+                tracing::warn!(error = &error as &dyn std::error::Error, "the lead is not handed over");
             }
             Err(_) => tracing::warn!("the lead is not handed over: the API server does not answer"),
         }

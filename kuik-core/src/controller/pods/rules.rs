@@ -122,8 +122,9 @@ mod tests {
     }
 
     fn kept(metadata: serde_json::Value, image: &str, policy: Option<&str>) -> Option<String> {
-        let pod = json!({ "metadata": metadata, "spec": { "containers": [
-            { "name": "a", "image": image, "imagePullPolicy": policy }] } });
+        let container = json!({ "name": "a", "image": image, "imagePullPolicy": policy });
+        let mut pod = json!({ "spec": { "containers": [container] } });
+        pod["metadata"] = metadata;
         let images = rules().images_of(&serde_json::from_value(pod).unwrap());
         images.first().map(|image| image.normalized.to_string())
     }
