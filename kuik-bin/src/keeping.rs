@@ -21,6 +21,9 @@ use crate::{
 /// Images of which something was written more recently stay: the times of files are a clock tick behind.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// The same where other processes write to the store too: longer than they take to name what they wrote.
+const SETTLE_SHARED: Duration = Duration::from_secs(600);
+
 /// How long the pulls that no note knows of may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,7 @@ pub struct Keeping {
     quota_metrics: QuotaMetrics,
     scrub_metrics: ScrubMetrics,
     scrub: Option<ScrubConfig>,
+    settle: Duration,
     gc_metrics: GcMetrics,
     gc: GcConfig,
 }
@@ -51,7 +55,11 @@ impl Keeping {
     /// Puts what counts and leases in front of `store`.
     #[must_use]
     pub fn of(store: Kept, quota: QuotaConfig, scrub: Option<ScrubConfig>, gc: GcConfig) -> Self {
-        let (leases, quota_metrics) = (Leases::default(), QuotaMetrics::default());
+        let quota_metrics = QuotaMetrics::default();
+        let (leases, settle) = match store.announcements {
+            Some(announcements) => (Leases::shared(announcements, gc.notice), SETTLE_SHARED),
+            None => (Leases::default(), SETTLE),
+        };
         let usage = Usage::new(quota.max_bytes, quota_metrics.clone());
         let pushed: Arc<dyn ManagedStore> = Arc::new(Limited::new(store.pushed, usage.clone()));
         let fetched = Limited::new(store.fetched, usage.clone());
@@ -66,6 +74,7 @@ impl Keeping {
             quota_metrics,
             scrub_metrics: ScrubMetrics::default(),
             scrub,
+            settle,
             gc_metrics: GcMetrics::default(),
             gc,
         }
@@ -99,7 +108,7 @@ impl Keeping {
             collector: self.collector(cache.clone()),
             leases: self.leases.clone(),
             garbage: self.gc.options.clone(),
-            settle: SETTLE,
+            settle: self.settle,
             cache: cache.clone(),
         };
         let mut tasks: Vec<BoxFuture<'static, ()>> = vec![Box::pin(async { quota.run().await })];

@@ -8,7 +8,7 @@ use kuik_core::{
 };
 use kuik_proxy::{
     access::{AccessLayer, AccessPolicy, AccessService},
-    gc::GcService,
+    gc::{Announcements, GcService},
     pull_through::{PullThrough, PullThroughOptions},
     push::{RegistryMetrics, RegistryOptions, RegistryService},
     quota::{MarksService, Recorded},
@@ -59,6 +59,8 @@ pub struct Kept {
     pub fetched: Arc<dyn ContentStore>,
     /// Whether clients get blobs from where the store keeps them, where it can say where that is.
     pub redirects: bool,
+    /// Where the processes that share the store tell one another what they remove; `None` where it is this one's alone.
+    pub announcements: Option<Arc<dyn Announcements>>,
 }
 
 /// A registry over the store of `keeping`. With `origins` its repositories are those of other registries

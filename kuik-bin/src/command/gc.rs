@@ -1,4 +1,4 @@
-//! `kuik gc`: collects the garbage of a data directory that nobody has open, or of a bucket that nobody pushes to.
+//! `kuik gc`: collects the garbage of a data directory that nobody has open, or of a bucket that servers may use meanwhile.
 
 use std::{
     io::{self, Write as _},
@@ -9,7 +9,7 @@ use std::{
 
 use kuik_core::content::{ManagedStore, StoredBlob};
 use kuik_proxy::{
-    gc::{Collector, GcOptions, GcReport, Leases},
+    gc::{Collector, GcOptions, GcReport, Leases, Notice},
     store::{FilesystemStore, ObjectStorage},
 };
 
@@ -18,9 +18,9 @@ use crate::config::location::{Location, RawLocation};
 
 /// Remove from a data directory or a bucket what no tag and no manifest refers to.
 ///
-/// A directory must not be in use by a server. A bucket may be served meanwhile, and not pushed to: servers are not
-/// asked what they are doing. What they have written stays because it is younger than --grace, but a push that finds an
-/// old blob may lose it; where there is no quiet hour, ask the server that takes the pushes (POST /kuik/v1/gc).
+/// A directory must not be in use by a server. A bucket may be served and pushed to meanwhile by servers that are told
+/// what is about to go: kuik's own. They are given notice before it does. A bucket that Docker's registry serves must
+/// not be pushed to.
 ///
 /// What goes is listed on standard output, one line each: size in bytes, a tab, digest. The sum follows on standard
 /// error. It can be interrupted and run again.
@@ -38,6 +38,9 @@ pub struct Arguments {
     /// pull takes
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     grace: Duration,
+    /// How long servers of a bucket are given notice before anything is removed: their --gc-notice
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    notice: Duration,
     /// Remove manifests too that no tag leads to
     #[arg(long)]
     delete_untagged: bool,
@@ -53,14 +56,15 @@ impl Arguments {
             Some(dir) => Location::Directory(dir),
             None => self.location.validate().map_err(Failure::usage)?,
         };
-        let store = open(&location)?;
-        if let Location::Bucket(bucket) = &location {
-            writeln!(io::stderr(), "{}", notice(&bucket.name(), self.grace)).map_err(Failure::new)?;
+        let (store, leases) = open(&location, Notice::new(self.notice))?;
+        if let (Location::Bucket(bucket), false) = (&location, self.dry_run) {
+            writeln!(io::stderr(), "{}", told(&bucket.name(), self.notice, self.grace))
+                .map_err(Failure::new)?;
         }
         let mut options = GcOptions::default();
         (options.grace, options.delete_untagged, options.dry_run) =
             (self.grace, self.delete_untagged, self.dry_run);
-        let collector = Collector::new(store, Leases::default());
+        let collector = Collector::new(store, leases);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
 
         let mut out = io::BufWriter::new(io::stdout());
@@ -77,25 +81,31 @@ impl Arguments {
     }
 }
 
-fn open(location: &Location) -> Result<Arc<dyn ManagedStore>, Failure> {
+/// The store, and what its other processes are told by.
+fn open(location: &Location, notice: Notice) -> Result<(Arc<dyn ManagedStore>, Leases), Failure> {
     match location {
         Location::Directory(dir) if !dir.is_dir() => {
             Err(Failure::usage(format!("there is no directory {}", dir.display())))
         }
-        Location::Directory(dir) => Ok(Arc::new(FilesystemStore::open(dir).map_err(Failure::new)?)),
+        Location::Directory(dir) => {
+            let store = FilesystemStore::open(dir).map_err(Failure::new)?;
+            Ok((Arc::new(store), Leases::default()))
+        }
         Location::Bucket(options) => {
             // Nothing is fetched here.
             let scratch_dir = std::env::temp_dir();
-            Ok(Arc::new(ObjectStorage::open(options, &scratch_dir).map_err(Failure::usage)?))
+            let store = ObjectStorage::open(options, &scratch_dir).map_err(Failure::usage)?;
+            Ok((Arc::new(store.clone()), Leases::shared(Arc::new(store), notice)))
         }
     }
 }
 
-fn notice(bucket: &str, grace: Duration) -> String {
-    let grace = jiff::SignedDuration::try_from(grace).unwrap_or(jiff::SignedDuration::MAX);
+fn told(bucket: &str, notice: Duration, grace: Duration) -> String {
+    let [notice, grace] =
+        [notice, grace].map(|span| jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX));
     format!(
-        "servers of {bucket} are not asked what they are doing: what was written within {grace:#} stays (--grace), and \
-         nobody is to push to it meanwhile"
+        "servers of {bucket} are told what is about to go, and have {notice:#} to keep it (--notice); what was written \
+         within {grace:#} stays (--grace)"
     )
 }
 

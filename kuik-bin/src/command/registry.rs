@@ -3,6 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use kuik_proxy::{
+    gc::Announcements,
     pull_through::PullThroughOptions,
     store::{FilesystemStore, ObjectStorage},
 };
@@ -73,12 +74,14 @@ fn open(storage: Storage) -> Result<Kept, Failure> {
             let store = FilesystemStore::open(&dir).map_err(Failure::new)?;
             tracing::info!(dir = %dir.display(), "the store is a directory");
             // What can be fetched again is not waited for; what is pushed is.
-            Ok(Kept { fetched: Arc::new(store.as_cache()), pushed: Arc::new(store), redirects: false })
+            let fetched = Arc::new(store.as_cache());
+            Ok(Kept { fetched, pushed: Arc::new(store), redirects: false, announcements: None })
         }
         Storage::Bucket { options, scratch_dir, redirects } => {
             let store = ObjectStorage::open(&options, &scratch_dir).map_err(Failure::usage)?;
             tracing::info!(bucket = options.name(), scratch_dir = %scratch_dir.display(), "the store is a bucket");
-            Ok(Kept { fetched: Arc::new(store.clone()), pushed: Arc::new(store), redirects })
+            let announcements = Some(Arc::new(store.clone()) as Arc<dyn Announcements>);
+            Ok(Kept { fetched: Arc::new(store.clone()), pushed: Arc::new(store), redirects, announcements })
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kuik_proxy::gc::GcOptions;
+use kuik_proxy::gc::{GcOptions, Notice};
 
 use super::{
     ConfigFile, Problems,
@@ -23,6 +23,10 @@ pub struct RawGc {
     /// Manifests are garbage too that no tag, index or subject leads to: true or false [default: false]
     #[arg(long, env = "KUIK_GC_DELETE_UNTAGGED", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) gc_delete_untagged: Option<String>,
+    /// How long before anything is removed from a bucket the other processes that use it are told, which is how long
+    /// each run, eviction and scrub takes longer: the same on all of them [default: 30s]
+    #[arg(long, env = "KUIK_GC_NOTICE", hide_env_values = true, value_name = "DURATION")]
+    pub(super) gc_notice: Option<String>,
     /// Uploads that nothing was sent to for so long are given up, before each run [default: 168h]
     #[arg(long, env = "KUIK_UPLOAD_IDLE", hide_env_values = true, value_name = "DURATION")]
     pub(super) upload_idle: Option<String>,
@@ -35,6 +39,8 @@ pub struct GcConfig {
     pub interval: Option<Duration>,
     /// What is collected.
     pub options: GcOptions,
+    /// When other processes on the store are told.
+    pub notice: Notice,
     /// When uploads are given up.
     pub upload_idle: Duration,
 }
@@ -42,6 +48,7 @@ pub struct GcConfig {
 const INTERVAL: &str = "gc-interval";
 const GRACE: &str = "gc-grace";
 const DELETE_UNTAGGED: &str = "gc-delete-untagged";
+const NOTICE: &str = "gc-notice";
 const UPLOAD_IDLE: &str = "upload-idle";
 
 /// A run walks the whole store, so it is not for every minute; a process that is restarted every day still collects.
@@ -49,9 +56,13 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// As Docker's registry has it.
 const DEFAULT_UPLOAD_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Long enough for a provider that takes seconds to answer.
+const DEFAULT_NOTICE: Duration = Duration::from_secs(30);
+const LEAST_NOTICE: Duration = Duration::from_secs(1);
+
 impl RawGc {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 4] = [INTERVAL, GRACE, DELETE_UNTAGGED, UPLOAD_IDLE];
+    pub(super) const KEYS: [&str; 5] = [INTERVAL, GRACE, DELETE_UNTAGGED, NOTICE, UPLOAD_IDLE];
 
     /// What was given here, and for the rest what the file says.
     pub(super) fn over(self, file: &ConfigFile) -> Self {
@@ -59,6 +70,7 @@ impl RawGc {
             gc_interval: file.one(INTERVAL, self.gc_interval),
             gc_grace: file.one(GRACE, self.gc_grace),
             gc_delete_untagged: file.one(DELETE_UNTAGGED, self.gc_delete_untagged),
+            gc_notice: file.one(NOTICE, self.gc_notice),
             upload_idle: file.one(UPLOAD_IDLE, self.upload_idle),
         }
     }
@@ -75,8 +87,14 @@ impl RawGc {
         options.grace = duration(GRACE, self.gc_grace.as_deref(), options.grace, problems);
         options.delete_untagged =
             switch(DELETE_UNTAGGED, self.gc_delete_untagged.as_deref(), options.delete_untagged, problems);
+        let notice = duration(NOTICE, self.gc_notice.as_deref(), DEFAULT_NOTICE, problems);
+        if notice < LEAST_NOTICE {
+            problems
+                .add(NOTICE, format_args!("it is less than {LEAST_NOTICE:?}: no push would be quick enough"));
+        }
+        let notice = Notice::new(notice);
         let upload_idle = duration(UPLOAD_IDLE, self.upload_idle.as_deref(), DEFAULT_UPLOAD_IDLE, problems);
-        GcConfig { interval, options, upload_idle }
+        GcConfig { interval, options, notice, upload_idle }
     }
 }
 

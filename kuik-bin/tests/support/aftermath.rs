@@ -11,13 +11,15 @@ use kuik_core::{
 use super::{Kuik, Storage, eventually, get};
 
 /// Collects without grace: what nothing refers to goes, and uploads that nobody is at.
-const COLLECT: [&str; 8] = [
+const COLLECT: [&str; 10] = [
     "--allow-anonymous-push",
     "--gc-delete-untagged",
     "--gc-grace",
     "0s",
     "--gc-interval",
     "50ms",
+    "--gc-notice",
+    "1s",
     "--upload-idle",
     "0s",
 ];

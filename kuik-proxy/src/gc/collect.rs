@@ -9,8 +9,12 @@ use std::{
 use kuik_core::content::{ManagedStore, SourceError, StoredBlob};
 
 use super::{
-    Key, Leases, mark,
-    sweep::{Old, Sweep},
+    Key, Leases,
+    graph::Graph,
+    leases::Run,
+    mark,
+    peers::ANNOUNCED_AT_ONCE,
+    sweep::{Old, Removable, Sweep},
 };
 
 /// What is collected.
@@ -92,7 +96,7 @@ pub struct Collector {
 
 impl Collector {
     /// A collector of `store` itself. Whoever writes to the store writes through a [`Leased`](super::Leased) one with
-    /// the same `leases`.
+    /// the same `leases`, or in another process that shares them: then each run is announced, and takes that much longer.
     #[must_use]
     pub fn new(store: Arc<dyn ManagedStore>, leases: Leases) -> Self {
         Self { store, leases }
@@ -135,9 +139,55 @@ impl Collector {
     ) -> Result<GcReport, GcError> {
         let began = Instant::now();
         let run = self.leases.begin(lately).ok_or(GcError::Running)?;
-        let graph = mark::graph(self.store.as_ref(), options.delete_untagged, old.before).await?;
-        let mut sweep = Sweep::new(&self.store, &run, &graph, options, old, gone);
-        sweep.run().await?;
-        Ok(GcReport { took: began.elapsed(), ..sweep.report() })
+        let report = if self.leases.are_shared() && !options.dry_run {
+            self.announced_sweeps(&run, options, old, gone).await?
+        } else {
+            let graph = self.mark(options, old).await?;
+            let mut sweep = Sweep::new(&self.store, &run, &graph, options, old, gone);
+            sweep.run().await?;
+            sweep.report()
+        };
+        Ok(GcReport { took: began.elapsed(), ..report })
+    }
+
+    async fn mark(&self, options: &GcOptions, old: Old<'_>) -> Result<Graph, SourceError> {
+        mark::graph(self.store.as_ref(), options.delete_untagged, old.before).await
+    }
+
+    /// Sweeps a store that other processes use too: each over what they have been told of, and marked again after that.
+    async fn announced_sweeps(
+        &self,
+        run: &Run,
+        options: &GcOptions,
+        old: Old<'_>,
+        mut gone: impl FnMut(&StoredBlob) + Send,
+    ) -> Result<GcReport, SourceError> {
+        let mut all = GcReport::default();
+        loop {
+            let graph = self.mark(options, old).await?;
+            let dry = GcOptions { dry_run: true, ..options.clone() };
+            let sweep = Sweep::new(&self.store, run, &graph, &dry, old, |_| {});
+            let (candidates, seen) = sweep.candidates(ANNOUNCED_AT_ONCE).await?;
+            (all.marked, all.kept) = (seen.marked, seen.kept);
+            if candidates.is_empty() {
+                return Ok(all);
+            }
+            let Some(announced) = self.leases.announce(&candidates).await? else { return Ok(all) };
+            let keys = candidates.iter().map(Key::from).collect();
+            let removable = Removable { keys: &keys, until: announced.until() };
+            let graph = self.mark(options, old).await?;
+            let sweep = Sweep::new(&self.store, run, &graph, options, old, &mut gone);
+            let mut sweep = sweep.announced(removable);
+            sweep.run().await?;
+            let in_time = tokio::time::Instant::now() < removable.until;
+            announced.withdraw().await?;
+            let swept = sweep.report();
+            (all.marked, all.kept) = (swept.marked, swept.kept);
+            all.removed += swept.removed;
+            all.reclaimed_bytes += swept.reclaimed_bytes;
+            if (in_time && candidates.len() < ANNOUNCED_AT_ONCE) || swept.removed == 0 {
+                return Ok(all);
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     ops::Range,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use kuik_core::{
     reference::{RepositoryName, Tag},
 };
 
-use super::Leases;
+use super::{Lease, Leases, published::published};
 
 /// A store `S` that is collected while it is used.
 #[derive(Debug, Clone)]
@@ -51,6 +52,33 @@ impl<S> Leased<S> {
             self.leases.asked(&digest(&served.content), Instant::now());
         }
         answer
+    }
+}
+
+impl<S: ContentStore + Clone> Leased<S> {
+    /// Keeps a manifest as [`put_manifest`](ContentStore::put_manifest) does, under a lease of
+    /// [`lease_manifest`](Leases::lease_manifest) that the caller has had since before it looked for what the manifest
+    /// names.
+    ///
+    /// # Errors
+    /// Those of the store, and `Unavailable` where the lease does not count any more.
+    pub async fn put_manifest_under(
+        &self,
+        lease: Arc<Lease>,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+        tag: Option<&Tag>,
+    ) -> Result<(), SourceError> {
+        let (store, repository, manifest) = (self.store.clone(), repository.clone(), manifest.clone());
+        let tag = tag.cloned();
+        // Disk work goes on when its caller leaves, and the lease has to outlast it.
+        let put = tokio::spawn(async move {
+            lease.within(store.put_manifest(&repository, &manifest, tag.as_ref())).await
+        });
+        put.await.unwrap_or_else(|error| {
+            let attempted = "keep a manifest: its task ended early";
+            Err(SourceError::caused_by(SourceErrorKind::Storage, attempted, error))
+        })
     }
 }
 
@@ -108,13 +136,13 @@ impl<S: ContentStore + Clone> ContentSource for Leased<S> {
 #[async_trait]
 impl<S: ContentStore + Clone> ContentStore for Leased<S> {
     async fn write_blob(&self) -> Result<Box<dyn BlobWriter>, SourceError> {
-        let (writer, leases) = (self.store.write_blob().await?, self.leases.clone());
-        Ok(Box::new(LeasedWriter { writer, leases }))
+        let writer = self.store.write_blob().await?;
+        Ok(Box::new(LeasedWriter { writer, store: self.store.clone(), leases: self.leases.clone() }))
     }
 
     async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError> {
-        let _lease = self.leases.lease([digest]).await;
-        self.store.link_blob(repository, digest).await
+        let link = self.store.link_blob(repository, digest);
+        published(&self.store, &self.leases, digest, std::slice::from_ref(repository), link).await
     }
 
     async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, SourceError> {
@@ -133,18 +161,8 @@ impl<S: ContentStore + Clone> ContentStore for Leased<S> {
         manifest: &Manifest,
         tag: Option<&Tag>,
     ) -> Result<(), SourceError> {
-        let lease = self.leases.lease_manifest(manifest).await;
-        let (store, repository, manifest) = (self.store.clone(), repository.clone(), manifest.clone());
-        let tag = tag.cloned();
-        // Disk work goes on when its caller leaves, and the lease has to outlast it.
-        let put = tokio::spawn(async move {
-            let _lease = lease;
-            store.put_manifest(&repository, &manifest, tag.as_ref()).await
-        });
-        put.await.unwrap_or_else(|error| {
-            let attempted = "keep a manifest: its task ended early";
-            Err(SourceError::caused_by(SourceErrorKind::Storage, attempted, error))
-        })
+        let lease = Arc::new(self.leases.lease_manifest(manifest).await?);
+        self.put_manifest_under(lease, repository, manifest, tag).await
     }
 
     forward!(this => &this.store; check_writable);
@@ -157,8 +175,9 @@ impl<S: ManagedStore + Clone> ManagedStore for Leased<S> {
         repository: &RepositoryName,
         id: &UploadId,
     ) -> Result<Box<dyn Upload>, SourceError> {
-        let (upload, leases) = (self.store.upload(repository, id).await?, self.leases.clone());
-        Ok(Box::new(LeasedUpload { upload, leases }))
+        let upload = self.store.upload(repository, id).await?;
+        let (store, leases, repository) = (self.store.clone(), self.leases.clone(), repository.clone());
+        Ok(Box::new(LeasedUpload { upload, store, leases, repository }))
     }
 
     forward!(this => &this.store;
@@ -168,18 +187,19 @@ impl<S: ManagedStore + Clone> ManagedStore for Leased<S> {
 }
 
 #[derive(Debug)]
-struct LeasedWriter {
+struct LeasedWriter<S> {
     writer: Box<dyn BlobWriter>,
+    store: S,
     leases: Leases,
 }
 
 #[async_trait]
-impl BlobWriter for LeasedWriter {
+impl<S: ContentStore> BlobWriter for LeasedWriter<S> {
     async fn append(&mut self, chunks: &[Bytes]) -> Result<(), SourceError> {
         self.writer.append(chunks).await
     }
 
-    fn spool(&self) -> std::sync::Arc<dyn BlobSpool> {
+    fn spool(&self) -> Arc<dyn BlobSpool> {
         self.writer.spool()
     }
 
@@ -188,19 +208,23 @@ impl BlobWriter for LeasedWriter {
         verified: Verified,
         repositories: &[RepositoryName],
     ) -> Result<(), SourceError> {
-        let _lease = self.leases.lease([verified.digest()]).await;
-        self.writer.publish(verified, repositories).await
+        let Self { writer, store, leases } = *self;
+        let digest = verified.digest().clone();
+        let publish = writer.publish(verified, repositories);
+        published(&store, &leases, &digest, repositories, publish).await
     }
 }
 
 #[derive(Debug)]
-struct LeasedUpload {
+struct LeasedUpload<S> {
     upload: Box<dyn Upload>,
+    store: S,
     leases: Leases,
+    repository: RepositoryName,
 }
 
 #[async_trait]
-impl Upload for LeasedUpload {
+impl<S: ManagedStore> Upload for LeasedUpload<S> {
     fn offset(&self) -> u64 {
         self.upload.offset()
     }
@@ -214,8 +238,8 @@ impl Upload for LeasedUpload {
     }
 
     async fn finish(self: Box<Self>, expected: &Digest) -> Result<(), SourceError> {
-        let _lease = self.leases.lease([expected]).await;
-        self.upload.finish(expected).await
+        let Self { upload, store, leases, repository } = *self;
+        published(&store, &leases, expected, &[repository], upload.finish(expected)).await
     }
 
     async fn cancel(self: Box<Self>) -> Result<(), SourceError> {

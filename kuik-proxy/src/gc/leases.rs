@@ -11,20 +11,26 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use kuik_core::content::{Digest, Manifest};
+use kuik_core::content::{Digest, Manifest, SourceError};
 use lru::LruCache;
 use tokio::sync::Notify;
 
-use super::graph::{Key, children};
+use super::{
+    graph::{Key, children},
+    peers::{Announced, Announcements, Looked, Notice, Peers},
+};
 
 /// How many digests that were asked for are remembered. A hundred bytes each.
 const ASKED: usize = 16_384;
 
 /// The leases of one process on one store. Cheap to clone; clones share their leases.
+///
+/// By default the store is this process's alone; see [`Leases::shared`].
 #[derive(Debug, Clone, Default)]
 pub struct Leases(Arc<Inner>);
 
@@ -32,6 +38,7 @@ pub struct Leases(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     removed: Notify,
+    peers: Option<Arc<Peers>>,
 }
 
 #[derive(Debug)]
@@ -57,6 +64,8 @@ impl Default for State {
 pub struct Lease {
     leases: Leases,
     keys: Vec<Key>,
+    /// When it was seen that no other process removes them; `None` where nobody looked, or there is no other.
+    looked: Option<Looked>,
 }
 
 /// One run of the collector. There is one at a time.
@@ -71,10 +80,31 @@ pub(crate) struct Removal {
 }
 
 impl Leases {
+    /// The leases of one process on a store that others use at the same time, all of them with the same `notice`.
+    #[must_use]
+    pub fn shared(announcements: Arc<dyn Announcements>, notice: Notice) -> Self {
+        let peers = Some(Arc::new(Peers::new(announcements, notice)));
+        Self(Arc::new(Inner { peers, ..Inner::default() }))
+    }
+
+    /// Whether other processes may use the store.
+    pub(super) fn are_shared(&self) -> bool {
+        self.0.peers.is_some()
+    }
+
+    /// Tells other processes that `digests` may be removed, and waits until they have taken notice; `None` where there
+    /// are no others.
+    pub(crate) async fn announce(&self, digests: &[Digest]) -> Result<Option<Announced>, SourceError> {
+        match self.0.peers.clone() {
+            Some(peers) => peers.announce(digests).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// A lease on `digests`: it waits until no removal of one of them is under way.
     pub async fn lease(&self, digests: impl IntoIterator<Item = &Digest>) -> Lease {
         let keys: Vec<Key> = digests.into_iter().map(Key::from).collect();
-        let lease = Lease { leases: self.clone(), keys };
+        let lease = Lease { leases: self.clone(), keys, looked: None };
         {
             let mut state = self.state();
             for key in &lease.keys {
@@ -94,13 +124,32 @@ impl Leases {
         }
     }
 
+    /// A lease for whoever is about to write what relies on `digests`: no other process is removing one of them, and
+    /// none will without seeing what is written while the lease [counts](Lease::counts).
+    ///
+    /// # Errors
+    /// `Unavailable` where another process goes on removing one of them, and those of looking for that.
+    pub async fn lease_for_writing(
+        &self,
+        digests: impl IntoIterator<Item = &Digest>,
+    ) -> Result<Lease, SourceError> {
+        let mut lease = self.lease(digests).await;
+        if let Some(peers) = &self.0.peers {
+            lease.looked = Some(peers.until_clear(&lease.keys).await?);
+        }
+        Ok(lease)
+    }
+
     /// A lease on a manifest and all that it names. To have it from before its blobs are looked for until after it is
     /// kept is what makes a push safe: a blob that is found then stays.
-    pub async fn lease_manifest(&self, manifest: &Manifest) -> Lease {
+    ///
+    /// # Errors
+    /// As of [`Leases::lease_for_writing`].
+    pub async fn lease_manifest(&self, manifest: &Manifest) -> Result<Lease, SourceError> {
         let mut digests = children(manifest);
         digests.extend(manifest.subject());
         digests.push(manifest.digest().clone());
-        self.lease(&digests).await
+        self.lease_for_writing(&digests).await
     }
 
     /// Remembers that somebody asked for `digest`, at `now`, and has it.
@@ -143,6 +192,25 @@ impl Leases {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// Whether what was found under it may still be relied on. Where the store is this process's alone it always may.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.looked.is_none_or(Looked::counts)
+    }
+
+    /// Does `write` while the lease counts, and gives it up where it takes too long.
+    pub(super) async fn within<T>(
+        &self,
+        write: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        match self.looked {
+            Some(looked) => looked.within(write).await,
+            None => write.await,
+        }
     }
 }
 

@@ -25,18 +25,18 @@
 //!    opened: on a file system, removing takes the name alone. A *pull* that has its manifest and not yet its blobs,
 //!    and a push that was told that a blob is there and has not yet named it, hold no lease; what was asked for within
 //!    the grace period is spared, with what it holds. A pull-through cache fetches again what it does not find.
-//! 5. *Other processes* on the same store know nothing of these leases. Publishing and linking renew the age of bytes,
-//!    and the sweep reads that age when it walks to remove: what another process writes or links before that walk stays
-//!    for the grace period. That is not enough for pushes. One that finds an old blob, after a run of another process
-//!    has decided to remove it and before it has, keeps a manifest whose blob goes, whatever the grace period: finding
-//!    renews nothing, and the run does not look again. So a store that several processes share is pushed to through
-//!    one of them, and that one alone collects. What a pull-through cache loses in this way it fetches again.
+//! 5. *Other processes* on the same store know nothing of these leases. They tell one another what they remove
+//!    (`peers`): a run announces what it found to be garbage, waits, marks again, and removes of that what is garbage
+//!    still. A write looks for announcements before it looks for content, and waits for one that names what it relies
+//!    on. So either it sees the announcement, or the second mark sees what it wrote.
 
 mod collect;
 mod graph;
 mod leased;
 mod leases;
 mod mark;
+mod peers;
+mod published;
 mod schedule;
 mod service;
 mod sweep;
@@ -46,5 +46,6 @@ pub(crate) use graph::{Key, children};
 pub use collect::{Collector, GcError, GcOptions, GcReport};
 pub use leased::Leased;
 pub use leases::{Lease, Leases};
+pub use peers::{Announcements, Notice};
 pub use schedule::{GcMetrics, Schedule};
 pub use service::GcService;

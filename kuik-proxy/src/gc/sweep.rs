@@ -10,6 +10,7 @@ use kuik_core::{
     content::{Digest, ManagedStore, SourceError, SourceErrorKind, StoredBlob},
     reference::RepositoryName,
 };
+use tokio::time::Instant;
 
 use super::{
     GcOptions, GcReport,
@@ -33,6 +34,13 @@ impl Old<'_> {
     }
 }
 
+/// What may go where other processes use the store: what they have been told of, until then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Removable<'a> {
+    pub keys: &'a HashSet<Key>,
+    pub until: Instant,
+}
+
 /// The second half of a run.
 pub(super) struct Sweep<'a, F> {
     store: &'a Arc<dyn ManagedStore>,
@@ -40,6 +48,7 @@ pub(super) struct Sweep<'a, F> {
     graph: &'a Graph,
     options: &'a GcOptions,
     old: Old<'a>,
+    announced: Option<Removable<'a>>,
     spared: Reachable,
     report: GcReport,
     gone: F,
@@ -56,7 +65,12 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
     ) -> Self {
         let spared = graph.reachable();
         let report = GcReport { marked: spared.len() as u64, ..GcReport::default() };
-        Self { store, run, graph, options, old, spared, report, gone }
+        Self { store, run, graph, options, old, announced: None, spared, report, gone }
+    }
+
+    /// The same over what other processes have been told of alone.
+    pub(super) fn announced(self, removable: Removable<'a>) -> Self {
+        Self { announced: Some(removable), ..self }
     }
 
     pub(super) fn report(&self) -> GcReport {
@@ -67,8 +81,33 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         if self.options.delete_untagged && !self.options.dry_run {
             self.manifests().await?;
         }
-        let present = self.bytes().await?;
+        let present = self.bytes(|_| {}).await?;
         if self.options.dry_run { Ok(()) } else { self.links(&present).await }
+    }
+
+    /// What would go now, `most` of it: bytes, and what is linked without having any. Nothing is removed by a dry run.
+    pub(super) async fn candidates(mut self, most: usize) -> Result<(Vec<Digest>, GcReport), SourceError> {
+        let mut candidates = Vec::new();
+        let present = self.bytes(|digest| candidates.push(digest.clone())).await?;
+        let mut seen = HashSet::new();
+        candidates.retain(|digest| seen.insert(Key::from(digest)));
+        let mut repositories = self.store.repositories();
+        while let Some(repository) = repositories.try_next().await? {
+            let mut links = self.store.linked_blobs(&repository);
+            while let Some(digest) = links.try_next().await? {
+                let key = Key::from(&digest);
+                if candidates.len() < most && !present.contains(&key) && seen.insert(key) {
+                    candidates.push(digest);
+                }
+            }
+        }
+        candidates.truncate(most);
+        Ok((candidates, self.report))
+    }
+
+    fn may_go(&self, key: Key) -> bool {
+        let told = |Removable { keys, until }: Removable<'_>| keys.contains(&key) && Instant::now() < until;
+        self.announced.is_none_or(told)
     }
 
     /// Begins to remove something, where it is neither reachable nor leased.
@@ -78,6 +117,9 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
 
     /// Begins to remove things that go together, where none of them is reachable or leased.
     fn removals(&mut self, keys: &HashSet<Key>) -> Option<Vec<Removal>> {
+        if !keys.iter().all(|key| self.may_go(*key)) {
+            return None;
+        }
         // In this order: a lease that this does not see yet waits until the removal is over.
         let removals = keys.iter().map(|key| self.run.remove(*key)).collect::<Option<_>>()?;
         self.graph.extend(&mut self.spared, self.run.noted());
@@ -117,7 +159,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
     }
 
     /// Removes bytes; returns what stays.
-    async fn bytes(&mut self) -> Result<HashSet<Key>, SourceError> {
+    async fn bytes(&mut self, mut going: impl FnMut(&Digest) + Send) -> Result<HashSet<Key>, SourceError> {
         let mut present = HashSet::new();
         let mut blobs = self.store.blobs();
         while let Some(blob) = blobs.try_next().await? {
@@ -135,6 +177,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
             }
             self.report.removed += 1;
             self.report.reclaimed_bytes += blob.size;
+            going(&blob.digest);
             (self.gone)(&blob);
         }
         Ok(present)
@@ -147,7 +190,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
             let mut links = self.store.linked_blobs(&repository);
             while let Some(digest) = links.try_next().await? {
                 let key = Key::from(&digest);
-                if present.contains(&key) {
+                if present.contains(&key) || !self.may_go(key) {
                     continue;
                 }
                 let Some(removal) = self.run.remove(key) else { continue };

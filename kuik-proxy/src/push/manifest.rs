@@ -3,21 +3,29 @@
 //! A manifest is kept byte for byte, and only where what it refers to is there. Of an index, some of the manifests
 //! may be missing: it is then sparse, and its digest is the one that its author signed.
 
+use std::sync::Arc;
+
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, Response, StatusCode, header};
 use kuik_core::{
     content::{
-        ContentSource as _, ContentStore as _, DecodedManifest, Descriptor, Digest, Freshness,
-        MAX_MANIFEST_BYTES, ManagedStore as _, Manifest, MediaType, SourceError, TagOrDigest,
+        ContentSource as _, DecodedManifest, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES,
+        ManagedStore as _, Manifest, MediaType, SourceError, TagOrDigest,
     },
     reference::{RepositoryName, Tag},
 };
 
 use super::{Shared, Sparse, receive::Incoming, refusal, respond};
-use crate::service::{ProxyBody, Refusal};
+use crate::{
+    gc::Lease,
+    service::{ProxyBody, Refusal},
+};
 
 /// How many references of one manifest are looked up at a time.
 const LOOK_UPS: usize = 8;
+
+/// How often a manifest's references are looked for at most.
+const LOOKS: usize = 3;
 
 type Answer = Result<Response<ProxyBody>, Refusal>;
 
@@ -45,11 +53,8 @@ impl Shared {
             TagOrDigest::Tag(tag) => (manifest, [vec![tag.clone()], tags].concat()),
         };
         let decoded = manifest.decode().map_err(|error| refusal::manifest(&error))?;
-        // What is found from here on stays until the manifest holds it.
-        let _lease = self.store.leases().lease_manifest(&manifest).await;
-        self.check_references(repository, &decoded).await?;
-
-        self.keep(repository, &manifest, &tags).await.map_err(|error| refusal::upload(&error))?;
+        let lease = self.lease(repository, &manifest, &decoded).await?;
+        self.keep(&lease, repository, &manifest, &tags).await.map_err(|error| refusal::upload(&error))?;
         let subject = match &decoded {
             DecodedManifest::Image(image) => image.subject.as_ref(),
             DecodedManifest::Index(index) => index.subject.as_ref(),
@@ -59,17 +64,38 @@ impl Shared {
         Ok(respond::manifest(base, manifest.digest(), subject.map(|subject| &subject.digest), given))
     }
 
+    /// A lease under which all that the manifest refers to was found: it stays until the manifest holds it.
+    async fn lease(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+        decoded: &DecodedManifest,
+    ) -> Result<Arc<Lease>, Refusal> {
+        let mut looks = 1;
+        loop {
+            let lease = self.store.leases().lease_manifest(manifest).await;
+            let lease = lease.map_err(|error| refusal::upload(&error))?;
+            self.check_references(repository, decoded).await?;
+            // Where that took too long, other processes may be about to remove what was found first.
+            if lease.counts() || looks == LOOKS {
+                return Ok(Arc::new(lease));
+            }
+            looks += 1;
+        }
+    }
+
     async fn keep(
         &self,
+        lease: &Arc<Lease>,
         repository: &RepositoryName,
         manifest: &Manifest,
         tags: &[Tag],
     ) -> Result<(), SourceError> {
         match tags {
-            [] => self.store.put_manifest(repository, manifest, None).await?,
+            [] => self.store.put_manifest_under(lease.clone(), repository, manifest, None).await?,
             tags => {
                 for tag in tags {
-                    self.store.put_manifest(repository, manifest, Some(tag)).await?;
+                    self.store.put_manifest_under(lease.clone(), repository, manifest, Some(tag)).await?;
                 }
             }
         }

@@ -120,11 +120,37 @@ impl Quota {
         self.pulls.flush(self.store.as_ref()).await?;
         let inventory = Inventory::take(self.store.as_ref(), began, written_before).await?;
         let chosen = choose(&inventory.candidates, &inventory.sizes, need);
-        let gone = self.unlink(&inventory, &chosen).await?;
+        let gone = self.evict(inventory, chosen, began, written_before).await?;
         let freed = if gone.is_empty() { 0 } else { self.collect(Some((&gone, written_before))).await? };
         self.metrics.evicted_bytes.inc_by(freed);
-        tracing::info!(garbage, images = chosen.len(), bytes = freed, wanted = need, "room was made");
+        tracing::info!(garbage, digests = gone.len(), bytes = freed, wanted = need, "room was made");
         Ok(garbage + freed > 0)
+    }
+
+    /// Takes images out of their repositories, where nobody has pushed them again since other processes were told of
+    /// it; returns everything that they were made of.
+    async fn evict(
+        &self,
+        inventory: Inventory,
+        chosen: Vec<usize>,
+        began: SystemTime,
+        written_before: SystemTime,
+    ) -> Result<HashSet<Key>, SourceError> {
+        let images = chosen.iter().filter_map(|place| inventory.images.get(*place));
+        let manifests: Vec<_> = images.flat_map(|image| image.manifests.iter().cloned()).collect();
+        if manifests.is_empty() {
+            return Ok(HashSet::new());
+        }
+        match self.leases.announce(&manifests).await? {
+            None => self.unlink(&inventory, &chosen).await,
+            Some(announced) => {
+                let now = Inventory::take(self.store.as_ref(), began, written_before).await?;
+                let chosen = now.again(&inventory, &chosen);
+                let gone = self.unlink(&now, &chosen).await?;
+                announced.withdraw().await?;
+                Ok(gone)
+            }
+        }
     }
 
     /// Takes images out of their repositories; returns everything that they were made of.

@@ -89,6 +89,18 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Where the images at `places` of an earlier inventory are in this one, those that may still go.
+    pub(super) fn again(&self, earlier: &Self, places: &[usize]) -> Vec<usize> {
+        let chosen = places.iter().filter_map(|place| earlier.images.get(*place));
+        let chosen: HashSet<_> = chosen.map(|image| (&image.repository, &image.top)).collect();
+        let may_go = |place: &usize| {
+            self.candidates.get(*place).is_some_and(|candidate| candidate.standing != Standing::Pinned)
+        };
+        let images = self.images.iter().enumerate();
+        let found = images.filter(|(_, image)| chosen.contains(&(&image.repository, &image.top)));
+        found.map(|(place, _)| place).filter(may_go).collect()
+    }
+
     /// The digests that the member `id` stands for.
     pub(super) fn key(&self, id: u32) -> Option<Key> {
         self.keys.get(id as usize).copied()

@@ -164,6 +164,16 @@ impl Scrubber {
 
     /// Sets bytes aside that are still damaged when nobody can be replacing them; says whether it did.
     async fn set_aside(&self, digest: &Digest) -> Result<bool, SourceError> {
+        let announced = self.leases.announce(std::slice::from_ref(digest)).await?;
+        let done = self.set_aside_alone(digest).await?;
+        if let Some(announced) = announced {
+            announced.withdraw().await?;
+        }
+        Ok(done)
+    }
+
+    /// The same, where no other process can be replacing them.
+    async fn set_aside_alone(&self, digest: &Digest) -> Result<bool, SourceError> {
         let mut attempts = 0;
         let alone = loop {
             match self.leases.exclude(digest) {

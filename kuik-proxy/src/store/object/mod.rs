@@ -5,8 +5,9 @@
 //! written before it, so nothing here needs a lock between processes. Several may use one bucket at once.
 //!
 //! One room for each thing that is done: `reads`, `tags`, `writes` and `writer`, `uploads`, `deletes`, `referrers`,
-//! `walk`, `notes`. All of them speak to the provider through `bucket`.
+//! `walk`, `notes`, `announcements`. All of them speak to the provider through `bucket`.
 
+mod announcements;
 mod bucket;
 mod client;
 mod deletes;
