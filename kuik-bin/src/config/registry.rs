@@ -204,6 +204,7 @@ mod tests {
                 gc_interval: text("often"),
                 gc_grace: text("-1h"),
                 gc_delete_untagged: text("some"),
+                gc_notice: text("shortly"),
                 upload_idle: text("1"),
             },
             ..RawRegistry::default()

@@ -62,12 +62,12 @@ async fn a_writer_that_sees_an_announcement_waits_for_its_end() {
             tokio::task::yield_now().await;
         }
         let began = Instant::now();
-        writer.lease_for_writing([&another]).await.unwrap();
+        drop(writer.lease_for_writing([&another]).await.unwrap());
         assert_eq!(Instant::now(), began, "what is not named is not waited for");
         // Who announced it has its own leases for that.
-        remover.lease_for_writing([&digest]).await.unwrap();
+        drop(remover.lease_for_writing([&digest]).await.unwrap());
         assert_eq!(Instant::now(), began);
-        writer.lease_for_writing([&digest]).await.unwrap();
+        drop(writer.lease_for_writing([&digest]).await.unwrap());
         Instant::now()
     };
     let (removed, written) = tokio::join!(removing, writing);
@@ -109,7 +109,7 @@ async fn nobody_waits_for_a_process_that_is_gone_and_it_removes_nothing_then() {
     let until = board.process().announce(&[digest.clone()]).await.unwrap().unwrap().until();
     let writer = board.process();
     let began = Instant::now();
-    writer.lease_for_writing([&digest]).await.unwrap();
+    drop(writer.lease_for_writing([&digest]).await.unwrap());
     assert!(Instant::now() >= until + NOTICE.section());
     assert!(began.elapsed() < NOTICE.patience());
 }
