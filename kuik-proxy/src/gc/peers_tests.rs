@@ -5,7 +5,10 @@ use crate::gc::Leases;
 
 /// What all processes see.
 #[derive(Debug, Clone, Default)]
-struct Board(Arc<Mutex<Vec<(String, Vec<Digest>)>>>);
+struct Board(Arc<Mutex<Vec<Posted>>>);
+
+/// An announcement, and what it names.
+type Posted = (String, Vec<Digest>);
 
 impl Board {
     fn process(&self) -> Leases {
@@ -93,7 +96,7 @@ async fn a_removal_begins_when_no_write_can_go_on_that_has_not_seen_it() {
         Instant::now()
     };
     let remove = async {
-        remover.announce(&[digest.clone()]).await.unwrap();
+        remover.announce(std::slice::from_ref(&digest)).await.unwrap();
         Instant::now()
     };
     let (given_up, begun) = tokio::join!(write, remove);
@@ -106,7 +109,7 @@ async fn a_removal_begins_when_no_write_can_go_on_that_has_not_seen_it() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_process_that_is_gone_and_it_removes_nothing_then() {
     let (board, [digest, _]) = (Board::default(), digests());
-    let until = board.process().announce(&[digest.clone()]).await.unwrap().unwrap().until();
+    let until = board.process().announce(std::slice::from_ref(&digest)).await.unwrap().unwrap().until();
     let writer = board.process();
     let began = Instant::now();
     drop(writer.lease_for_writing([&digest]).await.unwrap());
@@ -117,7 +120,7 @@ async fn nobody_waits_for_a_process_that_is_gone_and_it_removes_nothing_then() {
 #[tokio::test(start_paused = true)]
 async fn a_store_of_one_process_has_nothing_to_wait_for() {
     let (leases, [digest, _]) = (Leases::default(), digests());
-    assert!(leases.announce(&[digest.clone()]).await.unwrap().is_none());
+    assert!(leases.announce(std::slice::from_ref(&digest)).await.unwrap().is_none());
     let lease = leases.lease_for_writing([&digest]).await.unwrap();
     sleep(Duration::from_secs(3600)).await;
     assert!(lease.counts());
