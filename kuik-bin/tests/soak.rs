@@ -102,6 +102,8 @@ async fn soak(storage: Storage, interval: &str) {
 
     let mut images: BTreeMap<String, Vec<SampleImage>> = BTreeMap::new();
     for (repository, tags) in &kept {
+        // One without a tag may still have links to layers that another one needs.
+        let here = images.entry(repository.clone()).or_default();
         let mut remote = Remote::new(kuik.address(), repository);
         assert_eq!(remote.tags().await.unwrap(), tags.keys().cloned().collect::<Vec<_>>(), "{repository}");
         for (tag, number) in tags {
@@ -109,7 +111,7 @@ async fn soak(storage: Storage, interval: &str) {
             let found = remote.resolve(tag).await.unwrap();
             assert_eq!(found.as_deref(), Some(image.index().digest().as_str()), "{tag} of {repository}");
             remote.pull(&image).await.unwrap();
-            images.entry(repository.clone()).or_default().push(image);
+            here.push(image);
         }
     }
     let runs = kuik.metric("kube_image_keeper_registry_gc_runs_total").await;
