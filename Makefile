@@ -3,10 +3,11 @@
 SHELL := /bin/bash
 TIME ?= 600
 TARGET ?=
+STORAGE ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench bench-hits fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -58,11 +59,18 @@ conformance: ## the OCI distribution conformance suite against kuik-registry, on
 	@tools/conformance
 	@tools/conformance s3
 
-soak: ## collect garbage under a load of pushes, pulls and deletes for TIME=600 seconds, and print the figures
-	KUIK_SOAK_SECONDS=$(TIME) cargo test --locked --release -p kuik-bin --all-features --test soak -- --nocapture
+soak: ## collect garbage under pushes, pulls and deletes for TIME=600 seconds, in a directory or with STORAGE=s3 in a bucket
+	$(if $(filter s3,$(STORAGE)),@tools/install-parts go)
+	KUIK_SOAK_SECONDS=$(TIME) cargo test --locked --release -p kuik-bin --all-features --test soak -- --nocapture \
+		$(if $(filter s3,$(STORAGE)),--ignored)
 
 bench: ## criterion benches against named peers
 	cargo bench --locked -p kuik-benches
+
+bench-hits: ## throughput, CPU and latency of what is stored, beside nginx and Docker's registry
+	@tools/install-parts bench
+	cargo build --locked --release -p kuik-bin --bin kuik-registry
+	@benches/hits
 
 fuzz: ## fuzz every target for TIME=600 seconds each, or TARGET=name alone
 	@tools/install-parts fuzz

@@ -1,5 +1,5 @@
 //! Three replicas of the cache, four nodes' proxies, 64 clients: upstream sends every byte once, and a replica that is
-//! killed stops nobody.
+//! killed stops nobody. With a bucket that they share, what one of them has fetched the others serve.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,39 +23,51 @@ use kuik_core::{
     testkit::{Behaviour, Gate, Logged, Rule, SampleImage, ScriptedRegistry, Target},
 };
 use kuik_proxy::chain::rank;
-use support::{Kuik, Transfer, proxied};
-use tempfile::TempDir;
+use support::{Kuik, Storage, Transfer, eventually, proxied};
 
 const CLIENTS: usize = 64;
 const PROXIES: usize = 4;
 const LAYERS: usize = 10;
+const REPLICAS: usize = 3;
+
+/// The replica that cleans up for all who share a bucket, as eagerly as it can.
+const CLEANS_UP: &[&str] = &["--gc-interval", "100ms", "--gc-grace", "0s"];
+/// The others.
+const SERVES: &[&str] = &["--gc-interval", "never", "--scrub-interval", "never"];
 
 /// A cluster: a registry outside, replicas of the cache, and proxies on nodes.
 struct Cluster {
     upstream: ScriptedRegistry,
-    replicas: Vec<(Kuik, TempDir)>,
+    replicas: Vec<Kuik>,
     proxies: Vec<Kuik>,
+    storages: Vec<Storage>,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    /// Each replica has a storage of its own, or all share one.
+    async fn start(storages: Vec<Storage>) -> Self {
         let upstream = ScriptedRegistry::start().await.unwrap();
         let insecure = ["--insecure-registries", &upstream.host()];
         let through = [&["--pull-through"], insecure.as_slice()].concat();
         let mut replicas = Vec::new();
-        for _ in 0..3 {
-            let data = tempfile::tempdir().unwrap();
-            replicas.push((Kuik::registry(data.path(), &through).await, data));
+        for n in 0..REPLICAS {
+            let keeping: &[&str] = match (storages.len(), n) {
+                (REPLICAS, _) => &[],
+                (_, 0) => CLEANS_UP,
+                (_, _) => SERVES,
+            };
+            let storage = &storages[n % storages.len()];
+            replicas.push(storage.registry(&[through.as_slice(), keeping].concat()).await);
         }
-        let names: Vec<_> = replicas.iter().map(|(replica, _)| replica.host()).collect();
+        let names: Vec<_> = replicas.iter().map(Kuik::host).collect();
         let mut proxies = Vec::new();
         for n in 0..PROXIES {
             // In which order a proxy learns of the replicas makes no difference.
             let mut names = names.clone();
-            names.rotate_left(n % 3);
+            names.rotate_left(n % REPLICAS);
             proxies.push(Kuik::proxy(&names, &insecure).await);
         }
-        Self { upstream, replicas, proxies }
+        Self { upstream, replicas, proxies, storages }
     }
 
     /// Every client pulls the tag, and then all blobs at once. How often one had to begin a request again.
@@ -116,7 +128,7 @@ fn size(image: &SampleImage) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upstream_sends_every_byte_once_and_a_killed_replica_stops_nobody() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start((0..REPLICAS).map(|_| Storage::directory()).collect()).await;
     let cold = image(71);
     cluster.upstream.add_image("app", "cold", &cold);
     assert_eq!(cluster.pull("cold", &cold, false).await, 0);
@@ -138,11 +150,11 @@ async fn upstream_sends_every_byte_once_and_a_killed_replica_stops_nobody() {
     cluster
         .upstream
         .script(Rule::on(Target::Blob).does(Behaviour::Stall { after: 500_000, until: gate.clone() }));
-    let names: Vec<_> = cluster.replicas.iter().map(|(replica, _)| replica.host()).collect();
+    let names: Vec<_> = cluster.replicas.iter().map(Kuik::host).collect();
     let large = |digest: &&Digest| broken.blobs()[*digest].len() > 500_000;
     let digest = broken.blobs().keys().find(large).unwrap();
     let owner = rank(digest.as_str(), &names).next().unwrap();
-    let killed = cluster.replicas.remove(owner).0;
+    let killed = cluster.replicas.remove(owner);
     let log = cluster.upstream.log().len();
     let killing = async {
         let stalled = |log: &[Logged]| {
@@ -165,4 +177,33 @@ async fn upstream_sends_every_byte_once_and_a_killed_replica_stops_nobody() {
         sent <= 2 * whole,
         "what the killed replica owned is fetched once more, and no more: {sent} of {whole}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs parts built from Go: make built"]
+async fn replicas_that_share_a_bucket_fetch_once_and_serve_for_one_another() {
+    let mut cluster = Cluster::start(vec![Storage::bucket().await]).await;
+    let image = image(73);
+    cluster.upstream.add_image("app", "v1", &image);
+    assert_eq!(cluster.pull("v1", &image, false).await, 0);
+    assert_eq!(cluster.sent(&image), size(&image), "every byte once");
+    let asked = cluster.upstream.count(Target::Blob);
+    assert_eq!(asked, image.blobs().len());
+
+    // Who is asked while a blob is still on its way into the bucket would fetch it as well.
+    let store = cluster.storages[0].open();
+    for digest in image.blobs().keys() {
+        eventually("a blob is in the bucket", async || store.has_blob(digest).await.unwrap().is_some()).await;
+    }
+    let mut again = 0;
+    while cluster.replicas.len() > 1 {
+        cluster.replicas.pop().unwrap().kill().await;
+        again += cluster.pull("v1", &image, true).await;
+        assert_eq!(cluster.upstream.count(Target::Blob), asked, "what another one has fetched is served");
+    }
+    let runs = cluster.replicas[0].metric("kube_image_keeper_registry_gc_runs_total").await;
+    println!(
+        "2 of 3 replicas on one bucket killed, {runs} GC runs meanwhile: {again} requests were begun again"
+    );
+    assert!(runs > 0, "garbage was collected all the time");
 }

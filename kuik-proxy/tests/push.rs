@@ -346,6 +346,42 @@ async fn a_manifest_needs_what_it_refers_to() {
 }
 
 #[tokio::test]
+async fn a_manifest_with_a_subject_says_so_and_is_among_what_refers_to_that() {
+    let pushed = Pushed::start(|options| options.sparse = Sparse::Images).await;
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let subject = Digest::sha256(b"an image that may come later");
+    let descriptor = |digest: &Digest| serde_json::json!({ "mediaType": media_type, "digest": digest.as_str(), "size": 28 });
+    let mut manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type, "artifactType": "application/vnd.example.signature",
+        "config": descriptor(&Digest::sha256(b"{}")), "layers": [],
+    });
+    let put = async |manifest: &serde_json::Value| {
+        let (path, body) = ("/v2/team/app/manifests/", manifest.to_string());
+        let path = format!("{path}{}", Digest::sha256(body.as_bytes()));
+        let put = pushed.front.send(Method::PUT, &path, &[("content-type", media_type)], body).await;
+        assert_eq!(put.status, StatusCode::CREATED, "{put:?}");
+        (put.header("oci-subject").to_owned(), path)
+    };
+    assert_eq!(put(&manifest).await.0, "", "it has no subject");
+    manifest["subject"] = descriptor(&subject);
+    let (said, path) = put(&manifest).await;
+    assert_eq!(said, subject.as_str());
+
+    let referrers = async |filter: &str| {
+        let list = pushed.front.ask(Method::GET, &format!("/v2/team/app/referrers/{subject}{filter}")).await;
+        let index: serde_json::Value = serde_json::from_slice(&list.body).unwrap();
+        (index["manifests"].as_array().unwrap().len(), list.header("oci-filters-applied").to_owned())
+    };
+    assert_eq!(referrers("").await, (1, String::new()));
+    for (kind, count) in [("signature", 1), ("sbom", 0)] {
+        let filter = format!("?artifactType=application/vnd.example.{kind}");
+        assert_eq!(referrers(&filter).await, (count, "artifactType".to_owned()), "{kind}");
+    }
+    assert_eq!(pushed.front.ask(Method::DELETE, &path).await.status, StatusCode::ACCEPTED);
+    assert_eq!(referrers("").await.0, 0);
+}
+
+#[tokio::test]
 async fn what_is_no_manifest_is_refused() {
     let image = SampleImage::small(8);
     let pushed = Pushed::start(|_| ()).await;

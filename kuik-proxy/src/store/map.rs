@@ -5,10 +5,10 @@
 
 #![allow(unsafe_code, reason = "memory-mapped files; the proof stands at the call")]
 
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions};
+use memmap2::{Advice, Mmap, MmapOptions};
 
 /// The most bytes that one window has.
 pub(crate) const WINDOW: u64 = 4 << 20;
@@ -28,7 +28,57 @@ pub(in crate::store) fn window(file: &File, start: u64, end: u64) -> io::Result<
         file.read_exact_at(&mut buffer, start)?;
         return Ok(buffer.into());
     }
-    if file.metadata()?.len() < start + length {
+    let map = map(file, start, size)?;
+    populate(&map, 0, size)?;
+    Ok(Bytes::from_owner(map))
+}
+
+/// A whole file of `size` bytes, mapped for all who read it at the time. Its pages come in window by window.
+#[derive(Debug)]
+pub(in crate::store) struct Whole(Mmap);
+
+impl Whole {
+    /// Maps `file`; `None` where it is too small to be worth it, or too large for this machine's addresses.
+    ///
+    /// # Errors
+    /// Where it has fewer bytes, or cannot be mapped.
+    pub(in crate::store) fn of(file: &File, size: u64) -> io::Result<Option<Self>> {
+        let Some(length) = usize::try_from(size).ok().filter(|_| size >= WORTH_MAPPING) else {
+            return Ok(None);
+        };
+        map(file, 0, length).map(|map| Some(Self(map)))
+    }
+
+    /// The bytes `start..end` of `file`, which this maps, at most [`WINDOW`] of them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Where the disk fails, or the file does not have these bytes (any more).
+    pub(in crate::store) fn window(self: &Arc<Self>, file: &File, start: u64, end: u64) -> io::Result<Bytes> {
+        let end = end.min(start.saturating_add(WINDOW));
+        let (first, last) = (usize::try_from(start), usize::try_from(end));
+        let (first, last) = (first.map_err(io::Error::other)?, last.map_err(io::Error::other)?);
+        if self.0.get(first..last).is_none() || file.metadata()?.len() < end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        populate(&self.0, first, last - first)?;
+        Ok(Bytes::from_owner(Part { whole: self.clone(), bytes: first..last }))
+    }
+}
+
+/// A window of a mapped file, which keeps the mapping.
+struct Part {
+    whole: Arc<Whole>,
+    bytes: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self.whole.0.get(self.bytes.clone()).unwrap_or_default()
+    }
+}
+
+fn map(file: &File, start: u64, size: usize) -> io::Result<Mmap> {
+    if file.metadata()?.len() < start + size as u64 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     // SAFETY: a mapping is sound while nobody shrinks or rewrites the bytes that it covers.
@@ -38,13 +88,17 @@ pub(in crate::store) fn window(file: &File, start: u64, end: u64) -> io::Result<
     // - The data directory is locked by this process (`filesystem/lock.rs`); that nothing else on the machine truncates files
     //   in it is the condition under which it was given to us, as for any database.
     // - A file of the scratch directory has no name, so that nobody else can open it, and only grows.
-    // - The length was checked above, so the window lies within the file, and the read-ahead below turns a disk
-    //   that fails into an error here, before anybody touches the pages.
-    let map = unsafe { MmapOptions::new().offset(start).len(size).map(file)? };
-    match map.advise(Advice::PopulateRead) {
+    // - The length was checked above, so what is mapped lies within the file, and `populate` turns a disk that fails
+    //   into an error, before anybody touches the pages.
+    unsafe { MmapOptions::new().offset(start).len(size).map(file) }
+}
+
+/// Brings pages in, so that whoever touches them does not wait for the disk.
+fn populate(map: &Mmap, offset: usize, length: usize) -> io::Result<()> {
+    match map.advise_range(Advice::PopulateRead, offset, length) {
         // Kernels before 5.14 do not know the advice: the pages then come in when they are touched.
         Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
-        _ => Ok(Bytes::from_owner(map)),
+        _ => Ok(()),
     }
 }
 
@@ -66,6 +120,28 @@ mod tests {
             let start = start as usize;
             assert_eq!(seen.as_ref(), &content[start..start + length]);
         }
+    }
+
+    #[test]
+    fn a_whole_file_is_shown_window_by_window() {
+        let mut file = tempfile::tempfile().unwrap();
+        let content: Vec<u8> = (0..=u8::MAX).cycle().take(5 << 20).collect();
+        file.write_all(&content).unwrap();
+        let size = content.len() as u64;
+        assert!(Whole::of(&file, 1000).unwrap().is_none(), "a small file is not worth it");
+        let whole = Arc::new(Whole::of(&file, size).unwrap().unwrap());
+        for (start, end) in [(0, 10), (3, 100_000), (4097, size), (WINDOW, size), (size - 1, size), (7, 7)] {
+            let seen = whole.window(&file, start, end).unwrap();
+            let (first, last) = (start as usize, end.min(start + WINDOW) as usize);
+            assert_eq!(seen.as_ref(), &content[first..last]);
+        }
+        assert!(whole.window(&file, 0, size + 1).is_ok_and(|bytes| bytes.len() as u64 == WINDOW));
+        assert!(whole.window(&file, WINDOW, size + 1).is_err());
+        let kept = whole.window(&file, 0, 10).unwrap();
+        file.set_len(100).unwrap();
+        assert!(whole.window(&file, 50, 101).is_err(), "it was cut off meanwhile");
+        drop(whole);
+        assert_eq!(kept.as_ref(), &content[..10], "what was handed out keeps the mapping");
     }
 
     #[test]

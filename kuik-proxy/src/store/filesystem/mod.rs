@@ -4,13 +4,14 @@
 //! is not readable through another. A link that is empty or damaged (a crash of the machine) counts as absent.
 //!
 //! One room for each thing that is done to the directory: `reads`, `tags`, `writes` and `writer`, `uploads`,
-//! `deletes`, `referrers`, `notes`, `walk`. All of them find their way by `layout`, and change it by `publish` alone.
+//! `deletes`, `referrers`, `notes`, `walk`; what is read is mapped by `mappings`. All of them find their way by `layout`, and change it by `publish` alone.
 
 mod deletes;
 mod layout;
 mod links;
 mod lock;
 mod managed;
+mod mappings;
 mod notes;
 mod publish;
 mod reads;
@@ -26,8 +27,8 @@ use std::{fs, io, path::Path, sync::Arc};
 use kuik_core::content::SourceError;
 
 use self::{
-    layout::Layout, links::RepositoryLocks, lock::DirLock, publish::Durability, referrers::Indexed,
-    uploads::Uploads,
+    layout::Layout, links::RepositoryLocks, lock::DirLock, mappings::Mappings, publish::Durability,
+    referrers::Indexed, uploads::Uploads,
 };
 pub use lock::OpenError;
 pub(super) use publish::is_absent;
@@ -51,6 +52,7 @@ struct Shared {
     locks: RepositoryLocks,
     uploads: Uploads,
     indexed: Indexed,
+    mappings: Mappings,
     _lock: DirLock,
 }
 
@@ -74,6 +76,7 @@ impl FilesystemStore {
             locks: RepositoryLocks::default(),
             uploads: Uploads::default(),
             indexed: Indexed::default(),
+            mappings: Mappings::default(),
             _lock: lock,
         };
         Ok(Self { shared: Arc::new(shared), durability: Durability::Acknowledged })

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, Read as _},
     ops::Range,
-    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -18,7 +17,9 @@ use kuik_core::{
     reference::RepositoryName,
 };
 
-use super::{FilesystemStore, Shared, blocking, layout::RepositoryDir, links::read_link, tags};
+use super::{
+    FilesystemStore, Shared, blocking, layout::RepositoryDir, links::read_link, mappings::Reading, tags,
+};
 use crate::store::{Damaged, map};
 
 fn damaged(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -65,14 +66,20 @@ impl ContentSource for FilesystemStore {
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
         let attempted = format!("read blob {digest} of {repository} from the store");
-        let (file, size) = self.open_blob(attempted.clone(), repository, digest).await?;
+        let link = self.shared.layout.repository(repository)?.layer_link(digest);
+        let wanted = digest.clone();
+        let opened = self.disk(attempted.clone(), move |shared| {
+            let (file, size) = shared.open_linked(&link, &wanted)?;
+            Ok((shared.mappings.read(file)?, size))
+        });
+        let (reading, size) = opened.await?;
         let bytes = range.resolve(size).map_err(|error| {
             SourceError::caused_by(SourceErrorKind::RangeNotSatisfiable, attempted.clone(), error)
         })?;
         let blob = Blob {
             size: Some(size),
             range: (range != ByteRange::Full).then(|| bytes.clone()),
-            body: windows(Arc::new(file), bytes, attempted).boxed(),
+            body: windows(reading, bytes, attempted).boxed(),
         };
         Ok(Served::from_cache(blob))
     }
@@ -126,17 +133,17 @@ impl Shared {
     }
 }
 
-/// The bytes of a file, window by window; the next window is mapped while the last one is being sent.
+/// The bytes of a file, window by window; the next window comes in while the last one is being sent.
 fn windows(
-    file: Arc<File>,
+    reading: Reading,
     bytes: Range<u64>,
     attempted: String,
 ) -> impl Stream<Item = Result<Bytes, SourceError>> {
     let step = usize::try_from(map::WINDOW).unwrap_or(usize::MAX);
     stream::iter(bytes.clone().step_by(step))
         .map(move |start| {
-            let (file, end, attempted) = (file.clone(), bytes.end, attempted.clone());
-            blocking(attempted, move || map::window(&file, start, end))
+            let (reading, end, attempted) = (reading.clone(), bytes.end, attempted.clone());
+            blocking(attempted, move || reading.window(start, end))
         })
         .buffered(2)
 }
