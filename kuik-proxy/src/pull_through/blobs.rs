@@ -29,6 +29,12 @@ impl Shared {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
+        // Who has parts of wrong content is given all of the right one: a server may ignore a range (RFC 9110, 14.2).
+        let range = match range {
+            ByteRange::Full => range,
+            _ if self.fills.was_wrong(repository, digest) => ByteRange::Full,
+            _ => range,
+        };
         let mut refused = None;
         for _ in 0..LOOK_UPS {
             // A running fill first: while it publishes, the store has the blob without its links.
@@ -60,6 +66,9 @@ impl Shared {
             if !fill.is_authorised(repository) {
                 self.upstream.blob_size(repository, digest).await?;
                 fill.authorise(repository);
+            }
+            if let Some(size) = self.sizes.of(repository, digest) {
+                fill.expect(size);
             }
             match joined.read(range).await {
                 Ok(Some(blob)) => return Ok(Served::from_upstream(blob)),
