@@ -6,7 +6,7 @@ TARGET ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull bench fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -61,8 +61,17 @@ conformance: ## the OCI distribution conformance suite against kuik-registry, on
 soak: ## collect garbage under a load of pushes, pulls and deletes for TIME=600 seconds, and print the figures
 	KUIK_SOAK_SECONDS=$(TIME) cargo test --locked --release -p kuik-bin --all-features --test soak -- --nocapture
 
+storm: ## 200 clients pull through an upstream that fails at random for TIME=600 seconds, from a seed that is printed
+	KUIK_STORM_SECONDS=$(TIME) cargo test --locked -p kuik-proxy --all-features --test storm -- --nocapture
+
+stampede: ## 200 clients pull one cold image at the same moment: what upstream sees, and how long it takes
+	cargo test --locked --release -p kuik-proxy --all-features --test stampede -- --nocapture
+
+cold-pull: ## a cold pull of 1 GiB through kuik against one from its upstream directly: ratios
+	cargo bench --locked -p kuik-benches --bench cold_pull
+
 bench: ## criterion benches against named peers
-	cargo bench --locked -p kuik-benches
+	cargo bench --locked -p kuik-benches --bench reference --bench manifest_hit
 
 fuzz: ## fuzz every target for TIME=600 seconds each, or TARGET=name alone
 	@tools/install-parts fuzz

@@ -19,7 +19,7 @@ use super::{Gate, log::Log, plan::Plan};
 const FRAME: usize = 64 * 1024;
 
 /// How often a throttled body sends something.
-const BEATS_PER_SECOND: u32 = 20;
+const BEATS_PER_SECOND: u32 = 50;
 
 /// An answer as a well-behaved registry gives it.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ impl ScriptedBody {
         Self {
             again: (endless && !reply.body.is_empty()).then(|| reply.body.clone()),
             rest: reply.body,
-            frame: beat.unwrap_or(FRAME as u64).min(FRAME as u64),
+            frame: beat.unwrap_or(FRAME as u64),
             pause: beat.map(|_| Duration::from_secs(1) / BEATS_PER_SECOND),
             incident,
             waiting: None,

@@ -274,6 +274,7 @@ impl Shared {
             query: query.clone(),
             headers: parts.headers.clone(),
             body: sent.clone(),
+            scripted: false,
             status: None,
             bytes_sent: 0,
             finished: false,
@@ -284,6 +285,7 @@ impl Shared {
                 let applies = rule.applies(route.target, &parts.method, &path, &parts.headers);
                 applies.then(|| rule.behaviour.clone())
             })
+            .inspect(|_| self.log.update(number, |entry| entry.scripted = true))
             .unwrap_or(Behaviour::Normal);
         match &behaviour {
             Behaviour::Refuse => return Err(NoAnswer),

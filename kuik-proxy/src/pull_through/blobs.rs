@@ -29,14 +29,14 @@ impl Shared {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
-        // Who has parts of wrong content is given all of the right one: a server may ignore a range (RFC 9110, 14.2).
-        let range = match range {
-            ByteRange::Full => range,
-            _ if self.fills.was_wrong(repository, digest) => ByteRange::Full,
-            _ => range,
-        };
         let mut refused = None;
         for _ in 0..LOOK_UPS {
+            // Who has parts of wrong content gets all of the right one: a server may ignore a range (RFC 9110, 14.2).
+            let range = match range {
+                ByteRange::Full => range,
+                _ if self.fills.was_wrong(repository, digest) => ByteRange::Full,
+                _ => range,
+            };
             // A running fill first: while it publishes, the store has the blob without its links.
             let joined = match self.fills.join(repository, digest) {
                 Some(joined) => joined,
