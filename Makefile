@@ -7,7 +7,7 @@ STORAGE ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench bench-hits fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull bench bench-hits fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -64,8 +64,17 @@ soak: ## collect garbage under pushes, pulls and deletes for TIME=600 seconds, i
 	KUIK_SOAK_SECONDS=$(TIME) cargo test --locked --release -p kuik-bin --all-features --test soak -- --nocapture \
 		$(if $(filter s3,$(STORAGE)),--ignored)
 
+storm: ## 200 clients pull through an upstream that fails at random for TIME=600 seconds, from a seed that is printed
+	KUIK_STORM_SECONDS=$(TIME) cargo test --locked -p kuik-proxy --all-features --test storm -- --nocapture
+
+stampede: ## 200 clients pull one cold image at the same moment: what upstream sees, and how long it takes
+	cargo test --locked --release -p kuik-proxy --all-features --test stampede -- --nocapture
+
+cold-pull: ## a cold pull of 1 GiB through kuik against one from its upstream directly: ratios
+	cargo bench --locked -p kuik-benches --bench cold_pull
+
 bench: ## criterion benches against named peers
-	cargo bench --locked -p kuik-benches
+	cargo bench --locked -p kuik-benches --bench reference --bench manifest_hit
 
 bench-hits: ## throughput, CPU and latency of what is stored, beside nginx and Docker's registry
 	@tools/install-parts bench

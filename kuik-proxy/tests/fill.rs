@@ -133,17 +133,10 @@ async fn ranges_of_a_blob_that_is_still_filling() {
     let (rig, gate, path, bytes) = half_filled(MIB, 600_000).await;
     let size = bytes.len();
     let mut waiting = Vec::new();
-    // Those that have arrived wait for the digest with their last byte alone.
+    // Those that have arrived are complete.
     for (range, from, to) in [("bytes=0-9", 0, 10), ("bytes=1000-300000", 1000, 300_001)] {
-        let response = begin(&rig.proxy, Method::GET, &path, &[("range", range)]).await;
-        assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT);
-        let (mut body, mut seen) = (response.into_body(), Vec::new());
-        while seen.len() < to - from - 1 {
-            seen.extend(within_reason(body.frame()).await.unwrap().unwrap().into_data().unwrap());
-        }
-        assert_eq!(seen, bytes[from..to - 1], "{range}");
-        assert!(body.frame().now_or_never().is_none(), "{range} is not complete before the digest matches");
-        waiting.push((body, &bytes[to - 1..to]));
+        let reply = within_reason(rig.get_with(&path, &[("range", range)])).await;
+        assert_eq!((reply.status, reply.bytes()), (StatusCode::PARTIAL_CONTENT, &bytes.slice(from..to)));
     }
     // Those that have not have their headers all the same.
     for (range, from, to) in [
@@ -169,19 +162,100 @@ async fn ranges_of_a_blob_that_is_still_filling() {
 }
 
 #[tokio::test]
-async fn no_part_of_wrong_content_is_complete() {
+async fn wrong_content_cannot_be_put_together_from_its_parts() {
     let rig = Rig::start().await;
     let (image, layer, bytes) = image_with_layer(1, MIB);
     rig.upstream.add_image("app", "latest", &image);
     rig.upstream.script(Rule::on(Target::Blob).does(Behaviour::WrongBytes));
     let path = rig.path("app", &format!("blobs/{layer}"));
-    for range in ["bytes=0-9", "bytes=0-524287", "bytes=524288-", "bytes=-1"] {
+    let end = format!("bytes={}-", bytes.len() - 100);
+    for range in [&end, "bytes=-1", "bytes=524288-"] {
         let reply = rig.get_with(&path, &[("range", range)]).await;
-        assert!(reply.body.is_err() || reply.status == StatusCode::BAD_GATEWAY, "{range}: {reply:?}");
+        assert!(reply.body.is_err() || reply.status == StatusCode::BAD_GATEWAY, "{range}: {}", reply.status);
     }
     rig.upstream.clear_script();
-    let reply = rig.get_with(&path, &[("range", "bytes=0-9")]).await;
-    assert_eq!((reply.status, reply.bytes()), (StatusCode::PARTIAL_CONTENT, &bytes.slice(..10)));
+    // Whoever has parts that were wrong and asks for the missing one gets everything, from the fill and from the store.
+    for _ in 0..2 {
+        let reply = rig.get_with(&path, &[("range", &end)]).await;
+        assert_eq!((reply.status, reply.bytes()), (StatusCode::OK, &bytes));
+        rig.cache.drain().await;
+    }
+}
+
+/// A rig with a large blob, of which upstream holds back what follows its first MiB until the gate opens.
+async fn large_blob() -> (Rig, Gate, String, Bytes) {
+    let rig = Rig::start().await;
+    let bytes: Bytes =
+        (0..48 * MIB as u32 / 4).flat_map(|n| n.wrapping_mul(0x9E37_79B1).to_le_bytes()).collect();
+    let digest = rig.upstream.add_blob("app", bytes.clone());
+    let gate = Gate::new();
+    let stall = Behaviour::Stall { after: MIB as u64, until: gate.clone() };
+    rig.upstream.script(Rule::on(Target::Blob).ranged(false).does(stall));
+    let path = rig.path("app", &format!("blobs/{digest}"));
+    (rig, gate, path, bytes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_far_ahead_does_not_wait_for_what_stands_before_it() {
+    let (rig, gate, path, bytes) = large_blob().await;
+    let part = 40 * MIB - 500..40 * MIB + 500;
+    let range = format!("bytes={}-{}", part.start, part.end - 1);
+    for _ in 0..2 {
+        let headers = [("range", range.as_str())];
+        for reply in within_reason(join_all((0..8).map(|_| rig.get_with(&path, &headers)))).await {
+            assert_eq!(
+                (reply.status, reply.bytes()),
+                (StatusCode::PARTIAL_CONTENT, &bytes.slice(part.clone()))
+            );
+        }
+    }
+    let asked = rig
+        .upstream
+        .log()
+        .iter()
+        .map(|entry| entry.header(http::header::RANGE).to_owned())
+        .collect::<Vec<_>>();
+    assert_eq!(asked.len(), 3, "the fill, and the two blocks that the part is in: {asked:?}");
+    let whole = begin(&rig.proxy, Method::GET, &path, &[]).await.into_body();
+    gate.open();
+    assert!(within_reason(whole.collect()).await.unwrap().to_bytes() == bytes);
+    rig.cache.drain().await;
+    assert_eq!(rig.upstream.count(Target::Blob), 3);
+    assert!(sent(&rig) <= bytes.len() + 2 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_that_finds_other_bytes_than_came_aside_fails() {
+    let (rig, gate, path, bytes) = large_blob().await;
+    rig.upstream.script(Rule::on(Target::Blob).ranged(true).does(Behaviour::WrongBytes));
+    let range = format!("bytes={}-{}", 40 * MIB, 40 * MIB + 9);
+    within_reason(rig.get_with(&path, &[("range", &range)])).await;
+    let whole = begin(&rig.proxy, Method::GET, &path, &[]).await.into_body();
+    gate.open();
+    assert!(within_reason(whole.collect()).await.is_err(), "the last bytes are for nobody");
+    rig.cache.drain().await;
+    assert!(content_files(rig.data.path()).is_empty());
+    rig.upstream.clear_script();
+    let reply = rig.get_with(&path, &[("range", &range)]).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    assert!(reply.bytes() == &bytes);
+}
+
+#[tokio::test]
+async fn parts_of_unknown_length_come_when_they_are_there() {
+    let (upstream, data, app) = (HandFed::new(), tempfile::tempdir().unwrap(), named("app"));
+    let cache = cache(open(data.path()), &upstream);
+    let (digest, bytes) = random(100_000);
+    upstream.grant(&app);
+    let feed = upstream.feed(&digest, None);
+    feed.send(Ok(bytes.slice(..60_000))).await.unwrap();
+    let part = ByteRange::From { first: 1000, last: Some(29_999) };
+    let part = within_reason(cache.blob(&app, &digest, part)).await.unwrap().content;
+    assert_eq!((part.size, part.range.clone()), (None, Some(1000..30_000)));
+    assert_eq!(within_reason(read(part)).await.0, bytes[1000..30_000]);
+    feed.send(Ok(bytes.slice(60_000..))).await.unwrap();
+    drop(feed);
+    cache.drain().await;
 }
 
 #[tokio::test]

@@ -448,6 +448,18 @@ async fn a_cached_blob_is_read_in_ranges() {
         (StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID")
     );
     assert_eq!(outside.header("content-range"), format!("bytes */{size}"));
+    // A range of what the client has parts of, and only of that.
+    for (if_range, expected) in [
+        (format!("\"{layer}\""), StatusCode::PARTIAL_CONTENT),
+        (format!("W/\"{layer}\""), StatusCode::OK),
+        ("\"sha256:0000\"".to_owned(), StatusCode::OK),
+        ("Sun, 06 Nov 1994 08:49:37 GMT".to_owned(), StatusCode::OK),
+    ] {
+        let reply = rig.get_with(&path, &[("range", "bytes=5-9"), ("if-range", &if_range)]).await;
+        assert_eq!(reply.status, expected, "{if_range}");
+        assert_eq!(reply.bytes().len(), if expected == StatusCode::OK { size } else { 5 });
+        assert_eq!(reply.header("etag"), format!("\"{layer}\""));
+    }
     let several = rig.get_with(&path, &[("range", "bytes=0-1,5-6")]).await;
     assert_eq!((several.status, several.bytes()), (StatusCode::OK, &bytes));
     let repository = rig.upstream.repository("app").unwrap();

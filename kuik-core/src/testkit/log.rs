@@ -21,6 +21,8 @@ pub struct Logged {
     pub headers: HeaderMap,
     /// The body that it had.
     pub body: String,
+    /// Whether a rule of the script was applied, which may be [`Behaviour::Normal`](super::Behaviour::Normal).
+    pub scripted: bool,
     /// The status of the answer, once there is one.
     pub status: Option<StatusCode>,
     /// How many bytes of the answer's body have been handed to the connection.

@@ -1,8 +1,8 @@
 //! Parts for tests: a registry that misbehaves on demand, images to put into it, and real registries to run.
 //!
 //! [`ScriptedRegistry`] is an OCI registry in this process, over plain http on a free loopback port. It serves what it
-//! was given, does to chosen requests what its script says (refuse, stall, truncate, lie), and keeps a log to assert
-//! on. Conditions are awaited, never slept for: a [`Gate`] holds an answer back until the test opens it, and
+//! was given, does to chosen requests what its script says ([`Behaviour`]: it refuses, delays, stalls, truncates, corrupts,
+//! floods, throttles, lies, redirects in circles), and keeps a log to assert on. Conditions are awaited, never slept for: a [`Gate`] holds an answer back until the test opens it, and
 //! [`ScriptedRegistry::wait_for`] resolves when the log shows what the test waits for.
 //!
 //! For those who write stores, [`store_conformance`] is what every [`ManagedStore`](crate::content::ManagedStore) must
@@ -28,6 +28,7 @@ mod content;
 mod image;
 mod log;
 mod memory;
+mod plan;
 pub mod real;
 mod reply;
 mod script;

@@ -6,16 +6,20 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use http_body::{Frame, SizeHint};
 
-use super::{Gate, log::Log};
+use super::{Gate, log::Log, plan::Plan};
 
 /// How many bytes are sent at once.
 const FRAME: usize = 64 * 1024;
+
+/// How often a throttled body sends something.
+const BEATS_PER_SECOND: u32 = 50;
 
 /// An answer as a well-behaved registry gives it.
 #[derive(Debug, Clone)]
@@ -62,6 +66,11 @@ type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A body that counts what it sends.
 pub(super) struct ScriptedBody {
     rest: Bytes,
+    /// What is sent again and again, where the body has no end.
+    again: Option<Bytes>,
+    /// How many bytes are sent at once, and how long it then takes until the next ones are.
+    frame: u64,
+    pause: Option<Duration>,
     /// After how many more bytes what happens.
     incident: Option<(u64, Incident)>,
     waiting: Option<Waiting>,
@@ -73,14 +82,21 @@ pub(super) struct ScriptedBody {
 }
 
 impl ScriptedBody {
-    pub(super) fn new(
-        rest: Bytes,
-        incident: Option<(u64, Incident)>,
-        known_length: bool,
-        log: Arc<Log>,
-        number: usize,
-    ) -> Self {
-        Self { rest, incident, waiting: None, log, number, known_length, flushed: false }
+    pub(super) fn new(plan: Plan, log: Arc<Log>, number: usize) -> Self {
+        let Plan { reply, incident, known_length, endless, bytes_per_second } = plan;
+        let beat = bytes_per_second.map(|bytes| bytes.div_ceil(u64::from(BEATS_PER_SECOND)));
+        Self {
+            again: (endless && !reply.body.is_empty()).then(|| reply.body.clone()),
+            rest: reply.body,
+            frame: beat.unwrap_or(FRAME as u64),
+            pause: beat.map(|_| Duration::from_secs(1) / BEATS_PER_SECOND),
+            incident,
+            waiting: None,
+            log,
+            number,
+            known_length,
+            flushed: false,
+        }
     }
 }
 
@@ -96,7 +112,7 @@ impl http_body::Body for ScriptedBody {
             ready!(waiting.as_mut().poll(cx));
             self.waiting = None;
         }
-        let mut most = FRAME as u64;
+        let mut most = self.frame;
         match self.incident.take() {
             Some((0, Incident::Stall(gate))) => {
                 self.waiting = Some(Box::pin(gate.opened()));
@@ -119,17 +135,23 @@ impl http_body::Body for ScriptedBody {
             }
             None => {}
         }
+        if let Some(again) = &self.again
+            && self.rest.is_empty()
+        {
+            self.rest = again.clone();
+        }
         let length = usize::try_from(most).unwrap_or(FRAME).min(self.rest.len());
         if length == 0 {
             return Poll::Ready(None);
         }
+        self.waiting = self.pause.map(|pause| Box::pin(tokio::time::sleep(pause)) as Waiting);
         let data = self.rest.split_to(length);
         self.log.update(self.number, |entry| entry.bytes_sent += length as u64);
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.incident.is_none()
+        self.rest.is_empty() && self.incident.is_none() && self.again.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

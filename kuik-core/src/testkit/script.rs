@@ -1,9 +1,9 @@
 //! What a [`ScriptedRegistry`](super::ScriptedRegistry) does to which requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::RANGE};
 use tokio::sync::watch;
 
 /// What a request is about.
@@ -33,6 +33,7 @@ pub struct Rule {
     target: Option<Target>,
     method: Option<Method>,
     path_part: Option<String>,
+    ranged: Option<bool>,
     times: Option<usize>,
     pub(super) behaviour: Behaviour,
 }
@@ -47,6 +48,8 @@ pub enum Behaviour {
     Refuse,
     /// The headers are held back until the gate opens.
     DelayHeaders(Gate),
+    /// The headers come so much later.
+    Delay(Duration),
     /// The body stops after so many bytes, until the gate opens.
     Stall {
         /// How many bytes are sent first.
@@ -61,6 +64,21 @@ pub enum Behaviour {
     },
     /// Other bytes, of the right number.
     WrongBytes,
+    /// One byte of the body is another.
+    Corrupt {
+        /// Which one.
+        at: u64,
+    },
+    /// Bytes come for as long as somebody reads them, and no length is announced.
+    Flood,
+    /// The body comes no faster than this.
+    Throttle {
+        /// How many bytes per second.
+        bytes_per_second: u64,
+    },
+    /// So many bytes are announced, whatever is sent: the connection is closed where it is less, and what goes beyond
+    /// them is not sent.
+    Announce(u64),
     /// The right bytes, and so many more, with a length that includes them.
     TooManyBytes {
         /// How many more.
@@ -85,6 +103,8 @@ pub enum Behaviour {
     },
     /// A `307` to that URL.
     Redirect(String),
+    /// A `307` to where the request went already.
+    Circle,
 }
 
 impl Behaviour {
@@ -105,7 +125,21 @@ impl Rule {
     /// For all requests.
     #[must_use]
     pub fn on_all() -> Self {
-        Self { target: None, method: None, path_part: None, times: None, behaviour: Behaviour::Normal }
+        Self {
+            target: None,
+            method: None,
+            path_part: None,
+            ranged: None,
+            times: None,
+            behaviour: Behaviour::Normal,
+        }
+    }
+
+    /// The same rule, for requests about `target`.
+    #[must_use]
+    pub fn about(mut self, target: Target) -> Self {
+        self.target = Some(target);
+        self
     }
 
     /// Only those with that method.
@@ -119,6 +153,13 @@ impl Rule {
     #[must_use]
     pub fn path(mut self, part: impl Into<String>) -> Self {
         self.path_part = Some(part.into());
+        self
+    }
+
+    /// Only those that ask for a range (`true`), or for everything (`false`).
+    #[must_use]
+    pub fn ranged(mut self, ranged: bool) -> Self {
+        self.ranged = Some(ranged);
         self
     }
 
@@ -137,9 +178,16 @@ impl Rule {
     }
 
     /// Whether the rule is for this request; counts it where it is.
-    pub(super) fn applies(&mut self, target: Target, method: &Method, path: &str) -> bool {
+    pub(super) fn applies(
+        &mut self,
+        target: Target,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> bool {
         let matches = self.target.is_none_or(|wanted| wanted == target)
             && self.method.as_ref().is_none_or(|wanted| wanted == method)
+            && self.ranged.is_none_or(|wanted| wanted == headers.contains_key(RANGE))
             && self.path_part.as_ref().is_none_or(|part| path.contains(part));
         match &mut self.times {
             _ if !matches => false,

@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    Method, Request, Response, StatusCode,
-    header::{CONTENT_LENGTH, LOCATION, RANGE},
+    Method, Request, Response,
+    header::{CONTENT_LENGTH, RANGE},
 };
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -28,7 +28,8 @@ use super::{
     auth::Door,
     content::{Content, Route},
     log::Log,
-    reply::{Incident, Reply, ScriptedBody},
+    plan::Plan,
+    reply::ScriptedBody,
 };
 use crate::{
     content::{Digest, Manifest},
@@ -273,17 +274,23 @@ impl Shared {
             query: query.clone(),
             headers: parts.headers.clone(),
             body: sent.clone(),
+            scripted: false,
             status: None,
             bytes_sent: 0,
             finished: false,
         });
         let behaviour = lock(&self.rules)
             .iter_mut()
-            .find_map(|rule| rule.applies(route.target, &parts.method, &path).then(|| rule.behaviour.clone()))
+            .find_map(|rule| {
+                let applies = rule.applies(route.target, &parts.method, &path, &parts.headers);
+                applies.then(|| rule.behaviour.clone())
+            })
+            .inspect(|_| self.log.update(number, |entry| entry.scripted = true))
             .unwrap_or(Behaviour::Normal);
         match &behaviour {
             Behaviour::Refuse => return Err(NoAnswer),
             Behaviour::DelayHeaders(gate) => gate.clone().opened().await,
+            Behaviour::Delay(time) => tokio::time::sleep(*time).await,
             _ => {}
         }
         let mut headers = parts.headers;
@@ -296,57 +303,25 @@ impl Shared {
             let refusal = lock(&self.door).refuses(&headers, &self.address.to_string(), &path);
             refusal.unwrap_or_else(|| lock(&self.content).answer(&route, &query, &headers))
         };
-        Ok(self.scripted(reply, behaviour, parts.method == Method::HEAD, number))
+        let plan = Plan::new(reply, behaviour, &parts.uri);
+        Ok(self.carry_out(plan, parts.method == Method::HEAD, number))
     }
 
-    /// The answer after what the script does to it.
-    fn scripted(
-        &self,
-        mut reply: Reply,
-        behaviour: Behaviour,
-        head: bool,
-        number: usize,
-    ) -> Response<ScriptedBody> {
-        let mut incident = None;
-        let mut known_length = true;
-        match behaviour {
-            Behaviour::Stall { after, until } => incident = Some((after, Incident::Stall(until))),
-            Behaviour::Truncate { after } => incident = Some((after, Incident::Cut)),
-            Behaviour::WrongBytes => {
-                reply.body = reply.body.iter().map(|byte| byte ^ 0x55).collect::<Vec<_>>().into();
-            }
-            Behaviour::TooManyBytes { extra, chunked } => {
-                let more = super::image::random_bytes(1, extra);
-                reply.body = [&reply.body, more.as_slice()].concat().into();
-                known_length = !chunked;
-            }
-            Behaviour::NoLength => known_length = false,
-            Behaviour::Headers(changes) => {
-                for (name, value) in changes {
-                    reply.headers.remove(&name);
-                    reply.headers.extend(value.map(|value| (name, value)));
-                }
-            }
-            Behaviour::Answer { status, headers, body } => reply = Reply { status, headers, body },
-            Behaviour::Redirect(url) => {
-                reply =
-                    Reply::new(StatusCode::TEMPORARY_REDIRECT, Bytes::new()).with(LOCATION.as_str(), &url);
-            }
-            _ => {}
-        }
-        if known_length && !reply.headers.contains_key(CONTENT_LENGTH) {
-            reply.headers.insert(CONTENT_LENGTH, reply.body.len().into());
+    /// The answer as it was planned.
+    fn carry_out(&self, mut plan: Plan, head: bool, number: usize) -> Response<ScriptedBody> {
+        if plan.known_length && !plan.reply.headers.contains_key(CONTENT_LENGTH) {
+            plan.reply.headers.insert(CONTENT_LENGTH, plan.reply.body.len().into());
         }
         if head {
-            reply.body = Bytes::new();
-            incident = None;
-            known_length = false;
+            plan.reply.body = Bytes::new();
+            plan = Plan { incident: None, known_length: false, endless: false, ..plan };
         }
-        self.log.update(number, |entry| entry.status = Some(reply.status));
-        let body = ScriptedBody::new(reply.body, incident, known_length, Arc::clone(&self.log), number);
-        let mut response = Response::new(body);
-        *response.status_mut() = reply.status;
-        *response.headers_mut() = reply.headers;
+        let status = plan.reply.status;
+        self.log.update(number, |entry| entry.status = Some(status));
+        let headers = std::mem::take(&mut plan.reply.headers);
+        let mut response = Response::new(ScriptedBody::new(plan, Arc::clone(&self.log), number));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         response
     }
 }

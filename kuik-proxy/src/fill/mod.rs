@@ -5,19 +5,27 @@
 //!
 //! - A reader that leaves does not stop the fill, and one that comes late starts at the first byte all the same.
 //! - The last bytes wait for the digest ([`progress`]); wrong content ends every transfer and is never stored.
+//! - Parts of the blob come as the fill reaches them; short ones that are far ahead are fetched on their own ([`aside`]).
+//! - A connection that breaks is taken up where it stopped ([`download`]).
 //! - Readers have the newest bytes from memory ([`window`]), the older ones from the spool: a slow store does not
 //!   hold them up, and neither does one that is full.
 //! - A fill that failed is told to all its readers, and forgotten: the next request starts a new one.
 //! - Repositories of one registry share a fill, registries do not: one that stalls or lies holds up nobody else.
 
+mod aside;
+mod download;
 mod progress;
 mod reader;
+mod resume;
 mod run;
 mod window;
 
 use std::{
     collections::HashMap,
+    num::NonZeroUsize,
+    ops::Range,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use kuik_core::{
@@ -27,18 +35,26 @@ use kuik_core::{
     },
     reference::RepositoryName,
 };
-use tokio::sync::watch;
+use lru::LruCache;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use self::{
+    aside::Aside,
     progress::{Phase, Progress},
     window::{Position, Window},
 };
+
+/// How many blobs are remembered that upstream sent wrong, and for how long.
+const WRONG_BLOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+const WRONG_FOR: Duration = Duration::from_secs(3600);
 
 /// The fills that are running.
 #[derive(Debug)]
 pub(crate) struct Fills {
     running: Mutex<HashMap<FillKey, Arc<Fill>>>,
+    /// Blobs whose last fill brought wrong content, and when it ended.
+    wrong: Mutex<LruCache<FillKey, Instant>>,
     tasks: TaskTracker,
     max_blob_bytes: u64,
 }
@@ -52,7 +68,10 @@ pub(crate) struct Fill {
     /// The repository that it is fetched from.
     fetched_from: RepositoryName,
     digest: Digest,
+    upstream: Arc<dyn ContentSource>,
+    tasks: TaskTracker,
     progress: watch::Sender<Progress>,
+    aside: Aside,
     spool: OnceLock<Arc<dyn BlobSpool>>,
     window: Arc<Window>,
     /// True once the store cannot keep the blob: its bytes are for those who wait for them now.
@@ -66,7 +85,12 @@ pub(crate) struct Fill {
 impl Fills {
     /// Fills run on `tasks`, so that whoever owns it can wait for them; blobs beyond `max_blob_bytes` are refused.
     pub(crate) fn new(tasks: TaskTracker, max_blob_bytes: u64) -> Self {
-        Self { running: Mutex::default(), tasks, max_blob_bytes }
+        Self {
+            running: Mutex::default(),
+            wrong: Mutex::new(LruCache::new(WRONG_BLOBS)),
+            tasks,
+            max_blob_bytes,
+        }
     }
 
     /// The running fill of `digest` in `repository`'s registry, where there is one.
@@ -101,7 +125,10 @@ impl Fills {
         let fill = Arc::new(Fill {
             fetched_from: repository.clone(),
             digest: digest.clone(),
+            upstream: upstream.clone(),
+            tasks: self.tasks.clone(),
             progress: watch::Sender::new(Progress::new()),
+            aside: Aside::default(),
             spool: OnceLock::new(),
             window: Arc::default(),
             overflow: watch::Sender::new(false),
@@ -112,12 +139,24 @@ impl Fills {
         // Before the task runs: a fill whose store is full ends where it sees no reader.
         let joined = Joined::new(&fill);
         let (fills, task) = (self.clone(), fill.clone());
-        let (upstream, store, repository) = (upstream.clone(), store.clone(), repository.clone());
+        let store = store.clone();
         self.tasks.spawn(async move {
             let _ending = Ending { fills: &fills, fill: &task };
-            run::run(&fills, &task, verifier, &repository, upstream.as_ref(), store.as_ref()).await;
+            run::run(&fills, &task, verifier, store.as_ref()).await;
         });
         Ok(joined)
+    }
+
+    /// Whether wrong content came for `digest` lately. Clients may have parts of it: what they ask for next is not to
+    /// be the rest.
+    pub(crate) fn was_wrong(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.get(&key(repository, digest)).is_some_and(|ended| ended.elapsed() < WRONG_FOR)
+    }
+
+    fn remember_as_wrong(&self, fill: &Fill) {
+        let key = key(&fill.fetched_from, &fill.digest);
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).put(key, Instant::now());
     }
 
     /// Newcomers no longer join `fill`.
@@ -162,6 +201,14 @@ impl Fill {
         if !repositories.contains(repository) {
             repositories.push(repository.clone());
         }
+    }
+
+    /// A manifest says that the blob has `size` bytes.
+    pub(crate) fn expect(&self, size: u64) {
+        self.progress.send_if_modified(|progress| {
+            progress.expect(size);
+            false
+        });
     }
 
     /// Nothing more is kept: the window waits for the readers from now on.
@@ -241,9 +288,19 @@ impl Joined {
             Started::Filling { size: Some(0) } => {
                 self.fill.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
             }
-            // What a range means on a blob of unknown size is known when its last byte is there.
+            // What a range means on a blob of unknown size is known when its bytes are there, or the last byte is.
             Started::Filling { size: None } if range != ByteRange::Full => {
-                self.fill.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
+                let end = match range {
+                    ByteRange::From { last: Some(last), .. } => last.saturating_add(1),
+                    _ => u64::MAX,
+                };
+                let now = self.fill.when(|now| now.reaches(end)).await?;
+                if let (None, ByteRange::From { first, .. }) = (now.size(), range)
+                    && first < end
+                {
+                    return Ok(Some(self.part_of_unknown(first..end)));
+                }
+                now.size()
             }
             Started::Filling { size } => size,
         };
@@ -260,6 +317,12 @@ impl Joined {
             range: bytes.filter(|_| range != ByteRange::Full),
             body: reader::stream(self.fill, self.position, start, end),
         }))
+    }
+
+    /// Bytes that are there, of a blob whose end is not.
+    fn part_of_unknown(self, part: Range<u64>) -> Blob {
+        let body = reader::stream(self.fill, self.position, part.start, Some(part.end));
+        Blob { size: None, range: Some(part), body }
     }
 }
 

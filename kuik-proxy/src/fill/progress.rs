@@ -1,8 +1,8 @@
 //! How far a fill has come, and what its readers may have of it: pure decisions.
 //!
 //! Invariant: until every byte is hashed and the digest matches, the last [`HOLD_BACK`] bytes of the blob are withheld
-//! from every reader, and from a reader of a part its last byte. A client of wrong content sees a broken transfer,
-//! never a complete one, and cannot put a blob together from complete parts of it.
+//! from every reader, whichever part of it they asked for. A client of wrong content sees a broken transfer, never a
+//! complete one; and from parts of it, which come as they arrive, nobody can put together a blob.
 
 use kuik_core::content::SourceError;
 
@@ -16,6 +16,9 @@ pub(super) struct Progress {
     pub received: u64,
     /// How many of these the spool has; the others are in the window.
     pub spooled: u64,
+    /// What stands here, or behind it, waits for the digest: the end that clients expect may come before the one that
+    /// upstream announces.
+    pub held_from: u64,
     pub phase: Phase,
 }
 
@@ -49,7 +52,7 @@ pub(super) enum Next {
 
 impl Progress {
     pub(super) const fn new() -> Self {
-        Self { received: 0, spooled: 0, phase: Phase::Connecting }
+        Self { received: 0, spooled: 0, held_from: u64::MAX, phase: Phase::Connecting }
     }
 
     /// The size of the blob, once it is known.
@@ -61,17 +64,32 @@ impl Progress {
         }
     }
 
+    /// Whether the bytes before `end` are known to be there, however many follow.
+    pub(super) fn reaches(&self, end: u64) -> bool {
+        self.size().is_some() || self.readable() >= end
+    }
+
     /// Whether nothing more will come from upstream.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Verified | Phase::Kept | Phase::Failed(_))
+    }
+
+    /// Withholds the last bytes of a blob of `size` bytes, which a manifest says that it has.
+    pub(super) fn expect(&mut self, size: u64) {
+        self.held_from = self.held_from.min(size.saturating_sub(HOLD_BACK));
+    }
+
+    /// Where the bytes begin that wait for the digest.
+    pub(super) fn held_from(&self) -> u64 {
+        let end = self.size().unwrap_or(self.received);
+        self.held_from.min(end.saturating_sub(HOLD_BACK))
     }
 
     /// The offset up to which readers may read.
     pub(super) fn readable(&self) -> u64 {
         match self.phase {
             Phase::Verified => self.received,
-            Phase::Filling { size: Some(size) } => self.received.min(size.saturating_sub(HOLD_BACK)),
-            Phase::Filling { size: None } => self.received.saturating_sub(HOLD_BACK),
+            Phase::Filling { .. } => self.received.min(self.held_from()),
             Phase::Connecting | Phase::Kept | Phase::Failed(_) => 0,
         }
     }
@@ -81,9 +99,7 @@ impl Progress {
         if end.is_some_and(|end| offset >= end) {
             return Next::Done;
         }
-        // A part is complete with its own last byte, wherever in the blob that is.
-        let held_back = u64::from(!self.has_ended());
-        let readable = self.readable().min(end.map_or(u64::MAX, |end| end.saturating_sub(held_back)));
+        let readable = self.readable().min(end.unwrap_or(u64::MAX));
         match &self.phase {
             Phase::Failed(error) => Next::Fail(error.clone()),
             _ if offset < readable => Next::Read { end: readable },
@@ -100,7 +116,7 @@ mod tests {
     use super::*;
 
     fn progress(received: u64, spooled: u64, phase: Phase) -> Progress {
-        Progress { received, spooled, phase }
+        Progress { received, spooled, phase, ..Progress::new() }
     }
 
     #[test]
@@ -113,18 +129,18 @@ mod tests {
         assert_eq!(progress(size, size, Phase::Verified).readable(), size);
         let small = Phase::Filling { size: Some(10) };
         assert_eq!(progress(10, 10, small).readable(), 0, "a small blob waits whole");
+        let mut longer = progress(size, size, Phase::Filling { size: Some(2 * size) });
+        longer.expect(size);
+        assert_eq!(longer.readable(), size - HOLD_BACK, "the end that a manifest gives counts too");
     }
 
     #[test]
     fn readers_read_what_they_may_and_asked_for() {
         let filling = progress(200_000, 100_000, Phase::Filling { size: Some(1 << 20) });
         assert!(matches!(filling.next(0, None), Next::Read { end: 200_000 }));
-        assert!(
-            matches!(filling.next(0, Some(10)), Next::Read { end: 9 }),
-            "the last byte of a part waits too"
-        );
-        assert!(matches!(filling.next(9, Some(10)), Next::Wait));
+        assert!(matches!(filling.next(0, Some(10)), Next::Read { end: 10 }));
         assert!(matches!(filling.next(10, Some(10)), Next::Done));
+        assert!(matches!(filling.next(300_000, Some(300_010)), Next::Wait));
         assert!(matches!(filling.next(200_000, None), Next::Wait));
         let done = progress(200_000, 200_000, Phase::Verified);
         assert!(matches!(done.next(199_999, None), Next::Read { end: 200_000 }));

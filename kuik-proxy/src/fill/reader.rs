@@ -8,7 +8,7 @@ use kuik_core::content::{BlobStream, SourceError, SourceErrorKind};
 use tokio::sync::watch;
 
 use super::{
-    Fill,
+    Fill, aside,
     progress::{Next, Progress},
     run,
     window::Position,
@@ -17,7 +17,7 @@ use super::{
 /// The bytes from `start` to `end`, or to the end of the blob, for whoever stands at `position`.
 pub(super) fn stream(fill: Arc<Fill>, position: Position, start: u64, end: Option<u64>) -> BlobStream {
     position.advance_to(start);
-    let reader = Reader { progress: fill.progress.subscribe(), fill, position, end };
+    let reader = Reader { progress: fill.progress.subscribe(), fill, position, end, asks_aside: true };
     Box::pin(stream::try_unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
         Ok(chunk.map(|chunk| (chunk, reader)))
@@ -29,18 +29,47 @@ struct Reader {
     progress: watch::Receiver<Progress>,
     position: Position,
     end: Option<u64>,
+    /// Whether what is far ahead of the fill may be had on its own.
+    asks_aside: bool,
 }
 
 impl Reader {
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         let offset = self.position.get();
-        let chunk = match self.wait(offset).await? {
-            Next::Done | Next::Wait => return Ok(None),
-            Next::Fail(error) => return Err(error),
-            Next::Read { end } => self.read(offset, end).await?,
+        let chunk = match self.aside(offset).await {
+            Some(chunk) => chunk,
+            None => match self.wait(offset).await? {
+                Next::Done | Next::Wait => return Ok(None),
+                Next::Fail(error) => return Err(error),
+                Next::Read { end } => self.read(offset, end).await?,
+            },
         };
         self.position.advance_to(offset + chunk.len() as u64);
         Ok(Some(chunk))
+    }
+
+    /// The next bytes, where they are far ahead of the fill and can be had on their own.
+    async fn aside(&mut self, offset: u64) -> Option<Bytes> {
+        let end = self.end.filter(|_| self.asks_aside)?;
+        let (held_from, received) = {
+            let now = self.progress.borrow();
+            now.size()?;
+            (now.held_from(), now.received)
+        };
+        if offset >= end || !aside::is_for(&(offset..end), received, held_from) {
+            return None;
+        }
+        let upstream = aside::Upstream {
+            source: &self.fill.upstream,
+            repository: &self.fill.fetched_from,
+            digest: &self.fill.digest,
+            held_from,
+            tasks: &self.fill.tasks,
+        };
+        let chunk = self.fill.aside.read(&upstream, offset).await;
+        self.asks_aside = chunk.is_some();
+        let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        chunk.map(|chunk| chunk.slice(..wanted.min(chunk.len())))
     }
 
     /// The newest bytes are in the window; those that have left it are in the spool.

@@ -4,19 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _, stream::Fuse};
-use kuik_core::{
-    content::{
-        BlobStream, BlobWriter, ByteRange, ContentSource, ContentStore, Digest, SourceError, SourceErrorKind,
-        Verified, Verifier,
-    },
-    reference::RepositoryName,
+use kuik_core::content::{
+    BlobWriter, ContentStore, Digest, SourceError, SourceErrorKind, Verified, Verifier,
 };
 
-use super::{Fill, Fills, progress::Phase, window::WINDOW_BYTES};
-
-/// How many bytes are received before they are shown, hashed and written.
-const BATCH_BYTES: usize = 1 << 20;
+use super::{Fill, Fills, download::Download, progress::Phase, window::WINDOW_BYTES};
 
 /// Below this, hashing costs less than handing it to another thread.
 const WORTH_A_THREAD: usize = 64 << 10;
@@ -25,14 +17,8 @@ const WORTH_A_THREAD: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Fetches, verifies and publishes; every outcome ends up in the fill's progress.
-pub(super) async fn run(
-    fills: &Fills,
-    fill: &Arc<Fill>,
-    verifier: Verifier,
-    repository: &RepositoryName,
-    upstream: &dyn ContentSource,
-    store: &dyn ContentStore,
-) {
+pub(super) async fn run(fills: &Fills, fill: &Arc<Fill>, verifier: Verifier, store: &dyn ContentStore) {
+    let repository = &fill.fetched_from;
     // An earlier fill may have published between the miss that started this one and now.
     if !fill.replaces && store.has_blob(&fill.digest).await.is_ok_and(|size| size.is_some()) {
         // Forgotten before anybody learns of it: who looks again goes to the store.
@@ -41,12 +27,15 @@ pub(super) async fn run(
         return;
     }
     let receiving = async {
-        let received = receive(fills, fill, verifier, repository, upstream).await;
+        let received = receive(fills, fill, verifier).await;
         match &received {
             // Readers get their last bytes now; that the blob becomes durable is not theirs to wait for.
             Ok(_) => fill.enter(Phase::Verified),
             Err(error) => {
                 tracing::warn!(digest = %fill.digest, %repository, error = error.chain(), "a blob could not be fetched");
+                if error.kind() == SourceErrorKind::InvalidContent {
+                    fills.remember_as_wrong(fill);
+                }
                 // Forgotten before anybody learns of it: who tries again finds no fill that has failed.
                 fills.forget(fill);
                 fill.enter(Phase::Failed(error.clone()));
@@ -63,43 +52,42 @@ pub(super) async fn run(
 }
 
 /// Upstream's bytes, into the window and through the hash.
-async fn receive(
-    fills: &Fills,
-    fill: &Fill,
-    mut verifier: Verifier,
-    repository: &RepositoryName,
-    upstream: &dyn ContentSource,
-) -> Result<Verified, SourceError> {
-    let digest = &fill.digest;
+async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<Verified, SourceError> {
+    let (repository, digest) = (&fill.fetched_from, &fill.digest);
     let invalid = |problem: String| {
         let attempted = format!("fetch blob {digest} of {repository}: {problem}");
         SourceError::new(SourceErrorKind::InvalidContent, attempted)
     };
-    let blob = upstream.blob(repository, digest, ByteRange::Full).await?.content;
+    let mut download = Download::open(fill.upstream.as_ref(), repository, digest).await?;
+    let size = download.size();
     let limit = fills.max_blob_bytes;
-    if blob.size.is_some_and(|size| size > limit) {
+    if size.is_some_and(|size| size > limit) {
         return Err(invalid(format!("it has more than the {limit} bytes that are accepted")));
     }
-    let limit = blob.size.unwrap_or(limit);
-    fill.enter(Phase::Filling { size: blob.size });
+    let limit = size.unwrap_or(limit);
+    fill.enter(Phase::Filling { size });
 
-    let mut body = blob.body.fuse();
     let mut received = 0;
-    let mut next = next_batch(&mut body).await;
+    let mut next = download.next_batch().await;
     while let Some(batch) = next {
         let batch = batch?;
         let length = length_of(&batch);
+        if !fill.aside.agrees_with(received, &batch) {
+            return Err(invalid(
+                "upstream sent other bytes than when it was asked for them alone".to_owned(),
+            ));
+        }
         received += length;
         if received > limit {
             return Err(invalid(format!("upstream sent more than {limit} bytes")));
         }
         fill.window.push(&batch);
         fill.progress.send_modify(|progress| progress.received += length);
-        let (hashed, following) = tokio::join!(hash(verifier, batch), next_batch(&mut body));
+        let (hashed, following) = tokio::join!(hash(verifier, batch), download.next_batch());
         (verifier, next) = (hashed?, following);
         room(fill).await?;
     }
-    if let Some(size) = blob.size.filter(|&size| size != received) {
+    if let Some(size) = size.filter(|&size| size != received) {
         return Err(invalid(format!("upstream announced {size} bytes and sent {received}")));
     }
     verifier.finish().map_err(|mismatch| {
@@ -186,27 +174,6 @@ async fn spool(fill: &Fill, store: &dyn ContentStore) -> Result<Option<Box<dyn B
         fill.window.trim(spooled);
         fill.window.has_moved();
     }
-}
-
-/// What has arrived, without waiting for more than the first chunk; `None` at the end.
-async fn next_batch(body: &mut Fuse<BlobStream>) -> Option<Result<Vec<Bytes>, SourceError>> {
-    let first = match body.next().await? {
-        Ok(chunk) => chunk,
-        Err(error) => return Some(Err(error)),
-    };
-    let mut length = first.len();
-    let mut batch = vec![first];
-    while length < BATCH_BYTES {
-        match body.next().now_or_never() {
-            Some(Some(Ok(chunk))) => {
-                length += chunk.len();
-                batch.push(chunk);
-            }
-            Some(Some(Err(error))) => return Some(Err(error)),
-            Some(None) | None => break,
-        }
-    }
-    Some(Ok(batch))
 }
 
 async fn hash(mut verifier: Verifier, batch: Vec<Bytes>) -> Result<Verifier, SourceError> {

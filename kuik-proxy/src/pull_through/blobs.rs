@@ -31,6 +31,12 @@ impl Shared {
     ) -> Result<Served<Blob>, SourceError> {
         let mut refused = None;
         for _ in 0..LOOK_UPS {
+            // Who has parts of wrong content gets all of the right one: a server may ignore a range (RFC 9110, 14.2).
+            let range = match range {
+                ByteRange::Full => range,
+                _ if self.fills.was_wrong(repository, digest) => ByteRange::Full,
+                _ => range,
+            };
             // A running fill first: while it publishes, the store has the blob without its links.
             let joined = match self.fills.join(repository, digest) {
                 Some(joined) => joined,
@@ -60,6 +66,9 @@ impl Shared {
             if !fill.is_authorised(repository) {
                 self.upstream.blob_size(repository, digest).await?;
                 fill.authorise(repository);
+            }
+            if let Some(size) = self.sizes.of(repository, digest) {
+                fill.expect(size);
             }
             match joined.read(range).await {
                 Ok(Some(blob)) => return Ok(Served::from_upstream(blob)),

@@ -35,8 +35,12 @@ impl BlobSizes {
 
     /// Whether a blob of `size` bytes is not what its manifest says.
     pub(super) fn contradict(&self, repository: &RepositoryName, digest: &Digest, size: u64) -> bool {
-        let known = self.sizes().get(&(repository.clone(), digest.clone())).copied();
-        known.is_some_and(|known| known != size)
+        self.of(repository, digest).is_some_and(|known| known != size)
+    }
+
+    /// The size that a manifest of the repository gives a blob.
+    pub(super) fn of(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
+        self.sizes().get(&(repository.clone(), digest.clone())).copied()
     }
 
     /// Believes a blob's size from here on, whatever was remembered.

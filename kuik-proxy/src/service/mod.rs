@@ -179,7 +179,7 @@ impl Shared {
                 if let Some(location) = self.elsewhere(repository, digest).await {
                     return Ok(respond::elsewhere(&location, digest));
                 }
-                let served = self.source.blob(repository, digest, byte_range(headers)).await?;
+                let served = self.source.blob(repository, digest, byte_range(headers, digest)).await?;
                 Ok(respond::blob(served, digest))
             }
             Route::Tags { repository, page } => {
@@ -243,7 +243,18 @@ fn freshness(headers: &HeaderMap) -> Freshness {
     if no_cache { Freshness::Revalidate } else { Freshness::Cached }
 }
 
-fn byte_range(headers: &HeaderMap) -> ByteRange {
-    let value = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    value.map_or(ByteRange::Full, ByteRange::from_header)
+/// The range that is asked for. RFC 9110, section 13.1.5: with an `If-Range` that is not about this content, all of it.
+fn byte_range(headers: &HeaderMap, digest: &Digest) -> ByteRange {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match (text(header::RANGE), text(header::IF_RANGE)) {
+        (None, _) => ByteRange::Full,
+        (Some(range), None) => ByteRange::from_header(range),
+        // Only a strong entity tag will do: there is no date that could be compared.
+        (Some(range), Some(tag)) => {
+            match tag.trim().strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
+                Some(tag) if tag == digest.as_str() => ByteRange::from_header(range),
+                _ => ByteRange::Full,
+            }
+        }
+    }
 }

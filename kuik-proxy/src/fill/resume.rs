@@ -1,0 +1,120 @@
+//! Whether a transfer that broke is taken up again, and when: pure decisions.
+//!
+//! Invariant: the number of attempts is bounded by the bytes that came, and upstream is never asked for bytes that it
+//! has sent, but once where it does not do ranges.
+
+use std::time::Duration;
+
+use kuik_core::content::{SourceError, SourceErrorKind};
+
+/// How often a transfer may break without much coming of it.
+const SPARE_ATTEMPTS: u64 = 5;
+
+/// For so many bytes that came, a transfer may break once more.
+const BYTES_PER_ATTEMPT: u64 = 16 << 20;
+
+/// How long to wait before the second attempt in a row; each further one waits twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause, and the longest that an upstream may ask for: readers wait meanwhile.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is known of a transfer's breaks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Breaks {
+    attempts: u64,
+    /// How many of them came since the last byte.
+    in_a_row: u32,
+    /// Whether upstream has sent everything once more, though it was asked for the rest.
+    ignored_range: bool,
+}
+
+impl Breaks {
+    /// How long to wait until the rest is asked for; `None` where it is not, and `error` is the end.
+    ///
+    /// `dice` is a random number, so that many transfers which one upstream broke do not come back all at once.
+    pub(super) fn pause_after(&mut self, error: &SourceError, received: u64, dice: u64) -> Option<Duration> {
+        let asked = match error.kind() {
+            SourceErrorKind::Unavailable | SourceErrorKind::TimedOut => Duration::ZERO,
+            SourceErrorKind::RateLimited => error.retry_after().unwrap_or(FIRST_PAUSE),
+            _ => return None,
+        };
+        let allowed = SPARE_ATTEMPTS + received / BYTES_PER_ATTEMPT;
+        if self.ignored_range || self.attempts >= allowed || asked > LONGEST_PAUSE {
+            return None;
+        }
+        let pause = match self.in_a_row {
+            0 => Duration::ZERO,
+            again => (FIRST_PAUSE * 2_u32.saturating_pow(again - 1)).min(LONGEST_PAUSE),
+        };
+        self.attempts += 1;
+        self.in_a_row += 1;
+        let jitter = pause.mul_f64((dice % 1000) as f64 / 2000.0);
+        Some(asked.max(pause.saturating_sub(jitter)))
+    }
+
+    /// Bytes have come.
+    pub(super) fn moved(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// Upstream sends everything from the first byte on: it does not do ranges, and this is the last attempt.
+    pub(super) fn range_was_ignored(&mut self) {
+        self.ignored_range = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken() -> SourceError {
+        SourceError::new(SourceErrorKind::Unavailable, "it broke")
+    }
+
+    #[test]
+    fn attempts_are_bounded_by_what_came_of_them() {
+        let attempts = |received: u64| {
+            let mut breaks = Breaks::default();
+            std::iter::from_fn(|| breaks.pause_after(&broken(), received, 0)).count() as u64
+        };
+        assert_eq!(attempts(0), SPARE_ATTEMPTS);
+        assert_eq!(attempts(100 * BYTES_PER_ATTEMPT), SPARE_ATTEMPTS + 100);
+    }
+
+    #[test]
+    fn the_first_attempt_comes_at_once_and_the_others_later_and_later() {
+        let mut breaks = Breaks::default();
+        let mut pause = |dice| breaks.pause_after(&broken(), 0, dice).unwrap();
+        assert_eq!(pause(999), Duration::ZERO);
+        assert_eq!(pause(0), FIRST_PAUSE);
+        assert_eq!(pause(0), FIRST_PAUSE * 2);
+        assert!(
+            (FIRST_PAUSE * 2..FIRST_PAUSE * 4).contains(&pause(999)),
+            "chance shortens it, by half at most"
+        );
+        breaks.moved();
+        assert_eq!(breaks.pause_after(&broken(), 0, 0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn some_ends_are_final() {
+        let kinds = [
+            SourceErrorKind::InvalidContent,
+            SourceErrorKind::NotFound,
+            SourceErrorKind::Unauthorized,
+            SourceErrorKind::Denied,
+            SourceErrorKind::Storage,
+        ];
+        for kind in kinds {
+            assert_eq!(Breaks::default().pause_after(&SourceError::new(kind, "end"), 0, 0), None, "{kind:?}");
+        }
+        for (seconds, expected) in [(3, Some(Duration::from_secs(3))), (60, None)] {
+            let limited = SourceError::rate_limited("limit", Some(Duration::from_secs(seconds)));
+            assert_eq!(Breaks::default().pause_after(&limited, 0, 0), expected);
+        }
+        let mut breaks = Breaks::default();
+        breaks.range_was_ignored();
+        assert_eq!(breaks.pause_after(&broken(), 0, 0), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! Images without end that share layers with their neighbours, made from a seed.
+
+use bytes::Bytes;
+use kuik_core::{
+    content::{Digest, Manifest, MediaType},
+    testkit::ScriptedRegistry,
+};
+
+use crate::dice::Dice;
+
+/// How many layers an image has. It shares all but one with the next.
+const LAYERS: u64 = 4;
+
+/// An image, whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    pub(crate) tag: String,
+    pub(crate) manifest: Manifest,
+    pub(crate) blobs: Vec<(Digest, Bytes)>,
+}
+
+/// The image with that number.
+pub(crate) fn image(seed: u64, number: u64) -> Image {
+    let blobs: Vec<_> = (number..number + LAYERS).map(|layer| blob(seed, layer)).collect();
+    let layers: Vec<_> = blobs
+        .iter()
+        .map(|(digest, bytes)| {
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": digest.to_string(),
+                "size": bytes.len(),
+            })
+        })
+        .collect();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::OCI_MANIFEST.as_str(),
+        "config": layers[0],
+        "layers": layers[1..],
+    });
+    let manifest = Manifest::new(None, manifest.to_string().into()).unwrap();
+    Image { tag: format!("v{number}"), manifest, blobs }
+}
+
+/// A blob of up to 400,000 bytes; one in eight is tiny.
+fn blob(seed: u64, number: u64) -> (Digest, Bytes) {
+    let mut dice = Dice::new(seed ^ number.wrapping_mul(0xD134_2543_DE82_EF95));
+    let size = if dice.percent(12) { dice.within(1..2000) } else { dice.within(20_000..400_000) };
+    let bytes = dice.bytes(size);
+    (Digest::sha256(&bytes), bytes)
+}
+
+impl Image {
+    pub(crate) fn add_to(&self, registry: &ScriptedRegistry) {
+        registry.add_manifest("app", Some(&self.tag), &self.manifest);
+        for (_, bytes) in &self.blobs {
+            registry.add_blob("app", bytes.clone());
+        }
+    }
+}
