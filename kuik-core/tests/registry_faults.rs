@@ -19,7 +19,7 @@ use kuik_core::{
     },
     credentials::Anonymous,
     reference::RepositoryName,
-    registry::{HostLimits, RegistryClient, Upstreams},
+    registry::{HostLimits, RegistryClient, Timeouts, Upstreams},
     testkit::{Behaviour, Gate, Rule, SampleImage, ScriptedRegistry, Target},
 };
 use registry_common::{anonymous, client, limited, named, read, short, tag};
@@ -177,7 +177,7 @@ async fn an_oversize_manifest_is_not_read_to_its_end() {
 #[tokio::test]
 async fn statuses_become_kinds() {
     let (registry, _) = with_image().await;
-    let client = anonymous(&registry);
+    let client = limited(named(&registry), Anonymous, Timeouts::default(), HostLimits::none());
     for (status, expected) in [
         (StatusCode::FORBIDDEN, SourceErrorKind::Denied),
         (StatusCode::INTERNAL_SERVER_ERROR, SourceErrorKind::Unavailable),

@@ -41,6 +41,9 @@ use super::{
 /// How many replicas one request is asked of: the owner, and the next in rank.
 const ASKED: usize = 2;
 
+/// Who has shown life within this time is more likely busy than dead.
+const LATELY: Duration = Duration::from_secs(10);
+
 /// How many pings are on their way at one time.
 const PINGS: usize = 8;
 
@@ -75,6 +78,9 @@ pub struct ReplicaSetOptions {
     pub silence: Duration,
     /// How long a request waits for a sign of life of any of them, all in all: 950 ms. Then it goes on without.
     pub patience: Duration,
+    /// The same where the owner has shown life within the last ten seconds: 4 s. It is more likely busy than dead, and
+    /// those who give it up would ask upstream, all of them.
+    pub forbearance: Duration,
     /// After how long one that has shown life, and still says nothing, is pinged again: 1 s.
     pub look_again: Duration,
     /// How long it may take to answer the ping that tells whether it is back: 3 s.
@@ -88,6 +94,7 @@ impl Default for ReplicaSetOptions {
             refresh: Duration::from_secs(5),
             silence: Duration::from_millis(100),
             patience: Duration::from_millis(950),
+            forbearance: Duration::from_secs(4),
             look_again: Duration::from_secs(1),
             ping: Duration::from_secs(3),
         }
@@ -260,20 +267,16 @@ impl ReplicaSet {
             .take(ASKED)
             .collect();
         let began = Instant::now();
-        let mut by = began + self.shared.options.patience;
         let mut was_silent = false;
         for (at, member) in up.iter().enumerate() {
             // Those that come after one that was silent were pinged with it, in vain or not.
             let is_silent = was_silent && !member.heard_since(began);
-            if was_silent {
-                by = Instant::now() + self.shared.options.patience;
-            }
             let others = up.get(at + 1..).unwrap_or_default();
             let answer = tokio::select! {
                 biased;
                 dead = async { member.suspect() }, if is_silent => Err(dead),
                 answer = ask(member.replica.clone()) => answer,
-                dead = member.found_dead(others, by, &self.shared.options) => {
+                dead = member.found_dead(others, began, &self.shared.options) => {
                     was_silent = true;
                     Err(dead)
                 }
@@ -328,13 +331,17 @@ impl Member {
     }
 
     /// Ends when the replica says nothing and does not answer to a ping either: whoever waits for it waits in vain.
-    /// The `others`, which would be asked next, are pinged with it. The first look ends at `by`.
+    /// The `others`, which would be asked next, are pinged with it. What it is given for its first sign of life is counted
+    /// from when the request `began`, unless it has shown one since.
     async fn found_dead(
         &self,
         others: &[&Arc<Self>],
-        mut by: Instant,
+        began: Instant,
         options: &ReplicaSetOptions,
     ) -> SourceError {
+        let lately = began.checked_sub(LATELY).is_some_and(|then| self.heard_since(then));
+        let patience = if lately { options.forbearance } else { options.patience };
+        let mut by = if self.heard_since(began) { Instant::now() } else { began } + patience;
         let mut wait = options.silence;
         loop {
             let since = Instant::now();
@@ -350,7 +357,7 @@ impl Member {
                 return self.suspect();
             }
             wait = options.look_again;
-            by = Instant::now() + wait + options.patience;
+            by = Instant::now() + wait + options.forbearance;
         }
     }
 

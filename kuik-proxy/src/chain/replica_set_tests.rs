@@ -172,5 +172,25 @@ async fn one_that_dies_while_it_is_waited_for_is_found_dead() {
         rig.owner.hung.store(true, Ordering::SeqCst);
     };
     let ((took, answered), ()) = tokio::join!(rig.ask(), dying);
-    assert!(took <= Duration::from_secs(7) && answered, "{took:?}");
+    assert!(took <= Duration::from_secs(11) && answered, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_alive_a_moment_ago_is_given_more_time() {
+    let rig = Rig::start(Duration::ZERO).await;
+    assert!(rig.ask().await.1);
+    rig.owner.hung.store(true, Ordering::SeqCst);
+    let reviving = async {
+        sleep(Duration::from_secs(3)).await;
+        rig.owner.hung.store(false, Ordering::SeqCst);
+    };
+    // What it hangs on is lost, and it is not given up: it is pinged until it answers that.
+    let away = || rig.set.members().iter().filter(|member| !member.breaker().is_closed()).count();
+    let (_, ()) = tokio::join!(tokio::time::timeout(3500 * MS, rig.ask()), reviving);
+    assert_eq!(away(), 0);
+    // After a while in which nobody asked, it is not.
+    rig.owner.hung.store(true, Ordering::SeqCst);
+    sleep(Duration::from_secs(11)).await;
+    let (took, answered) = rig.ask().await;
+    assert!(took <= 951 * MS && answered, "{took:?}");
 }
