@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kuik_core::{
-    content::{ContentSource, ContentStore},
+    content::ContentStore,
     credentials::CredentialProvider,
     reference::PortForms,
     registry::{
@@ -20,7 +20,7 @@ use kuik_proxy::{
 };
 use prometheus_client::{metrics::info::Info, registry::Registry};
 
-use crate::frontend::Frontend;
+use crate::{frontend::Frontend, upstream_metrics};
 
 /// What a cache needs to know of the world outside.
 #[derive(Debug)]
@@ -64,15 +64,16 @@ pub fn registry_client<C: CredentialProvider>(
 #[must_use]
 pub fn cache(
     store: Arc<dyn ContentStore>,
-    upstream: Arc<dyn ContentSource>,
+    upstream: RegistryClient,
     options: PullThroughOptions,
     ports: PortForms,
     tls: Option<&Tls>,
 ) -> Cache {
-    let pull_through = PullThrough::new(store.clone(), upstream, options);
+    let pull_through = PullThrough::new(store.clone(), Arc::new(upstream.clone()), options);
     let proxy_metrics = ProxyMetrics::default();
     let admin = admin("proxy", vec![Box::new(Writable(store))], |metrics| {
         proxy_metrics.register(metrics);
+        upstream_metrics::register(&upstream, metrics);
         if let Some(tls) = tls {
             tls.register(metrics);
         }

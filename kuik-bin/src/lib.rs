@@ -4,6 +4,7 @@
 //! - [`config`]: settings from flags, environment and file, turned into valid types;
 //! - [`cache`], [`registry`]: assemble the libraries into a pull-through cache, and into a complete registry;
 //! - [`proxy`], [`replica`]: assemble a node's proxy, over the replicas of such a cache;
+//! - [`otlp`]: sends traces to an OpenTelemetry collector;
 //! - [`process`]: serves what was assembled until the process is asked to stop.
 
 pub mod cache;
@@ -11,8 +12,10 @@ pub mod command;
 pub mod config;
 pub mod frontend;
 pub mod keeping;
+pub mod otlp;
 pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod replica;
 pub mod shutdown;
+mod upstream_metrics;

@@ -3,12 +3,13 @@
 use std::{
     convert::Infallible,
     io::{self, IsTerminal as _},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use kuik_core::trace::SpanSink;
 use kuik_proxy::{
     pull_through::PullThrough,
     server::{self, BindAddress, Tls},
@@ -19,6 +20,7 @@ use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _
 use crate::{
     command::Failure,
     config::process::{LogConfig, ProcessConfig},
+    otlp::Traces,
     shutdown::Signals,
 };
 
@@ -38,6 +40,7 @@ pub struct Process {
     tls: Option<Tls>,
     shutdown_timeout: Duration,
     signals: Signals,
+    traces: Option<Traces>,
 }
 
 impl Process {
@@ -46,16 +49,23 @@ impl Process {
     /// # Errors
     /// Where the system does not let us.
     pub fn start(config: ProcessConfig) -> Result<Self, Failure> {
-        let ProcessConfig { bind, tls, shutdown_timeout, log } = config;
+        let ProcessConfig { bind, tls, shutdown_timeout, log, traces } = config;
         install_log(log);
         let signals = Signals::catch().map_err(Failure::new)?;
-        Ok(Self { bind, tls, shutdown_timeout, signals })
+        let traces = traces.map(Traces::start).transpose().map_err(Failure::usage)?;
+        Ok(Self { bind, tls, shutdown_timeout, signals, traces })
     }
 
     /// TLS, where it is served.
     #[must_use]
     pub fn tls(&self) -> Option<Tls> {
         self.tls.clone()
+    }
+
+    /// Where traces go, where anybody wants them.
+    #[must_use]
+    pub fn sink(&self) -> Option<Arc<dyn SpanSink>> {
+        self.traces.as_ref().map(Traces::sink)
     }
 
     /// Serves until a signal asks to stop; then lets running requests finish, and what `fills` is fetching.
@@ -89,6 +99,9 @@ impl Process {
             && tokio::time::timeout(left(limit, stopping.get()), fills.drain()).await.is_err()
         {
             tracing::warn!("fetches that did not end in time were abandoned");
+        }
+        if let Some(traces) = self.traces {
+            traces.end().await;
         }
         tracing::info!("stopped");
         Ok(())

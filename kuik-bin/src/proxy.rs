@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kuik_core::{content::ContentSource, reference::PortForms};
+use kuik_core::{reference::PortForms, registry::RegistryClient};
 use kuik_proxy::{
     admin::Admin,
     chain::{Chain, Link, ReplicaSet, Role},
@@ -10,7 +10,7 @@ use kuik_proxy::{
     service::{ProxyMetrics, ProxyOptions, ProxyService},
 };
 
-use crate::{cache::admin, frontend::Frontend};
+use crate::{cache::admin, frontend::Frontend, upstream_metrics};
 
 /// A proxy, ready to be served.
 #[derive(Debug)]
@@ -23,20 +23,16 @@ pub struct Proxy {
 
 /// A proxy over `cache` and `origin`, which keeps nothing itself; `tls` is what it is served over, for its counters.
 #[must_use]
-pub fn proxy(
-    cache: &ReplicaSet,
-    origin: Arc<dyn ContentSource>,
-    ports: PortForms,
-    tls: Option<&Tls>,
-) -> Proxy {
+pub fn proxy(cache: &ReplicaSet, origin: RegistryClient, ports: PortForms, tls: Option<&Tls>) -> Proxy {
     let chain = Chain::new(vec![
         Link::new("cache", Role::Copy, Arc::new(cache.clone())),
-        Link::new("origin", Role::Origin, origin),
+        Link::new("origin", Role::Origin, Arc::new(origin.clone())),
     ]);
     let metrics = ProxyMetrics::default();
     let admin = admin("proxy", Vec::new(), |registry| {
         metrics.register(registry);
         cache.register(registry);
+        upstream_metrics::register(&origin, registry);
         if let Some(tls) = tls {
             tls.register(registry);
         }

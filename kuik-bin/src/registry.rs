@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kuik_core::{
     content::{ContentSource, ContentStore, ManagedStore},
     reference::PortForms,
+    registry::RegistryClient,
 };
 use kuik_proxy::{
     access::{AccessLayer, AccessPolicy, AccessService},
@@ -22,6 +23,7 @@ use crate::{
     cache::{Writable, admin},
     frontend::Frontend,
     keeping::Keeping,
+    upstream_metrics,
 };
 
 /// How long the URLs are good for that clients are sent to: as with Docker's registry, and shorter than the grace period
@@ -43,7 +45,7 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Origins {
     /// Other registries.
-    pub source: Arc<dyn ContentSource>,
+    pub source: RegistryClient,
     /// How they are asked.
     pub options: PullThroughOptions,
     /// Which spellings of their ports are read in paths.
@@ -78,10 +80,11 @@ pub fn registry(
     let (pushed, fetched) = (keeping.pushed.clone(), keeping.fetched.clone());
     let mut proxy_options = ProxyOptions::default();
     proxy_options.redirects = keeping.redirects.then_some(REDIRECTS_VALID_FOR);
+    let client = origins.as_ref().map(|origins| origins.source.clone());
     let (source, pull_through): (Arc<dyn ContentSource>, _) = match origins {
         Some(Origins { source, options, ports }) => {
             proxy_options.names = Names::Upstream(ports);
-            let pull_through = PullThrough::new(fetched, source, options);
+            let pull_through = PullThrough::new(fetched, Arc::new(source), options);
             (Arc::new(pull_through.clone()), Some(pull_through))
         }
         None => {
@@ -93,6 +96,9 @@ pub fn registry(
         metrics.register(registry);
         proxy_metrics.register(registry);
         keeping.register(registry);
+        if let Some(client) = &client {
+            upstream_metrics::register(client, registry);
+        }
         if let Some(tls) = tls {
             tls.register(registry);
         }

@@ -14,7 +14,8 @@ use kuik_core::{
     forward,
     reference::RepositoryName,
     registry::{
-        Body, HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver as _,
+        Body, HostLimits, HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream,
+        UpstreamResolver as _,
     },
 };
 use kuik_proxy::chain::{CacheNames, Connect, Replica};
@@ -55,7 +56,10 @@ impl Connect for HttpReplicas {
         config.system_roots = false;
         config.timeouts = TIMEOUTS;
         let transport = HttpTransport::new(config).map_err(|error| unusable(error.into()))?;
-        let client = RegistryClient::new(transport.clone(), upstream, Anonymous, TIMEOUTS);
+        // The set looks after its replicas.
+        let limits = HostLimits::none();
+        let client = RegistryClient::limited(transport.clone(), upstream, Anonymous, TIMEOUTS, limits);
+        let client = client.telling_requests();
         Ok(Arc::new(HttpReplica { source: CacheNames::new(Arc::new(client)), transport, ping }))
     }
 }

@@ -21,7 +21,12 @@ use kuik_core::{
 use support::{Kuik, Transfer, ask, blob_data, eventually, get, proxied, pull_with_skopeo, push};
 
 /// What only a fault moves that this test does not have, or what has gone back to nothing.
-const UNMOVED: [&str; 7] = [
+const UNMOVED: [&str; 12] = [
+    "kube_image_keeper_upstream_breaker_open",
+    "kube_image_keeper_upstream_held_seconds",
+    "kube_image_keeper_upstream_quota_limit",
+    "kube_image_keeper_upstream_quota_remaining",
+    "kube_image_keeper_upstream_requests_in_flight",
     "kube_image_keeper_registry_gc_failed_runs_total",
     "kube_image_keeper_registry_gc_purged_uploads_total",
     "kube_image_keeper_registry_gc_reclaimed_bytes_total",

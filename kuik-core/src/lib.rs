@@ -6,6 +6,8 @@
 //!   [`content::ContentSource`] (something images can be read from) and [`content::ContentStore`]
 //!   (something that keeps them).
 //! - [`credentials`]: what opens a registry, and the docker config that holds it.
+//! - [`trace`]: which request a piece of work belongs to, through every process that has a part in it.
+//! - [`failover`]: what to do when a source of content fails: whom to ask next, whom to leave alone.
 //!
 //! With no feature enabled this crate has no runtime, no TLS and no Kubernetes client: it is pure decisions and
 //! plain types. Features add the edges: `registry` (a client of any OCI registry, as a `ContentSource`), `crd` (the
@@ -19,9 +21,11 @@ pub mod copy;
 #[cfg(feature = "crd")]
 pub mod crd;
 pub mod credentials;
+pub mod failover;
 pub mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;
 pub mod rewrite;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod trace;

@@ -10,8 +10,8 @@ use kuik_core::{
     credentials::{Anonymous, Credential, CredentialProvider},
     reference::RepositoryName,
     registry::{
-        CertificateAuthorities, HttpTransport, ProxyConfig, RegistryClient, Timeouts, TransportConfig,
-        UpstreamResolver as _, Upstreams,
+        CertificateAuthorities, HostLimits, HttpTransport, ProxyConfig, RegistryClient, Timeouts,
+        TransportConfig, UpstreamResolver as _, Upstreams,
     },
     testkit::{
         SampleImage,
@@ -145,6 +145,29 @@ async fn a_private_ca_is_trusted_where_configured_alone() {
     let error = doubting.manifest(&app, &tag("latest"), Freshness::Cached).await.unwrap_err();
     assert_eq!(error.kind(), SourceErrorKind::Unavailable);
     assert!(error.chain().to_lowercase().contains("certificate"), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn a_private_ca_comes_and_goes_while_a_client_runs() {
+    let PrivateCa { options, roots } = private_ca();
+    let registry = DockerRegistry::start(&options).await.unwrap();
+    let image = push(&registry, &[]).await;
+    let overriding = format!("{}={}", registry.host(), registry.url());
+    let upstreams = Upstreams::default().overriding(&overriding).unwrap();
+    let mut config = TransportConfig::default();
+    config.guard = upstreams.guard();
+    let transport = HttpTransport::new(config).unwrap();
+    let mut limits = HostLimits::default();
+    limits.retries.attempts = 0;
+    let client =
+        RegistryClient::limited(transport.clone(), upstreams, Anonymous, Timeouts::default(), limits);
+    let app = RepositoryName::new(&registry.host(), "team/app").unwrap();
+    let trusted = async || client.manifest(&app, &tag("latest"), Freshness::Cached).await.is_ok();
+    assert!(!trusted().await);
+    transport.trust(&roots).unwrap();
+    check(&client, &registry, &image).await;
+    transport.trust(&[]).unwrap();
+    assert!(!trusted().await, "neither a connection nor a session is left");
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use kuik_core::{
     content::{ByteRange, ContentSource, Freshness, SourceError, SourceErrorKind},
     credentials::{Anonymous, Credential, CredentialError, CredentialProvider, DockerConfig},
     reference::RepositoryName,
-    registry::{RegistryClient, Timeouts},
+    registry::{HostLimits, RegistryClient, Timeouts},
     testkit::{Access, Behaviour, Rule, SampleImage, ScriptedRegistry, Target},
 };
-use registry_common::{client, named, read, tag};
+use registry_common::{client, limited, named, read, tag};
 
 async fn guarded(access: Access) -> ScriptedRegistry {
     let registry = ScriptedRegistry::start().await.unwrap();
@@ -95,7 +95,8 @@ async fn a_failing_token_endpoint_is_asked_once_by_all_who_wait() {
     // All ten are refused first, so that all ten wait for a token together.
     let gate = kuik_core::testkit::Gate::new();
     registry.script(Rule::on(Target::Manifest).does(Behaviour::DelayHeaders(gate.clone())));
-    let client = with(&registry, Anonymous);
+    // Nobody asks again after a moment: that would be another round of ten.
+    let client = limited(named(&registry), Anonymous, Timeouts::default(), HostLimits::none());
     let asking: Vec<_> = (0..10)
         .map(|_| {
             let (client, app) = (client.clone(), registry.repository("app").unwrap());

@@ -19,10 +19,10 @@ use kuik_core::{
     },
     credentials::Anonymous,
     reference::RepositoryName,
-    registry::{RegistryClient, Upstreams},
+    registry::{HostLimits, RegistryClient, Timeouts, Upstreams},
     testkit::{Behaviour, Gate, Rule, SampleImage, ScriptedRegistry, Target},
 };
-use registry_common::{anonymous, client, named, read, short, tag};
+use registry_common::{anonymous, client, limited, named, read, short, tag};
 
 async fn with_image() -> (ScriptedRegistry, SampleImage) {
     let registry = ScriptedRegistry::start().await.unwrap();
@@ -57,7 +57,8 @@ async fn a_connection_closed_without_answer_is_unavailable() {
     registry.script(Rule::on_all().times(1).does(Behaviour::Refuse));
     get(&hurried(&registry), &registry).await.unwrap();
     registry.script(Rule::on_all().does(Behaviour::Refuse));
-    let error = get(&hurried(&registry), &registry).await.unwrap_err();
+    let client = limited(named(&registry), Anonymous, short(), HostLimits::none());
+    let error = get(&client, &registry).await.unwrap_err();
     assert_eq!(registry.log().len(), 4);
     assert_eq!(error.kind(), SourceErrorKind::Unavailable);
     assert!(error.to_string().starts_with("GET manifest app:latest from http://127.0.0.1:"), "{error}");
@@ -176,7 +177,7 @@ async fn an_oversize_manifest_is_not_read_to_its_end() {
 #[tokio::test]
 async fn statuses_become_kinds() {
     let (registry, _) = with_image().await;
-    let client = anonymous(&registry);
+    let client = limited(named(&registry), Anonymous, Timeouts::default(), HostLimits::none());
     for (status, expected) in [
         (StatusCode::FORBIDDEN, SourceErrorKind::Denied),
         (StatusCode::INTERNAL_SERVER_ERROR, SourceErrorKind::Unavailable),

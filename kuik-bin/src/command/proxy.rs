@@ -1,6 +1,6 @@
 //! `kuik-proxy`: what every node pulls through.
 
-use std::{convert::Infallible, future, process::ExitCode, sync::Arc, time::Duration};
+use std::{convert::Infallible, future, process::ExitCode, time::Duration};
 
 use http::Request;
 use hyper::body::Incoming;
@@ -58,13 +58,14 @@ async fn serve(config: ProxyConfig) -> Result<(), Failure> {
     })
     .map_err(Failure::usage)?;
     let cache = ReplicaSet::new(replicas, HttpReplicas, ReplicaSetOptions::default());
-    let proxy = proxy(&cache, Arc::new(origin), origins.ports, process.tls().as_ref());
+    let proxy = proxy(&cache, origin, origins.ports, process.tls().as_ref());
     if let Some(address) = metrics {
         serve_metrics(&address, proxy.admin)?;
     }
     // Both end with the process.
     tokio::spawn(async move { cache.maintain().await });
-    process.serve(proxy.frontend, None).await
+    let frontend = proxy.frontend.recorded_by(process.sink());
+    process.serve(frontend, None).await
 }
 
 /// Answers operators on an address of their own, until the process ends.

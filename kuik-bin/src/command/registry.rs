@@ -62,7 +62,8 @@ async fn serve(config: RegistryConfig) -> Result<(), Failure> {
     tracing::info!(pull_through = registry.pull_through.is_some(), "content is kept");
     let tasks = registry.keeping.tasks(registry.pull_through.clone());
     let tasks: Vec<_> = tasks.into_iter().map(|task| AbortOnDrop(tokio::spawn(task))).collect();
-    let served = process.serve(registry.frontend, registry.pull_through).await;
+    let frontend = registry.frontend.recorded_by(process.sink());
+    let served = process.serve(frontend, registry.pull_through).await;
     drop(tasks);
     registry.keeping.end().await;
     served
@@ -108,5 +109,5 @@ fn origins(config: OriginsConfig) -> Result<Origins, Failure> {
     .map_err(Failure::usage)?;
     let mut options = PullThroughOptions::default();
     options.revalidate = config.revalidate;
-    Ok(Origins { source: Arc::new(source), options, ports: config.ports })
+    Ok(Origins { source, options, ports: config.ports })
 }

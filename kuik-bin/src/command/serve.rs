@@ -53,7 +53,8 @@ async fn serve(config: ServeConfig) -> Result<(), Failure> {
     let store = Arc::new(FilesystemStore::open(&data_dir).map_err(Failure::new)?.as_cache());
     let mut options = PullThroughOptions::default();
     options.revalidate = origins.revalidate;
-    let cache = cache::cache(store, Arc::new(upstream), options, origins.ports, process.tls().as_ref());
+    let cache = cache::cache(store, upstream, options, origins.ports, process.tls().as_ref());
     tracing::info!(data_dir = %data_dir.display(), "images are cached");
-    process.serve(cache.frontend, Some(cache.pull_through)).await
+    let frontend = cache.frontend.recorded_by(process.sink());
+    process.serve(frontend, Some(cache.pull_through)).await
 }

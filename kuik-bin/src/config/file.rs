@@ -9,9 +9,15 @@ use super::Problems;
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The settings of a configuration file, each a list of texts.
+/// The settings of a configuration file, each a list of texts, but for those that have a form of their own.
 #[derive(Debug, Default)]
-pub struct ConfigFile(BTreeMap<String, Vec<String>>);
+pub struct ConfigFile {
+    texts: BTreeMap<String, Vec<String>>,
+    forms: BTreeMap<String, Value>,
+}
+
+/// The settings that have a form of their own, which no flag has.
+const FORMS: [&str; 1] = [super::upstreams::KEY];
 
 /// A configuration file that cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +63,16 @@ impl ConfigFile {
     ) -> Result<Self, UnusableFile> {
         let parsed: Option<BTreeMap<String, Value>> = serde_saphyr::from_str(content)
             .map_err(|error| UnusableFile::Malformed(name.to_owned(), error.to_string()))?;
-        let mut settings = BTreeMap::new();
+        let (mut settings, mut forms) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in parsed.unwrap_or_default() {
             let Some(known) = known.iter().find(|known| canonical(known) == canonical(&key)) else {
                 problems.add(&key, format_args!("there is no such setting (in {name})"));
                 continue;
             };
+            if FORMS.contains(known) {
+                forms.insert((*known).to_owned(), value);
+                continue;
+            }
             match texts(&value) {
                 Some(texts) => drop(settings.insert((*known).to_owned(), texts)),
                 None => {
@@ -70,13 +80,19 @@ impl ConfigFile {
                 }
             }
         }
-        Ok(Self(settings))
+        Ok(Self { texts: settings, forms })
     }
 
     /// The values of a setting; empty where the file does not have it.
     #[must_use]
     pub fn get(&self, key: &str) -> &[String] {
-        self.0.get(key).map_or(&[], Vec::as_slice)
+        self.texts.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The value of a setting that has a form of its own.
+    #[must_use]
+    pub fn form(&self, key: &str) -> Option<&Value> {
+        self.forms.get(key)
     }
 
     /// What was given, or else the values that the file has.

@@ -22,6 +22,8 @@ pub mod scrub;
 pub mod serve;
 pub mod storage;
 pub mod tls;
+pub mod traces;
+pub mod upstreams;
 mod value;
 
 pub use self::{

@@ -10,8 +10,10 @@ use kuik_core::{
 };
 use kuik_proxy::pull_through::Revalidate;
 
+use serde_json::Value;
+
 use super::{
-    ConfigFile, Problems,
+    ConfigFile, Problems, upstreams,
     value::{duration, read_file, switch},
 };
 
@@ -27,15 +29,37 @@ pub struct RawOrigins {
         value_delimiter = ','
     )]
     pub(super) insecure_registries: Vec<String>,
-    /// Fetch the images of a registry from this URL: `docker.io=https://mirror.example`
+    /// Fetch the images of a registry, or those whose name begins like that, from this URL alone:
+    /// `docker.io=https://mirror.example`
     #[arg(
         long,
         env = "KUIK_UPSTREAM",
         hide_env_values = true,
-        value_name = "REGISTRY=URL",
+        value_name = "PREFIX=URL",
         value_delimiter = ','
     )]
     pub(super) upstream: Vec<String>,
+    /// Ask this URL before the registry itself, always: `docker.io=https://mirror.example`. In the order given
+    #[arg(
+        long,
+        env = "KUIK_MIRROR",
+        hide_env_values = true,
+        value_name = "PREFIX=URL",
+        value_delimiter = ','
+    )]
+    pub(super) mirror: Vec<String>,
+    /// Ask this URL after the registry itself, where that fails: `docker.io=https://replica.example`. In the order given
+    #[arg(
+        long,
+        env = "KUIK_FALLBACK",
+        hide_env_values = true,
+        value_name = "PREFIX=URL",
+        value_delimiter = ','
+    )]
+    pub(super) fallback: Vec<String>,
+    /// What the file says about upstreams; no flag has this form
+    #[arg(skip)]
+    pub(super) upstreams: Option<Value>,
     /// A PEM file of certificate authorities to trust beside the system's
     #[arg(
         long,
@@ -74,7 +98,6 @@ pub struct OriginsConfig {
 }
 
 const INSECURE: &str = "insecure-registries";
-const UPSTREAM: &str = "upstream";
 const ROOTS: &str = "root-certificate-authorities";
 const DOCKER_CONFIG: &str = "docker-config";
 const REVALIDATE: &str = "revalidate-after";
@@ -82,13 +105,26 @@ const LEGACY_PORTS: &str = "legacy-ports";
 
 impl RawOrigins {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 6] = [INSECURE, UPSTREAM, ROOTS, DOCKER_CONFIG, REVALIDATE, LEGACY_PORTS];
+    pub(super) const KEYS: [&str; 9] = [
+        INSECURE,
+        upstreams::UPSTREAM,
+        upstreams::MIRROR,
+        upstreams::FALLBACK,
+        upstreams::KEY,
+        ROOTS,
+        DOCKER_CONFIG,
+        REVALIDATE,
+        LEGACY_PORTS,
+    ];
 
     /// What was given here, and for the rest what the file says.
     pub(super) fn over(self, file: &ConfigFile) -> Self {
         Self {
             insecure_registries: file.list(INSECURE, self.insecure_registries),
-            upstream: file.list(UPSTREAM, self.upstream),
+            upstream: file.list(upstreams::UPSTREAM, self.upstream),
+            mirror: file.list(upstreams::MIRROR, self.mirror),
+            fallback: file.list(upstreams::FALLBACK, self.fallback),
+            upstreams: self.upstreams.or_else(|| file.form(upstreams::KEY).cloned()),
             root_certificate_authorities: file.list(ROOTS, self.root_certificate_authorities),
             docker_config: file.one(DOCKER_CONFIG, self.docker_config),
             revalidate_after: file.one(REVALIDATE, self.revalidate_after),
@@ -97,7 +133,13 @@ impl RawOrigins {
     }
 
     pub(super) fn read(self, problems: &mut Problems) -> OriginsConfig {
-        let upstreams = upstreams(&self.insecure_registries, &self.upstream, problems);
+        let rules = upstreams::Rules {
+            moved: &self.upstream,
+            mirrors: &self.mirror,
+            fallbacks: &self.fallback,
+            form: self.upstreams.as_ref(),
+        };
+        let upstreams = upstreams(&self.insecure_registries, rules, problems);
         let roots = roots(&self.root_certificate_authorities, problems);
         let credentials = credentials(self.docker_config.as_deref(), problems);
         let revalidate = match self.revalidate_after.as_deref() {
@@ -116,13 +158,13 @@ impl RawOrigins {
     }
 }
 
-fn upstreams(insecure: &[String], overrides: &[String], problems: &mut Problems) -> Upstreams {
+fn upstreams(insecure: &[String], rules: upstreams::Rules<'_>, problems: &mut Problems) -> Upstreams {
     let mut upstreams = Upstreams::default();
     for host in insecure {
         upstreams = problems.check(INSECURE, upstreams.clone().insecure(host)).unwrap_or(upstreams);
     }
-    for text in overrides {
-        upstreams = problems.check(UPSTREAM, upstreams.clone().overriding(text)).unwrap_or(upstreams);
+    for rule in rules.read(problems) {
+        upstreams = problems.check(upstreams::KEY, upstreams.clone().with_rule(rule)).unwrap_or(upstreams);
     }
     upstreams
 }

@@ -7,6 +7,7 @@ use kuik_proxy::server::{BindAddress, Tls};
 use super::{
     ConfigFile, Problems,
     tls::{self, RawTls},
+    traces::{self, TracesConfig},
     value::duration,
 };
 
@@ -34,6 +35,10 @@ pub struct RawProcess {
     /// How to log: text or json [default: text]
     #[arg(long, env = "KUIK_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
     pub(super) log_format: Option<String>,
+    /// Send traces to this OpenTelemetry collector, by OTLP over HTTP: http://localhost:4318. OpenTelemetry's own
+    /// variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME) are read too [default: nowhere]
+    #[arg(long, env = "KUIK_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    pub(super) otlp_endpoint: Option<String>,
     /// A YAML file with any of these settings, their names in camel case; flags and environment win over it
     #[arg(long, env = "KUIK_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -50,6 +55,8 @@ pub struct ProcessConfig {
     pub shutdown_timeout: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Where traces are sent, if anywhere.
+    pub traces: Option<TracesConfig>,
 }
 
 /// What is logged, and how.
@@ -68,7 +75,8 @@ const LOG_FORMAT: &str = "log-format";
 
 impl RawProcess {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 6] = [BIND_ADDRESS, tls::CERTIFICATE, tls::KEY, SHUTDOWN, LOG, LOG_FORMAT];
+    pub(super) const KEYS: [&str; 7] =
+        [BIND_ADDRESS, tls::CERTIFICATE, tls::KEY, SHUTDOWN, LOG, LOG_FORMAT, traces::KEY];
 
     /// The file that is named, which may have the settings of all `groups`.
     pub(super) fn file(&self, groups: &[&[&str]], problems: &mut Problems) -> ConfigFile {
@@ -85,6 +93,7 @@ impl RawProcess {
             shutdown_timeout: file.one(SHUTDOWN, self.shutdown_timeout),
             log: file.one(LOG, self.log),
             log_format: file.one(LOG_FORMAT, self.log_format),
+            otlp_endpoint: file.one(traces::KEY, self.otlp_endpoint),
             config: self.config,
         }
     }
@@ -101,8 +110,9 @@ impl RawProcess {
         let tls = self.tls.read(problems);
         let shutdown_timeout =
             duration(SHUTDOWN, self.shutdown_timeout.as_deref(), Duration::from_secs(300), problems);
+        let traces = traces::read(self.otlp_endpoint.as_deref(), traces::Environment::read(), problems);
         let log = log(self.log.as_deref(), self.log_format.as_deref(), problems)?;
-        Some(ProcessConfig { bind, tls, shutdown_timeout, log })
+        Some(ProcessConfig { bind, tls, shutdown_timeout, log, traces })
     }
 }
 

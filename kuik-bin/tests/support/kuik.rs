@@ -36,7 +36,11 @@ fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy().to_ascii_uppercase();
-        if text.starts_with("KUIK_") || text.starts_with("AWS_") || text.ends_with("_PROXY") {
+        if text.starts_with("KUIK_")
+            || text.starts_with("AWS_")
+            || text.starts_with("OTEL_")
+            || text.ends_with("_PROXY")
+        {
             command.env_remove(&name);
         }
     }

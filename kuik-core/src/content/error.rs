@@ -99,6 +99,15 @@ impl SourceError {
         self
     }
 
+    /// The same, with the time that the source wants to be left alone. To be called on a new error, before it is cloned.
+    #[must_use]
+    pub fn to_be_retried_after(mut self, wait: Duration) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.retry_after = Some(wait);
+        }
+        self
+    }
+
     /// Whether nothing at all was heard from the source: it is away. One that answers with a failure, its own or that
     /// of whoever it asks in turn, is not.
     #[must_use]

@@ -68,6 +68,10 @@ pub trait ContentSource: fmt::Debug + Send + Sync + 'static {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Referrers, SourceError>;
+
+    /// Takes note that the bytes that it gave for a blob last were not those that the digest names: whoever has several
+    /// places to fetch from asks another one first, the next time.
+    fn distrust(&self, _repository: &RepositoryName, _digest: &Digest) {}
 }
 
 /// How a manifest is named in a request.

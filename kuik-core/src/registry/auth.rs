@@ -59,6 +59,21 @@ enum Way {
     Bearer { request: TokenRequest, credential: Option<Credential> },
 }
 
+impl Way {
+    /// In whose name it asks, as far as limits are concerned.
+    fn account(&self) -> Arc<str> {
+        match self {
+            Self::Basic { username, .. }
+            | Self::Bearer { credential: Some(Credential::Basic { username, .. }), .. } => {
+                username.as_str().into()
+            }
+            Self::Bearer { credential: None, .. } => Arc::default(),
+            // Somebody, whose name nobody says.
+            Self::Fixed(_) | Self::Bearer { .. } => "token".into(),
+        }
+    }
+}
+
 impl Authenticator {
     pub(super) fn new(credentials: Arc<dyn CredentialProvider>) -> Self {
         Self { credentials, tokens: Tokens::default(), remembered: Mutex::new(LruCache::new(MAX_REMEMBERED)) }
@@ -132,6 +147,7 @@ impl Authenticator {
 
     /// Asks the question one way. A kept token that is refused is replaced once.
     async fn go(&self, exchange: &Exchange, question: &Question, way: &Way) -> Result<Answer, SourceError> {
+        let question = &question.asked_as(way.account());
         match way {
             Way::Basic { username, password } => {
                 exchange.send(question, header(question, token::basic(username, password))?.as_ref()).await

@@ -1,170 +1,82 @@
-//! The registry client: the OCI distribution API, read as a [`ContentSource`].
+//! The registry client: whatever the upstreams of a repository have, as a [`ContentSource`].
 //!
-//! What a registry sends is not believed: manifests are bounded, decoded and compared with the digest they were asked
-//! for by, ranges are compared with what was asked for. The bytes of blobs pass through unhashed; who keeps them
-//! verifies them.
+//! The upstreams are asked in order ([`row`](super::row)); what each of them is asked is in [`at`](super::at).
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::ACCEPT};
-use jiff::Timestamp;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::{
-    Timeouts,
-    about::About,
-    auth::{Authenticator, Door},
-    body,
-    exchange::{Answer, Exchange, Question},
-    headers::{
-        answers, content_digest, content_length, content_range, described, has_next, is_web_page, media_type,
-        origin,
-    },
-    status,
-    transport::{Body, RegistryTransport, erase},
+    HostLimits, HostReport, Timeouts,
+    auth::Authenticator,
+    avoided::Avoided,
+    exchange::Exchange,
+    hosts::Hosts,
+    row::About,
+    transport::{RegistryTransport, erase},
     upstream::UpstreamResolver,
 };
 use crate::{
     content::{
-        Blob, ByteRange, ContentSource, DecodedManifest, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES,
-        Manifest, MediaType, Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+        Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
+        SourceError, TagList, TagOrDigest, TagPage,
     },
     credentials::CredentialProvider,
-    reference::{RepositoryName, Tag},
+    reference::RepositoryName,
 };
-
-const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// A client of any OCI registry. Cheap to clone; clones share connections, tokens and what they have learnt.
 #[derive(Clone)]
 pub struct RegistryClient {
-    resolver: Arc<dyn UpstreamResolver>,
-    exchange: Arc<Exchange>,
-    authenticator: Arc<Authenticator>,
+    pub(super) resolver: Arc<dyn UpstreamResolver>,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) avoided: Arc<Avoided>,
+    pub(super) tells_requests: bool,
 }
 
 impl RegistryClient {
-    /// A client that sends its requests through `transport`.
+    /// A client that sends its requests through `transport`, with the usual [`HostLimits`].
     pub fn new(
         transport: impl RegistryTransport,
         resolver: impl UpstreamResolver,
         credentials: impl CredentialProvider,
         timeouts: Timeouts,
     ) -> Self {
+        Self::limited(transport, resolver, credentials, timeouts, HostLimits::default())
+    }
+
+    /// The same with other limits for what each host is asked.
+    pub fn limited(
+        transport: impl RegistryTransport,
+        resolver: impl UpstreamResolver,
+        credentials: impl CredentialProvider,
+        timeouts: Timeouts,
+        limits: HostLimits,
+    ) -> Self {
         let guard = resolver.guard();
+        let hosts = Hosts::new(limits, guard.clone());
         Self {
             resolver: Arc::new(resolver),
-            exchange: Arc::new(Exchange { transport: erase(transport), guard, timeouts }),
+            exchange: Arc::new(Exchange { transport: erase(transport), guard, timeouts, hosts }),
             authenticator: Arc::new(Authenticator::new(Arc::new(credentials))),
+            avoided: Arc::default(),
+            tells_requests: false,
         }
     }
 
-    /// Asks about `repository`, as what opens it.
-    async fn ask(&self, repository: &RepositoryName, about: About) -> Result<Asked, SourceError> {
-        let upstream = self.resolver.upstream(repository).await?;
-        let About { method, name, rest, headers, deadline } = about;
-        let path = repository.path();
-        let (kind, name) = name;
-        let what = format!("{method} {kind} {path}{name} from {}", upstream.base());
-        let uri = upstream
-            .url(path, &rest)
-            .map_err(|error| SourceError::caused_by(SourceErrorKind::Unsupported, what.clone(), error))?;
-        let question =
-            Question { what, method, uri, headers, body: Bytes::new(), deadline, over_http: false };
-        let door = Door {
-            registry: upstream.base().to_owned(),
-            path: path.to_owned(),
-            credentials_of: upstream.credentials_of().clone(),
-        };
-        let answer = self.authenticator.ask(&self.exchange, &question, &door).await?;
-        Ok(Asked { what: question.what, answer })
+    /// The same, which tells whom it asks for which request that is ([`RequestContext`](crate::trace::RequestContext)):
+    /// for a cache of our own. Registries outside are told nothing of our clients.
+    #[must_use]
+    pub fn telling_requests(self) -> Self {
+        Self { tells_requests: true, ..self }
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.exchange.timeouts.answer
+    /// What was seen of the hosts that were asked, for metrics: bounded in number, whatever is asked for.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<HostReport> {
+        self.exchange.hosts.report()
     }
-
-    /// The error that an answer stands for.
-    async fn failure(&self, asked: Asked) -> SourceError {
-        let (parts, body) = asked.answer.response.into_parts();
-        let time = self.exchange.timeouts.stall.min(self.exchange.timeouts.headers);
-        let said = body::read_some(body, status::MAX_ERROR_BODY, time).await;
-        status::failure(&asked.what, parts.status, &parts.headers, &said, Timestamp::now())
-    }
-
-    /// The whole body of a successful answer, which is expected to be small.
-    async fn small(&self, asked: Asked) -> Result<(String, HeaderMap, Bytes), SourceError> {
-        if asked.answer.status() != StatusCode::OK {
-            return Err(self.failure(asked).await);
-        }
-        let (parts, body) = asked.answer.response.into_parts();
-        let stall = self.exchange.timeouts.stall;
-        let bytes = body::read(&asked.what, body, MAX_MANIFEST_BYTES, stall).await?;
-        Ok((asked.what, parts.headers, bytes))
-    }
-
-    async fn get_manifest(
-        &self,
-        repository: &RepositoryName,
-        at: &TagOrDigest,
-        freshness: Freshness,
-        deadline: Instant,
-    ) -> Result<Served<Manifest>, SourceError> {
-        let about = About::manifest(Method::GET, at, freshness, deadline);
-        let (what, headers, bytes) = self.small(self.ask(repository, about).await?).await?;
-        let invalid = |error: Box<dyn std::error::Error + Send + Sync>| {
-            SourceError::caused_by(SourceErrorKind::InvalidContent, what.clone(), error)
-        };
-        let manifest =
-            Manifest::new(media_type(&headers).as_ref(), bytes).map_err(|error| invalid(error.into()))?;
-        let manifest = match (at, content_digest(&headers)) {
-            (TagOrDigest::Digest(digest), _) => {
-                manifest.verified_as(digest).map_err(|error| invalid(error.into()))?
-            }
-            // The header names the bytes that a tag stands for: where it is another digest, the bytes are damaged.
-            (TagOrDigest::Tag(_), Some(digest)) if digest.algorithm().is_some() => {
-                manifest.clone().verified_as(&digest).map_err(|error| invalid(error.into()))?;
-                manifest
-            }
-            _ => manifest,
-        };
-        Ok(Served { content: manifest, origin: origin(&headers) })
-    }
-
-    /// The referrers that were pushed to a registry without the referrers API: an index under a tag that is made of
-    /// the digest (OCI distribution specification, "Referrers Tag Schema").
-    async fn tagged_referrers(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-        deadline: Instant,
-    ) -> Result<Referrers, SourceError> {
-        let empty = || Referrers { index: Bytes::from_static(EMPTY_INDEX.as_bytes()), filtered: false };
-        let Ok(tag) = format!("{}-{}", digest.algorithm_name(), digest.encoded()).parse::<Tag>() else {
-            return Ok(empty());
-        };
-        match self.get_manifest(repository, &TagOrDigest::Tag(tag), Freshness::Cached, deadline).await {
-            Ok(Served { content: manifest, .. }) if manifest.media_type().is_index() => {
-                Ok(Referrers { index: manifest.bytes().clone(), filtered: false })
-            }
-            Ok(_) => Ok(empty()),
-            Err(error) if error.is_not_found() => Ok(empty()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-const EMPTY_INDEX: &str =
-    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
-
-/// A question by its name, and the answer.
-struct Asked {
-    what: String,
-    answer: Answer,
 }
 
 #[async_trait]
@@ -175,20 +87,8 @@ impl ContentSource for RegistryClient {
         at: &TagOrDigest,
         freshness: Freshness,
     ) -> Result<Served<Descriptor>, SourceError> {
-        let deadline = self.deadline();
-        let about = About::manifest(Method::HEAD, at, freshness, deadline);
-        let asked = self.ask(repository, about).await?;
-        if asked.answer.status() == StatusCode::OK {
-            let headers = asked.answer.response.headers();
-            if let Some(descriptor) = described(at, headers) {
-                let content = described_as(at, descriptor, &asked.what)?;
-                return Ok(Served { content, origin: origin(headers) });
-            }
-        } else if !lacks_head(asked.answer.status()) {
-            return Err(self.failure(asked).await);
-        }
-        let manifest = self.get_manifest(repository, at, freshness, deadline).await?;
-        Ok(manifest.map(|manifest| manifest.descriptor()))
+        let about = About::Manifest(at);
+        self.first(repository, about, |one| Box::pin(async move { one.resolve(at, freshness).await })).await
     }
 
     async fn manifest(
@@ -197,7 +97,8 @@ impl ContentSource for RegistryClient {
         at: &TagOrDigest,
         freshness: Freshness,
     ) -> Result<Served<Manifest>, SourceError> {
-        self.get_manifest(repository, at, freshness, self.deadline()).await
+        let about = About::Manifest(at);
+        self.first(repository, about, |one| Box::pin(async move { one.manifest(at, freshness).await })).await
     }
 
     async fn blob_size(
@@ -205,37 +106,8 @@ impl ContentSource for RegistryClient {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
-        let deadline = self.deadline();
-        let about = About::blob(Method::HEAD, digest, ByteRange::Full, deadline);
-        let asked = self.ask(repository, about).await?;
-        let status = asked.answer.status();
-        if status == StatusCode::OK {
-            let headers = asked.answer.response.headers();
-            if is_web_page(headers) {
-                return Err(invalid(&asked.what, "the answer is a web page"));
-            }
-            let other = content_digest(headers)
-                .is_some_and(|named| named.algorithm_name() == digest.algorithm_name() && named != *digest);
-            if other {
-                return Err(invalid(&asked.what, "the answer is about another digest"));
-            }
-            if let Some(size) = content_length(headers) {
-                return Ok(Served { content: size, origin: origin(headers) });
-            }
-        } else if !lacks_head(status) && !asked.answer.elsewhere {
-            // Storage that a redirect leads to may be open for this one GET alone.
-            return Err(self.failure(asked).await);
-        }
-        let about = About::blob(Method::GET, digest, ByteRange::Full, deadline);
-        let asked = self.ask(repository, about).await?;
-        if asked.answer.status() != StatusCode::OK {
-            return Err(self.failure(asked).await);
-        }
-        let headers = asked.answer.response.headers();
-        match content_length(headers) {
-            Some(size) => Ok(Served { content: size, origin: origin(headers) }),
-            None => Err(invalid(&asked.what, "the answer does not say how long it is")),
-        }
+        let about = About::Blob(digest);
+        self.first(repository, about, |one| Box::pin(async move { one.blob_size(digest).await })).await
     }
 
     async fn blob(
@@ -244,42 +116,18 @@ impl ContentSource for RegistryClient {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
-        let about = About::blob(Method::GET, digest, range, self.deadline());
-        let asked = self.ask(repository, about).await?;
-        let headers = asked.answer.response.headers();
-        let (size, sent) = match asked.answer.status() {
-            // A server may ignore a range, and then sends everything.
-            StatusCode::OK => (content_length(headers), None),
-            StatusCode::PARTIAL_CONTENT if range != ByteRange::Full => {
-                let (sent, size) = content_range(headers)
-                    .filter(|(sent, size)| answers(range, sent, *size))
-                    .ok_or_else(|| invalid(&asked.what, "another range was sent than was asked for"))?;
-                (size, Some(sent))
-            }
-            _ => return Err(self.failure(asked).await),
+        let about = About::Blob(digest);
+        let avoided = &self.avoided;
+        let ask = |one: super::at::At| -> futures::future::BoxFuture<'_, _> {
+            Box::pin(
+                async move { Ok(avoided.watch(one.upstream.base(), digest, one.blob(digest, range).await?)) },
+            )
         };
-        let origin = origin(headers);
-        let expected = sent.as_ref().map(|sent| sent.end - sent.start).or(size);
-        let body: Body = asked.answer.response.into_body();
-        let body = body::stream(asked.what, body, expected, self.exchange.timeouts.stall);
-        Ok(Served { content: Blob { size, range: sent, body }, origin })
+        self.first(repository, about, ask).await
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        let mut query = Vec::new();
-        query.extend(page.limit.map(|limit| format!("n={limit}")));
-        query.extend(page.after.as_ref().map(|after| format!("last={}", escaped(after))));
-        let about = About {
-            method: Method::GET,
-            name: ("tags of", String::new()),
-            rest: with_query("tags/list", &query),
-            headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]),
-            deadline: self.deadline(),
-        };
-        let (what, headers, body) = self.small(self.ask(repository, about).await?).await?;
-        let answer: TagAnswer = serde_json::from_slice(&body)
-            .map_err(|error| SourceError::caused_by(SourceErrorKind::InvalidContent, what, error))?;
-        Ok(TagList { tags: answer.tags.unwrap_or_default(), more: has_next(&headers) })
+        self.first(repository, About::Lists, |one| Box::pin(async move { one.tags(page).await })).await
     }
 
     async fn referrers(
@@ -288,33 +136,14 @@ impl ContentSource for RegistryClient {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Referrers, SourceError> {
-        let deadline = self.deadline();
-        let query: Vec<_> =
-            artifact_type.map(|wanted| format!("artifactType={}", escaped(wanted))).into_iter().collect();
-        let accepted = HeaderValue::from_str(MediaType::OCI_INDEX.as_str()).ok();
-        let about = About {
-            method: Method::GET,
-            name: ("referrers of", format!("@{digest}")),
-            rest: with_query(&format!("referrers/{digest}"), &query),
-            headers: accepted.map(|value| (ACCEPT, value)).into_iter().collect(),
-            deadline,
+        let ask = |one: super::at::At| -> futures::future::BoxFuture<'_, _> {
+            Box::pin(async move { one.referrers(digest, artifact_type).await })
         };
-        let asked = self.ask(repository, about).await?;
-        if asked.answer.status() == StatusCode::NOT_FOUND {
-            body::discard(asked.answer.response.into_body(), self.exchange.timeouts.stall).await;
-            return self.tagged_referrers(repository, digest, deadline).await;
-        }
-        let (what, headers, bytes) = self.small(asked).await?;
-        let decoded = Manifest::new(None, bytes.clone())
-            .and_then(|manifest| manifest.decode())
-            .map_err(|error| SourceError::caused_by(SourceErrorKind::InvalidContent, what.clone(), error))?;
-        if !matches!(decoded, DecodedManifest::Index(_)) {
-            return Err(invalid(&what, "the answer is not an index"));
-        }
-        let filtered = headers.get_all(FILTERS_APPLIED).iter().any(|value| {
-            value.to_str().is_ok_and(|text| text.split(',').any(|filter| filter.trim() == "artifactType"))
-        });
-        Ok(Referrers { index: bytes, filtered })
+        self.first(repository, About::Lists, ask).await
+    }
+
+    fn distrust(&self, repository: &RepositoryName, digest: &Digest) {
+        self.avoided.distrust(repository, digest);
     }
 }
 
@@ -322,40 +151,4 @@ impl fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryClient").field("resolver", &self.resolver).finish_non_exhaustive()
     }
-}
-
-#[derive(Deserialize)]
-struct TagAnswer {
-    tags: Option<Vec<String>>,
-}
-
-fn invalid(what: &str, problem: &str) -> SourceError {
-    SourceError::new(SourceErrorKind::InvalidContent, format!("{what}: {problem}"))
-}
-
-/// Whether the status says that the registry does not do `HEAD` here, rather than that the content is not there.
-fn lacks_head(status: StatusCode) -> bool {
-    matches!(status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST)
-}
-
-/// The descriptor, unless it is of something else than was asked for.
-fn described_as(at: &TagOrDigest, descriptor: Descriptor, what: &str) -> Result<Descriptor, SourceError> {
-    match at {
-        TagOrDigest::Digest(digest)
-            if digest.algorithm_name() == descriptor.digest.algorithm_name()
-                && *digest != descriptor.digest =>
-        {
-            Err(invalid(what, "the answer is about another digest"))
-        }
-        TagOrDigest::Digest(digest) => Ok(Descriptor { digest: digest.clone(), ..descriptor }),
-        TagOrDigest::Tag(_) => Ok(descriptor),
-    }
-}
-
-fn escaped(value: &str) -> impl fmt::Display + '_ {
-    utf8_percent_encode(value, NON_ALPHANUMERIC)
-}
-
-fn with_query(path: &str, query: &[String]) -> String {
-    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }

@@ -9,7 +9,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -118,9 +118,16 @@ pub enum InvalidTransport {
 #[error("no connection within {0:?}")]
 pub(super) struct ConnectTimedOut(Duration);
 
-/// A [`super::RegistryTransport`] over TCP and TLS. Clones share their connections.
+/// A [`super::RegistryTransport`] over TCP and TLS. Clones share their connections, and whom they trust.
 #[derive(Clone)]
 pub struct HttpTransport {
+    config: Arc<TransportConfig>,
+    now: Arc<RwLock<Connections>>,
+}
+
+/// The connections under one set of certificate authorities.
+#[derive(Clone)]
+struct Connections {
     client: Client<Connector, Body>,
     egress: Egress,
 }
@@ -131,8 +138,29 @@ impl HttpTransport {
     /// # Errors
     /// Where a certificate or a proxy of the configuration is unusable.
     pub fn new(config: TransportConfig) -> Result<Self, InvalidTransport> {
-        let tls = client_config(&config)?;
-        let egress = Egress::new(config.guard, &config.proxy, tls.clone())?;
+        let now = Connections::new(&config, &config.extra_roots)?;
+        Ok(Self { config: Arc::new(config), now: Arc::new(RwLock::new(now)) })
+    }
+
+    /// Trusts these certificate authorities from now on, beside those of the system where it trusts them, and none that it
+    /// was given before. No connection and no TLS session from before is used again; what is being received goes on.
+    ///
+    /// # Errors
+    /// Where a certificate is unusable: then all stays as it is.
+    pub fn trust(&self, extra_roots: &[CertificateAuthorities]) -> Result<(), InvalidTransport> {
+        let connections = Connections::new(&self.config, extra_roots)?;
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = connections;
+        Ok(())
+    }
+}
+
+impl Connections {
+    fn new(
+        config: &TransportConfig,
+        extra_roots: &[CertificateAuthorities],
+    ) -> Result<Self, InvalidTransport> {
+        let tls = client_config(config.system_roots, extra_roots)?;
+        let egress = Egress::new(config.guard.clone(), &config.proxy, tls.clone())?;
         let connector =
             Connector { https: HttpsConnector::from((egress.clone(), tls)), limit: config.timeouts.connect };
         let client = Client::builder(TokioExecutor::new())
@@ -160,11 +188,11 @@ impl Service<Request<Body>> for HttpTransport {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if let Some(authorization) = self.egress.proxy_authorization(request.uri()) {
+        let Connections { client, egress } = self.now.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(authorization) = egress.proxy_authorization(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
         }
         let again = repeatable(&request);
-        let client = self.client.clone();
         Box::pin(async move {
             let answered = match (client.request(request).await, again) {
                 (Err(error), Some(again)) if was_idle(&error) => client.request(again).await,
@@ -207,16 +235,19 @@ fn was_idle(error: &hyper_util::client::legacy::Error) -> bool {
     false
 }
 
-fn client_config(config: &TransportConfig) -> Result<ClientConfig, InvalidTransport> {
+fn client_config(
+    system_roots: bool,
+    extra_roots: &[CertificateAuthorities],
+) -> Result<ClientConfig, InvalidTransport> {
     let mut roots = RootCertStore::empty();
-    if config.system_roots {
+    if system_roots {
         let found = rustls_native_certs::load_native_certs();
         let (added, ignored) = roots.add_parsable_certificates(found.certs);
         if added == 0 {
             tracing::warn!(ignored, errors = ?found.errors, "the system has no certificate authorities");
         }
     }
-    for certificate in config.extra_roots.iter().flat_map(|file| &file.0) {
+    for certificate in extra_roots.iter().flat_map(|file| &file.0) {
         roots.add(certificate.clone()).map_err(|_| InvalidTransport::Tls)?;
     }
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -3,11 +3,16 @@
 //! Redirects are followed here and not by the reader of the content: their targets are guarded like any upstream, and
 //! what identifies us is never sent to another scheme, host or port than it was meant for.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{AUTHORIZATION, LOCATION, USER_AGENT},
 };
 use tokio::time::{Instant, timeout};
@@ -17,13 +22,20 @@ use super::{
     body,
     connect::ConnectTimedOut,
     guard::{Guard, Refused, port_of},
+    hosts::{Hosts, Kind},
     redirect,
     transport::{AnyTransport, Body, BoxError},
 };
-use crate::content::{SourceError, SourceErrorKind};
+use crate::{
+    content::{SourceError, SourceErrorKind},
+    trace::{REQUEST_ID, RequestContext, TRACEPARENT},
+};
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
+
+/// How much time a host is given at least before its silence says something about it.
+const PATIENT: Duration = Duration::from_secs(2);
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("kuik/", env!("CARGO_PKG_VERSION")));
 
@@ -58,6 +70,7 @@ pub(super) struct Exchange {
     pub(super) transport: AnyTransport,
     pub(super) guard: Guard,
     pub(super) timeouts: Timeouts,
+    pub(super) hosts: Hosts,
 }
 
 /// A request that can be sent again, and what it is called in errors.
@@ -69,6 +82,12 @@ pub(super) struct Question {
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Whether registries count it as a pull: a `GET` of a manifest.
+    pub(super) is_pull: bool,
+    /// The account in whose name it is asked; empty for nobody's.
+    pub(super) account: Arc<str>,
+    /// The request that it is asked for, where whoever is asked is to know.
+    pub(super) context: Option<RequestContext>,
     /// When the answer's headers must have arrived.
     pub(super) deadline: Instant,
     /// Whether this may go over plain http because it is asked of an origin that is allowed it.
@@ -95,6 +114,11 @@ impl Answer {
 }
 
 impl Question {
+    /// The same, in the name of an account.
+    pub(super) fn asked_as(&self, account: Arc<str>) -> Self {
+        Self { account, ..self.clone() }
+    }
+
     pub(super) fn error(&self, kind: SourceErrorKind, problem: impl fmt::Display) -> SourceError {
         SourceError::new(kind, format!("{}: {problem}", self.what))
     }
@@ -113,7 +137,7 @@ impl Exchange {
         let mut elsewhere = false;
         for _ in 0..=MAX_REDIRECTS {
             self.guard.check(&uri, over_http).map_err(|refused| forbidden(question, refused))?;
-            let response = self.send_once(question, &uri, authorization).await?;
+            let response = self.send_once(question, &uri, authorization, elsewhere).await?;
             if !redirect::is_redirect(response.status()) {
                 return Ok(Answer { response, elsewhere });
             }
@@ -149,13 +173,29 @@ impl Exchange {
         question: &Question,
         uri: &Uri,
         authorization: Option<&HeaderValue>,
+        elsewhere: bool,
     ) -> Result<Response<Body>, SourceError> {
+        let kind = if elsewhere {
+            Kind { account: Arc::default(), is_pull: false }
+        } else {
+            Kind { account: question.account.clone(), is_pull: question.is_pull }
+        };
+        let asked =
+            Asked { context: RequestContext::current(), wall: SystemTime::now(), clock: Instant::now() };
+        let host = self.hosts.of(uri);
+        let admission = host.admit(&question.what, kind, question.deadline).await?;
         let body = if question.body.is_empty() { Body::empty() } else { Body::from(question.body.clone()) };
         let mut request = Request::new(body);
         *request.method_mut() = question.method.clone();
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = question.headers.clone();
         request.headers_mut().insert(USER_AGENT, AGENT);
+        if let Some(context) = question.context.as_ref().filter(|_| !elsewhere) {
+            let headers = [(REQUEST_ID, context.id().to_owned()), (TRACEPARENT, context.traceparent())];
+            request.headers_mut().extend(headers.into_iter().filter_map(|(name, value)| {
+                Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
+            }));
+        }
         if let Some(authorization) = authorization {
             let mut authorization = authorization.clone();
             authorization.set_sensitive(true);
@@ -163,11 +203,40 @@ impl Exchange {
         }
         let left = question.deadline.saturating_duration_since(Instant::now());
         let limit = self.timeouts.headers.min(left);
-        match timeout(limit, self.transport.clone().oneshot(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(failed(question, error)),
-            Err(_) => Err(question.error(SourceErrorKind::TimedOut, "no answer in time")),
-        }
+        let error = match timeout(limit, self.transport.clone().oneshot(request)).await {
+            Ok(Ok(response)) => {
+                asked.record(question, uri, Some(response.status()));
+                let receiving = self.hosts.answered(admission, response.status(), response.headers());
+                return Ok(response.map(|body| body.held_by(receiving)));
+            }
+            Ok(Err(error)) => failed(question, error),
+            Err(_) => question.error(SourceErrorKind::TimedOut, "no answer in time"),
+        };
+        asked.record(question, uri, None);
+        // Who was hardly given time to answer has not been silent.
+        admission.failed(&error, limit >= PATIENT.min(self.timeouts.headers));
+        Err(error)
+    }
+}
+
+/// When something was asked, and for which request.
+struct Asked {
+    context: Option<RequestContext>,
+    wall: SystemTime,
+    clock: Instant,
+}
+
+impl Asked {
+    /// Makes it a part of the request's trace. Of the address, only the host is told: a path may be signed.
+    fn record(&self, question: &Question, uri: &Uri, status: Option<StatusCode>) {
+        let Some(context) = self.context.as_ref().filter(|context| context.is_recorded()) else { return };
+        let host = uri.host().unwrap_or_default();
+        let mut attributes =
+            vec![("http.request.method", question.method.to_string()), ("server.address", host.to_owned())];
+        attributes.extend(status.map(|status| ("http.response.status_code", status.as_u16().to_string())));
+        let failed = status.is_none_or(|status| status.is_server_error());
+        let name = format!("{} {host}", question.method);
+        context.record_asked(name, self.wall, self.clock.elapsed(), failed, attributes);
     }
 }
 

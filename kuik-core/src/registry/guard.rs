@@ -8,15 +8,15 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use http::Uri;
 
-/// The hosts that the configuration names, and the rules for all others.
+/// The hosts that the configuration names, and the rules for all others. Its clones are one guard.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
-    named: Arc<[Named]>,
+    named: Arc<RwLock<Arc<[Named]>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,18 @@ impl Guard {
     #[must_use]
     pub fn naming(&self, host: HostPort, http: bool) -> Self {
         let new = Named { host, http };
-        Self { named: self.named.iter().cloned().chain([new]).collect() }
+        let named = self.named().iter().cloned().chain([new]).collect();
+        Self { named: Arc::new(RwLock::new(named)) }
+    }
+
+    /// From now on exempts what `other` exempts now, in all its clones.
+    pub fn become_like(&self, other: &Self) {
+        let named = other.named();
+        *self.named.write().unwrap_or_else(PoisonError::into_inner) = named;
+    }
+
+    fn named(&self) -> Arc<[Named]> {
+        self.named.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether `uri` may be contacted, as far as can be seen before its name is resolved. `over_http` says that
@@ -77,7 +88,7 @@ impl Guard {
         let host = uri.host().ok_or_else(|| Refused::NotHttp(uri.to_string()))?;
         match uri.scheme_str() {
             Some("https") => {}
-            Some("http") if over_http || self.find(uri).any(|named| named.http) => {}
+            Some("http") if over_http || self.find(uri).is_some_and(|http| http) => {}
             Some("http") => return Err(Refused::PlainHttp(authority(uri))),
             _ => return Err(Refused::NotHttp(authority(uri))),
         }
@@ -92,11 +103,16 @@ impl Guard {
 
     /// Whether the configuration names the host of `uri`, at its port.
     pub(super) fn names(&self, uri: &Uri) -> bool {
-        self.find(uri).next().is_some()
+        self.find(uri).is_some()
     }
 
-    fn find(&self, uri: &Uri) -> impl Iterator<Item = &Named> {
-        self.named.iter().filter(move |named| named.host.covers(uri))
+    /// Whether the host of `uri` may be spoken to over plain http, where it is named.
+    fn find(&self, uri: &Uri) -> Option<bool> {
+        let named = self.named();
+        let mut found =
+            named.iter().filter(|named| named.host.covers(uri)).map(|named| named.http).peekable();
+        found.peek()?;
+        Some(found.any(|http| http))
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client of any OCI registry, as a [`ContentSource`](crate::content::ContentSource).
 //!
-//! [`RegistryClient`] asks; an [`UpstreamResolver`] says where, a
+//! [`RegistryClient`] asks; an [`UpstreamResolver`] says where, in which order, a
 //! [`CredentialProvider`](crate::credentials::CredentialProvider) as whom, and a [`RegistryTransport`] carries the
 //! requests: any tower service, [`HttpTransport`] being the one over TCP and TLS. Nothing is spawned behind the
 //! caller's back but what the connection pool of that transport needs; no wait and no size is without bound, and no
@@ -30,7 +30,9 @@
 //! ```
 
 mod about;
+mod at;
 mod auth;
+mod avoided;
 mod body;
 mod challenge;
 mod client;
@@ -39,11 +41,15 @@ mod egress;
 mod exchange;
 mod guard;
 mod headers;
+mod hosts;
 mod redirect;
+mod row;
+mod rule;
 mod status;
 mod token;
 mod transport;
 mod upstream;
+mod upstreams;
 
 pub use challenge::Challenge;
 pub use client::RegistryClient;
@@ -51,5 +57,8 @@ pub use connect::{CertificateAuthorities, HttpTransport, InvalidTransport, Trans
 pub use egress::{InvalidProxy, ProxyConfig};
 pub use exchange::Timeouts;
 pub use guard::{Guard, HostPort, InvalidHostPort, Refused};
+pub use hosts::{HostLimits, HostReport, Outcome, Quota, RetryOptions};
+pub use rule::{Alternative, Policy, Source, UpstreamRule};
 pub use transport::{Body, BoxError, RegistryTransport};
-pub use upstream::{InvalidUpstream, Upstream, UpstreamResolver, Upstreams};
+pub use upstream::{InvalidUpstream, Upstream, UpstreamResolver};
+pub use upstreams::{LiveUpstreams, Upstreams};

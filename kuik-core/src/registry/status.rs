@@ -37,6 +37,13 @@ pub(super) fn failure(
             Some(size) => SourceError::caused_by(kind, text, InvalidRange { size }),
             None => SourceError::new(kind, text),
         },
+        kind @ SourceErrorKind::Unavailable => {
+            let error = SourceError::new(kind, text);
+            match retry_after(headers, now) {
+                Some(wait) => error.to_be_retried_after(wait),
+                None => error,
+            }
+        }
         kind => SourceError::new(kind, text),
     }
 }
@@ -62,7 +69,7 @@ fn unsatisfied(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),

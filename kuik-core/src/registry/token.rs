@@ -214,6 +214,9 @@ fn question(
         uri: Uri::default(),
         headers: HeaderMap::new(),
         body: Bytes::new(),
+        is_pull: false,
+        account: for_whom.account.clone(),
+        context: None,
         deadline: for_whom.deadline,
         over_http: false,
     };

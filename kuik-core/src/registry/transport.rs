@@ -13,6 +13,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
 
+use super::hosts::Receiving;
+
 /// Any error, as transports give them.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -61,6 +63,42 @@ impl Body {
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         Self(body.map_err(Into::into).boxed_unsync())
+    }
+}
+
+impl Body {
+    /// The same, which counts what is received and holds its place at its host until it is dropped.
+    pub(super) fn held_by(self, receiving: Receiving) -> Self {
+        Self(UnsyncBoxBody::new(Held { body: self.0, receiving }))
+    }
+}
+
+struct Held {
+    body: UnsyncBoxBody<Bytes, BoxError>,
+    receiving: Receiving,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.receiving.count(frame.data_ref().map_or(0, Bytes::len));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

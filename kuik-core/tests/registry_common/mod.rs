@@ -8,7 +8,10 @@ use futures::TryStreamExt as _;
 use kuik_core::{
     content::{Blob, SourceError, TagOrDigest},
     credentials::{Anonymous, CredentialProvider},
-    registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
+    registry::{
+        HostLimits, HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _,
+        Upstreams,
+    },
     testkit::ScriptedRegistry,
 };
 
@@ -27,11 +30,20 @@ pub(crate) fn client(
     credentials: impl CredentialProvider,
     timeouts: Timeouts,
 ) -> RegistryClient {
+    limited(upstreams, credentials, timeouts, HostLimits::default())
+}
+
+pub(crate) fn limited(
+    upstreams: Upstreams,
+    credentials: impl CredentialProvider,
+    timeouts: Timeouts,
+    limits: HostLimits,
+) -> RegistryClient {
     let mut config = TransportConfig::default();
     config.guard = upstreams.guard();
     config.timeouts = timeouts;
     config.system_roots = false;
-    RegistryClient::new(HttpTransport::new(config).unwrap(), upstreams, credentials, timeouts)
+    RegistryClient::limited(HttpTransport::new(config).unwrap(), upstreams, credentials, timeouts, limits)
 }
 
 /// A client that may contact the registry, and has no credentials.

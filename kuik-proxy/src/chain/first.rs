@@ -9,12 +9,8 @@ use kuik_core::{
         Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
         SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
+    failover::{Role, Verdict, most_useful},
     reference::RepositoryName,
-};
-
-use super::{
-    Role,
-    verdict::{Verdict, most_useful},
 };
 
 /// A source that asks others, in order, until one can answer. Cheap to clone.

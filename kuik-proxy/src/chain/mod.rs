@@ -9,20 +9,18 @@
 //! A source is only given up for the next one while nothing of its answer was handed out: from the first byte of a
 //! blob on, its stream is that source's alone.
 
-mod breaker;
 mod first;
 mod names;
 mod rank;
 mod replica_set;
 mod replicas;
-mod verdict;
+
+pub use kuik_core::failover::{Breaker, BreakerOptions, Role};
 
 pub use self::{
-    breaker::{Breaker, BreakerOptions},
     first::{Chain, Link},
     names::CacheNames,
     rank::rank,
     replica_set::{Connect, Replica, ReplicaSet, ReplicaSetOptions},
     replicas::{DnsReplicas, InvalidEndpoint, Replicas, StaticReplicas},
-    verdict::Role,
 };

@@ -1,10 +1,10 @@
 //! The cache, where it has several replicas: each key is asked of its owner, and of the next in rank while the owner
 //! is away.
 //!
-//! A replica that is down costs the requests that find it so a moment each, and then nobody anything: its breaker is
-//! open, and [`ReplicaSet::maintain`] looks in the background whether it is back. Down is who cannot be reached, or
-//! says nothing and does not answer to a ping either. A replica that answers is up, whatever it answers; one that is
-//! slow because its upstream is slow is waited for.
+//! Replicas that are down cost the requests that find them so less than a second, all together, and then nobody
+//! anything: their breakers are open, and [`ReplicaSet::maintain`] looks in the background whether they are back. Down is
+//! who cannot be reached, or says nothing and does not answer to a ping either. A replica that answers is up, whatever it
+//! answers; one that is slow because its upstream is slow is waited for.
 
 use std::{
     fmt,
@@ -14,28 +14,35 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, future::BoxFuture, stream};
+use futures::{
+    StreamExt as _,
+    future::{BoxFuture, pending, ready},
+    stream::{self, FuturesUnordered},
+};
 use kuik_core::{
     content::{
         Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
         SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
+    failover::{Breaker, BreakerOptions, Role, Verdict, most_useful},
     reference::RepositoryName,
 };
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    Breaker, BreakerOptions, Replicas, Role,
+    Replicas,
     rank::{manifest_key, rank},
-    verdict::{Verdict, most_useful},
 };
 
 /// How many replicas one request is asked of: the owner, and the next in rank.
 const ASKED: usize = 2;
+
+/// Who has shown life within this time is more likely busy than dead.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// How many pings are on their way at one time.
 const PINGS: usize = 8;
@@ -67,9 +74,16 @@ pub struct ReplicaSetOptions {
     pub breaker: BreakerOptions,
     /// How often it is asked which replicas there are: 5 s.
     pub refresh: Duration,
-    /// After how long a replica that says nothing is pinged: 1 s.
+    /// After how long a replica that says nothing is pinged, and the next in rank with it: 100 ms.
     pub silence: Duration,
-    /// How long it may take to answer a ping: 3 s, for one that is busy is not away.
+    /// How long a request waits for a sign of life of any of them, all in all: 950 ms. Then it goes on without.
+    pub patience: Duration,
+    /// The same where the owner has shown life within the last ten seconds: 4 s. It is more likely busy than dead, and
+    /// those who give it up would ask upstream, all of them.
+    pub forbearance: Duration,
+    /// After how long one that has shown life, and still says nothing, is pinged again: 1 s.
+    pub look_again: Duration,
+    /// How long it may take to answer the ping that tells whether it is back: 3 s.
     pub ping: Duration,
 }
 
@@ -78,7 +92,10 @@ impl Default for ReplicaSetOptions {
         Self {
             breaker: BreakerOptions::default(),
             refresh: Duration::from_secs(5),
-            silence: Duration::from_secs(1),
+            silence: Duration::from_millis(100),
+            patience: Duration::from_millis(950),
+            forbearance: Duration::from_secs(4),
+            look_again: Duration::from_secs(1),
             ping: Duration::from_secs(3),
         }
     }
@@ -146,7 +163,12 @@ impl ReplicaSet {
             }
             self.probe().await;
             self.count();
-            let due = self.members().iter().filter_map(|member| member.breaker().probe_at()).min();
+            let due = self
+                .members()
+                .iter()
+                .filter_map(|member| member.breaker().probe_at())
+                .min()
+                .map(Instant::from_std);
             tokio::select! {
                 () = sleep_until(due.map_or(refresh_at, |due| due.min(refresh_at))) => {}
                 () = self.shared.opened.notified() => self.count(),
@@ -211,9 +233,9 @@ impl ReplicaSet {
 
     /// Pings those whose breakers are due.
     async fn probe(&self) {
-        let now = Instant::now();
+        let at = now();
         let due: Vec<_> =
-            self.members().iter().filter(|member| member.breaker().try_probe(now)).cloned().collect();
+            self.members().iter().filter(|member| member.breaker().try_probe(at)).cloned().collect();
         let limit = self.shared.options.ping;
         stream::iter(due)
             .for_each_concurrent(PINGS, |member| async move {
@@ -225,7 +247,7 @@ impl ReplicaSet {
                         member.breaker().succeeded();
                         tracing::info!(replica = member.name, "a replica of the cache is back");
                     }
-                    Err(_) => member.breaker().failed(Instant::now(), chance()),
+                    Err(_) => member.breaker().failed(now(), chance()),
                 }
             })
             .await;
@@ -244,10 +266,20 @@ impl ReplicaSet {
             .filter(|member| member.breaker().is_closed())
             .take(ASKED)
             .collect();
-        for member in up {
+        let began = Instant::now();
+        let mut was_silent = false;
+        for (at, member) in up.iter().enumerate() {
+            // Those that come after one that was silent were pinged with it, in vain or not.
+            let is_silent = was_silent && !member.heard_since(began);
+            let others = up.get(at + 1..).unwrap_or_default();
             let answer = tokio::select! {
+                biased;
+                dead = async { member.suspect() }, if is_silent => Err(dead),
                 answer = ask(member.replica.clone()) => answer,
-                dead = member.found_dead(&self.shared.options) => Err(dead),
+                dead = member.found_dead(others, began, &self.shared.options) => {
+                    was_silent = true;
+                    Err(dead)
+                }
             };
             let error = match answer {
                 Ok(answer) => {
@@ -263,7 +295,7 @@ impl ReplicaSet {
                     error = error.chain(),
                     "a replica of the cache is left alone"
                 );
-                member.breaker().failed(Instant::now(), chance());
+                member.breaker().failed(now(), chance());
                 self.shared.opened.notify_one();
             }
             if Role::Copy.verdict(error.kind()) == Verdict::Answer {
@@ -295,32 +327,62 @@ impl Member {
     }
 
     fn heard_since(&self, then: Instant) -> bool {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|heard| heard >= then)
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|heard| heard > then)
     }
 
-    /// Ends when the replica does not answer to a ping: whoever waits for it waits in vain.
-    async fn found_dead(&self, options: &ReplicaSetOptions) -> SourceError {
+    /// Ends when the replica says nothing and does not answer to a ping either: whoever waits for it waits in vain.
+    /// The `others`, which would be asked next, are pinged with it. What it is given for its first sign of life is counted
+    /// from when the request `began`, unless it has shown one since.
+    async fn found_dead(
+        &self,
+        others: &[&Arc<Self>],
+        began: Instant,
+        options: &ReplicaSetOptions,
+    ) -> SourceError {
+        let lately = began.checked_sub(LATELY).is_some_and(|then| self.heard_since(then));
+        let patience = if lately { options.forbearance } else { options.patience };
+        let mut by = if self.heard_since(began) { Instant::now() } else { began } + patience;
+        let mut wait = options.silence;
         loop {
             let since = Instant::now();
-            sleep(options.silence).await;
+            sleep(wait).await;
+            let pinging: FuturesUnordered<_> =
+                others.iter().map(|other| other.shows_life(since, by)).collect();
+            // Nobody waits for the others: they have as long as this one has, and no longer.
+            let alive = tokio::select! {
+                alive = self.shows_life(since, by) => alive,
+                () = async { pinging.for_each(|_| ready(())).await; pending().await } => false,
+            };
+            if !alive {
+                return self.suspect();
+            }
+            wait = options.look_again;
+            by = Instant::now() + wait + options.forbearance;
+        }
+    }
+
+    /// Whether anything is heard of it from `since` on, or it answers to a ping, until `by`. However many want to know,
+    /// one asks.
+    async fn shows_life(&self, since: Instant, by: Instant) -> bool {
+        let look = async {
             let _alone = self.pinging.lock().await;
             if self.heard_since(since) {
-                // It works, on this answer or on others.
-                continue;
+                return true;
             }
-            if !self.breaker().is_closed() {
-                let attempted = format!("wait for {}: others found that it does not answer", self.name);
-                return SourceError::new(SourceErrorKind::TimedOut, attempted).unreachable();
+            let answered = self.breaker().is_closed() && self.replica.ping().await.is_ok();
+            if answered {
+                self.hear();
             }
-            match self.pinged(options.ping).await {
-                Ok(()) => self.hear(),
-                Err(error) => {
-                    // Before the next one looks.
-                    self.breaker().failed(Instant::now(), chance());
-                    return error.unreachable();
-                }
-            }
-        }
+            answered
+        };
+        timeout_at(by, look).await.unwrap_or(false)
+    }
+
+    /// It is left alone, until a ping that is sent at once, and given more time, says otherwise.
+    fn suspect(&self) -> SourceError {
+        self.breaker().suspected(now());
+        let attempted = format!("wait for {}: it says nothing, and does not answer to a ping", self.name);
+        SourceError::new(SourceErrorKind::TimedOut, attempted).unreachable()
     }
 }
 
@@ -329,8 +391,12 @@ struct Probe<'a>(&'a Member);
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
-        self.0.breaker().abandoned(Instant::now());
+        self.0.breaker().abandoned(now());
     }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
 }
 
 /// A random number from 0 to 1, which need not be a good one.
@@ -406,3 +472,7 @@ impl ContentSource for ReplicaSet {
         self.first(digest.as_str(), ask).await
     }
 }
+
+#[cfg(test)]
+#[path = "replica_set_tests.rs"]
+mod tests;

@@ -15,7 +15,23 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 /// The body of a response. An error in it ends the connection: the client sees a broken transfer.
 pub struct ProxyBody {
     inner: Inner,
-    account: Option<Account>,
+    accounts: [Option<Account>; 2],
+    watch: Option<Watch>,
+}
+
+/// Is told when a body has ended, or was given up.
+pub(crate) struct Watch {
+    sent: u64,
+    complete: bool,
+    told: Option<Box<dyn FnOnce(u64, bool) + Send>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told(self.sent, self.complete);
+        }
+    }
 }
 
 /// Where a body is counted: its bytes as they go out, and its end, which is when it is dropped.
@@ -57,14 +73,23 @@ impl ProxyBody {
     }
 
     /// The same, which is counted.
-    pub(crate) fn counted(self, account: Account) -> Self {
-        Self { account: Some(account), ..self }
+    pub(crate) fn counted(mut self, account: Account) -> Self {
+        let [inner, outer] = &mut self.accounts;
+        let free = if inner.is_none() { inner } else { outer };
+        *free = Some(account);
+        self
+    }
+
+    /// The same; `told` is called at its end, with how many bytes went out and whether that was all.
+    pub(crate) fn watched(self, told: impl FnOnce(u64, bool) + Send + 'static) -> Self {
+        let complete = self.is_end_stream();
+        Self { watch: Some(Watch { sent: 0, complete, told: Some(Box::new(told)) }), ..self }
     }
 }
 
 impl From<Inner> for ProxyBody {
     fn from(inner: Inner) -> Self {
-        Self { inner, account: None }
+        Self { inner, accounts: [None, None], watch: None }
     }
 }
 
@@ -97,8 +122,16 @@ impl Body for ProxyBody {
                 next
             }
         };
-        if let (Some(Ok(chunk)), Some(account)) = (&chunk, &self.account) {
-            account.sent.inc_by(chunk.len() as u64);
+        if let Some(Ok(chunk)) = &chunk {
+            for account in self.accounts.iter().flatten() {
+                account.sent.inc_by(chunk.len() as u64);
+            }
+        }
+        let complete = chunk.is_none() || self.is_end_stream();
+        if let Some(watch) = &mut self.watch {
+            watch.sent +=
+                chunk.as_ref().and_then(|chunk| chunk.as_ref().ok()).map_or(0, |chunk| chunk.len() as u64);
+            watch.complete = complete && !matches!(chunk, Some(Err(_)));
         }
         Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)))
     }

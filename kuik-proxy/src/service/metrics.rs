@@ -3,15 +3,18 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use http::StatusCode;
 use kuik_core::content::Origin;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
+
+use super::Account;
 
 /// Registries beyond so many are counted together: their names come from requests, and a series is for ever.
 const MAX_REGISTRIES: usize = 200;
@@ -19,11 +22,23 @@ const MAX_REGISTRIES: usize = 200;
 /// What registries are called that are counted together.
 const OTHER: &str = "other";
 
+/// Up to when headers are there, in seconds: from memory, from a disk, from another registry, near the deadline.
+const UNTIL_HEADERS: [f64; 12] =
+    [0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 20.0];
+
+/// Up to when the last byte is out, in seconds.
+const UNTIL_END: [f64; 12] = [0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 1800.0];
+
+type Histograms = Family<OutcomeLabels, Histogram, fn() -> Histogram>;
+
 /// The proxy's counters. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ProxyMetrics {
     requests: Family<RequestLabels, Counter>,
     stale: Family<RegistryLabels, Counter>,
+    until_headers: Histograms,
+    until_end: Histograms,
+    sent: Family<RegistryLabels, Counter>,
     registries: Arc<Mutex<HashSet<Box<str>>>>,
 }
 
@@ -38,6 +53,24 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RegistryLabels {
     registry: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    result: &'static str,
+}
+
+impl Default for ProxyMetrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            stale: Family::default(),
+            until_headers: Family::new_with_constructor(|| Histogram::new(UNTIL_HEADERS)),
+            until_end: Family::new_with_constructor(|| Histogram::new(UNTIL_END)),
+            sent: Family::default(),
+            registries: Arc::default(),
+        }
+    }
 }
 
 /// How the cache took part in an answer.
@@ -72,9 +105,31 @@ impl ProxyMetrics {
             "Manifests served from the cache because upstream could not say whether the tag has moved",
             self.stale.clone(),
         );
+        registry.register(
+            "headers_duration_seconds",
+            "From a request to the headers of its answer, which the first bytes follow",
+            self.until_headers.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "From a request to the last byte of its answer, or to its client's leaving",
+            self.until_end.clone(),
+        );
+        registry.register(
+            "sent_bytes",
+            "Bytes of response bodies, by the registry that is named",
+            self.sent.clone(),
+        );
     }
 
-    pub(super) fn count(&self, registry: &str, status: StatusCode, outcome: Outcome) {
+    /// Counts an answer whose headers are there; what is returned counts the rest of it.
+    pub(super) fn count(
+        &self,
+        registry: &str,
+        status: StatusCode,
+        outcome: Outcome,
+        began: Instant,
+    ) -> Account {
         // Who asks for what is forbidden chooses the name; it is not to fill the table.
         let registry = match status {
             StatusCode::FORBIDDEN => self.known(registry),
@@ -83,9 +138,20 @@ impl ProxyMetrics {
         if outcome == Outcome::Stale {
             self.stale.get_or_create(&RegistryLabels { registry: registry.clone() }).inc();
         }
+        let result = match outcome {
+            _ if !status.is_success() && !status.is_redirection() => "refused",
+            Outcome::Hit => "hit",
+            Outcome::Stale => "stale",
+            Outcome::Miss => "miss",
+        };
+        let sent = self.sent.get_or_create_owned(&RegistryLabels { registry: registry.clone() });
+        let timed = OutcomeLabels { result };
+        self.until_headers.get_or_create(&timed).observe(began.elapsed().as_secs_f64());
+        let until_end = self.until_end.get_or_create_owned(&timed);
         let hit = if outcome == Outcome::Miss { "false" } else { "true" };
         let labels = RequestLabels { registry, statusCode: status.as_u16(), cacheHit: hit.to_owned() };
         self.requests.get_or_create(&labels).inc();
+        Account { sent, until_end, began }
     }
 
     fn known(&self, registry: &str) -> String {
@@ -121,8 +187,8 @@ mod tests {
     #[test]
     fn keeps_the_names_that_dashboards_read() {
         let metrics = ProxyMetrics::default();
-        metrics.count("docker.io", StatusCode::OK, Outcome::Hit);
-        metrics.count("docker.io", StatusCode::OK, Outcome::Stale);
+        metrics.count("docker.io", StatusCode::OK, Outcome::Hit, Instant::now());
+        metrics.count("docker.io", StatusCode::OK, Outcome::Stale, Instant::now());
         let text = text(&metrics);
         let series = r#"kube_image_keeper_proxy_http_requests_total{registry="docker.io",statusCode="200",cacheHit="true"} 2"#;
         assert!(text.contains(series), "{text}");
@@ -136,7 +202,12 @@ mod tests {
     fn requests_cannot_make_series_without_end() {
         let metrics = ProxyMetrics::default();
         for n in 0..10 * MAX_REGISTRIES {
-            metrics.count(&format!("registry-{n}.example"), StatusCode::NOT_FOUND, Outcome::Miss);
+            metrics.count(
+                &format!("registry-{n}.example"),
+                StatusCode::NOT_FOUND,
+                Outcome::Miss,
+                Instant::now(),
+            );
         }
         assert_eq!(
             text(&metrics).lines().filter(|line| line.contains("http_requests_total{")).count(),

@@ -12,7 +12,7 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
@@ -123,6 +123,7 @@ impl Shared {
         uri: &Uri,
         headers: &HeaderMap,
     ) -> (Response<ProxyBody>, Option<Origin>) {
+        let began = Instant::now();
         let head = method == Method::HEAD;
         if !head && method != Method::GET {
             return (Refusal::method().into_response(false), None);
@@ -147,7 +148,8 @@ impl Shared {
         };
         if let Some(repository) = route.repository() {
             let outcome = origin.map_or(Outcome::Miss, Outcome::from);
-            self.metrics.count(repository.registry(), response.status(), outcome);
+            let account = self.metrics.count(repository.registry(), response.status(), outcome, began);
+            return (response.map(|body| body.counted(account)), origin);
         }
         (response, origin)
     }

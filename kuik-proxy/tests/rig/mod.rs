@@ -17,7 +17,10 @@ use http_body_util::BodyExt as _;
 use kuik_core::{
     content::{Blob, ContentSource, Digest, ManagedStore, SourceError},
     credentials::Anonymous,
-    registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
+    registry::{
+        HostLimits, HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _,
+        Upstreams,
+    },
     testkit::{SampleImage, ScriptedRegistry},
 };
 use kuik_proxy::{
@@ -206,7 +209,9 @@ pub(crate) fn client_with(upstreams: Upstreams, timeouts: Timeouts) -> RegistryC
     config.guard = upstreams.guard();
     config.timeouts = timeouts;
     config.system_roots = false;
-    RegistryClient::new(HttpTransport::new(config).unwrap(), upstreams, Anonymous, timeouts)
+    // A fault is to be seen each time: what a host is spared after one is tested where it is decided.
+    let transport = HttpTransport::new(config).unwrap();
+    RegistryClient::limited(transport, upstreams, Anonymous, timeouts, HostLimits::none())
 }
 
 /// An image of one platform whose only layer has about `size` bytes, and that layer.

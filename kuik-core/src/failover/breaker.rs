@@ -7,9 +7,7 @@
 //!   fails, up to a bound, and is shortened at random, so that many proxies do not come back at the same moment.
 //! - *Half open*: one probe is on its way. Its success closes the breaker, its failure opens it for longer.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// When a [`Breaker`] opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +99,14 @@ impl Breaker {
         self.state = State::Open { until: now + wait, interval };
     }
 
+    /// Nothing has been heard for a while: open, with a probe that is due at once. Whoever is only slow is back as soon
+    /// as it answers that.
+    pub fn suspected(&mut self, now: Instant) {
+        if let State::Closed { .. } = self.state {
+            self.state = State::Open { until: now, interval: self.options.first / 2 };
+        }
+    }
+
     /// The probe was given up without an answer: another one is due at once.
     pub fn abandoned(&mut self, now: Instant) {
         if let State::HalfOpen { interval } = self.state {
@@ -174,6 +180,18 @@ mod tests {
         breaker.failed(now + SECOND / 2, 0.0);
         breaker.succeeded();
         assert_eq!(breaker.probe_at(), Some(now + SECOND), "those were sent before it opened");
+    }
+
+    #[test]
+    fn a_suspicion_is_looked_into_at_once() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(BreakerOptions::default());
+        breaker.suspected(now);
+        assert!(!breaker.is_closed() && breaker.try_probe(now));
+        breaker.failed(now, 0.0);
+        assert_eq!(breaker.probe_at(), Some(now + SECOND), "then it goes on as after any failure");
+        breaker.suspected(now + SECOND);
+        assert_eq!(breaker.probe_at(), Some(now + SECOND), "what is known to be away is not suspected");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What a failure of one source means for the chain: pure rules.
+//! What a failure of one source means where there are others: pure rules.
 //!
 //! An origin's word is final where it is a word about the content or about who asks. Whatever a cache cannot give,
 //! another source may have. Of several failures the client learns the one that tells it best what to do.
 
-use kuik_core::content::{SourceError, SourceErrorKind};
+use crate::content::{SourceError, SourceErrorKind};
 
 /// What a source is to the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub enum Role {
 
 /// What is done after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// The failure is the answer.
     Answer,
     /// The next source is asked.
@@ -26,7 +26,8 @@ pub(super) enum Verdict {
 
 impl Role {
     /// What a failure of `kind` means, where a source in this role has it.
-    pub(super) fn verdict(self, kind: SourceErrorKind) -> Verdict {
+    #[must_use]
+    pub fn verdict(self, kind: SourceErrorKind) -> Verdict {
         use SourceErrorKind as Kind;
         match (self, kind) {
             // What a digest names has one size, whoever has it.
@@ -41,11 +42,19 @@ impl Role {
 }
 
 /// The failure that is reported, of two; `later` is that of the source that was asked later.
-pub(super) fn most_useful(earlier: Option<SourceError>, later: SourceError) -> SourceError {
+#[must_use]
+pub fn most_useful(earlier: Option<SourceError>, later: SourceError) -> SourceError {
     match earlier {
         Some(earlier) if usefulness(earlier.kind()) > usefulness(later.kind()) => earlier,
         _ => later,
     }
+}
+
+/// Whether a failure says that its source is away, or as good as that: nothing was heard, or not in time. Whoever
+/// answers is there, whatever the answer.
+#[must_use]
+pub fn is_silence(error: &SourceError) -> bool {
+    error.is_unreachable() || error.kind() == SourceErrorKind::TimedOut
 }
 
 /// Who may have the content and could not say is news that outweighs who said no; a wait that was told outweighs one

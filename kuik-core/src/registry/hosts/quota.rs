@@ -1,0 +1,131 @@
+//! How many requests a registry says are left: pure functions over the headers of its answers.
+//!
+//! Docker Hub sends `ratelimit-limit: 100;w=21600` and `ratelimit-remaining: 76;w=21600`. The drafts of the IETF's
+//! "RateLimit header fields for HTTP" have those two with `ratelimit-reset`, then one field
+//! `RateLimit: limit=100, remaining=50, reset=5`, then `RateLimit: "default";r=50;t=30` beside
+//! `RateLimit-Policy: "default";q=100;w=60`. All of them are read.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+/// How many requests are left, as a registry said last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quota {
+    /// How many are left.
+    pub remaining: u64,
+    /// How many there are in a window.
+    pub limit: Option<u64>,
+    /// How long a window is.
+    pub window: Option<Duration>,
+    /// In what time there are more.
+    pub reset: Option<Duration>,
+}
+
+/// What the headers of an answer say about it.
+pub(super) fn quota(headers: &HeaderMap) -> Option<Quota> {
+    combined(headers).or_else(|| separate(headers))
+}
+
+/// `RateLimit`, in its two forms. Of several limits the one counts that is nearest.
+fn combined(headers: &HeaderMap) -> Option<Quota> {
+    let field = text(headers, "ratelimit")?;
+    if field.contains("remaining=") {
+        let (remaining, reset) = (parameter(field, "remaining")?, parameter(field, "reset"));
+        let limit = parameter(field, "limit");
+        return Some(Quota { remaining, limit, window: None, reset: reset.map(Duration::from_secs) });
+    }
+    let nearest = field.split(',').filter_map(|item| Some((parameter(item, "r")?, item))).min()?;
+    let (remaining, item) = nearest;
+    let name = item.split(';').next().unwrap_or_default().trim();
+    let policy = text(headers, "ratelimit-policy").and_then(|policies| {
+        policies.split(',').find(|policy| policy.split(';').next().unwrap_or_default().trim() == name)
+    });
+    let of_policy = |key| policy.and_then(|policy| parameter(policy, key));
+    Some(Quota {
+        remaining,
+        limit: of_policy("q"),
+        window: of_policy("w").map(Duration::from_secs),
+        reset: parameter(item, "t").map(Duration::from_secs),
+    })
+}
+
+/// `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset`.
+fn separate(headers: &HeaderMap) -> Option<Quota> {
+    let remaining = text(headers, "ratelimit-remaining")?;
+    let limit = text(headers, "ratelimit-limit");
+    let window = limit.and_then(|limit| parameter(limit, "w")).or_else(|| parameter(remaining, "w"));
+    Some(Quota {
+        remaining: first_number(remaining)?,
+        limit: limit.and_then(first_number),
+        window: window.map(Duration::from_secs),
+        reset: text(headers, "ratelimit-reset").and_then(first_number).map(Duration::from_secs),
+    })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    text.split([';', ',']).next()?.trim().parse().ok()
+}
+
+/// The value of `KEY=VALUE` among what commas and semicolons separate.
+fn parameter(text: &str, key: &str) -> Option<u64> {
+    let mut pairs = text.split([';', ',']).filter_map(|part| part.trim().split_once('='));
+    pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(key))?.1.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_the_fields_is_read() {
+        let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
+        for (fields, expected) in [
+            // Docker Hub.
+            (
+                vec![("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "76;w=21600")],
+                Some((76, Some(100), seconds(21600), None)),
+            ),
+            // draft-ietf-httpapi-ratelimit-headers-03.
+            (
+                vec![
+                    ("ratelimit-limit", "10, 10;w=1, 50;w=60"),
+                    ("ratelimit-remaining", "0"),
+                    ("ratelimit-reset", "7"),
+                ],
+                Some((0, Some(10), seconds(1), seconds(7))),
+            ),
+            // -07.
+            (
+                vec![("ratelimit", "limit=100, remaining=50, reset=5")],
+                Some((50, Some(100), None, seconds(5))),
+            ),
+            // -08 and later.
+            (
+                vec![
+                    ("ratelimit", r#""hour";r=900;t=1800, "burst";r=3;t=2"#),
+                    ("ratelimit-policy", r#""burst";q=5;w=2, "hour";q=1000;w=3600"#),
+                ],
+                Some((3, Some(5), seconds(2), seconds(2))),
+            ),
+            (vec![("ratelimit", r#""default";r=50"#)], Some((50, None, None, None))),
+            (vec![("ratelimit-limit", "100")], None),
+            (vec![("ratelimit-remaining", "many")], None),
+            (vec![("ratelimit-remaining", "-1")], None),
+            (vec![("ratelimit", "")], None),
+            (vec![], None),
+        ] {
+            let headers = fields.iter().map(|&(name, value)| {
+                (http::HeaderName::from_static(name), value.parse::<http::HeaderValue>().unwrap())
+            });
+            let found = quota(&headers.collect());
+            let found = found.map(|quota| (quota.remaining, quota.limit, quota.window, quota.reset));
+            assert_eq!(found, expected, "{fields:?}");
+        }
+    }
+}
