@@ -186,7 +186,7 @@ async fn one_that_was_alive_a_moment_ago_is_given_more_time() {
     };
     // What it hangs on is lost, and it is not given up: it is pinged until it answers that.
     let away = || rig.set.members().iter().filter(|member| !member.breaker().is_closed()).count();
-    let (_, ()) = tokio::join!(tokio::time::timeout(3500 * MS, rig.ask()), reviving);
+    let (_, ()) = tokio::join!(timeout(3500 * MS, rig.ask()), reviving);
     assert_eq!(away(), 0);
     // After a while in which nobody asked, it is not.
     rig.owner.hung.store(true, Ordering::SeqCst);
