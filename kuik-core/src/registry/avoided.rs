@@ -11,10 +11,7 @@ use futures::StreamExt as _;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use crate::{
-    content::{Blob, Digest, Served},
-    reference::RepositoryName,
-};
+use crate::content::{Blob, Digest, Served};
 
 /// For how long.
 const TIME: Duration = Duration::from_secs(60);
@@ -50,7 +47,7 @@ impl Avoided {
     }
 
     /// Whoever sent these bytes last sent other bytes than the digest names.
-    pub(super) fn distrust(&self, _: &RepositoryName, digest: &Digest) {
+    pub(super) fn distrust(&self, digest: &Digest) {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner).pop(digest);
         if let Some(base) = sent {
             self.add(&base, digest, Instant::now());
@@ -80,7 +77,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_broke_off_or_lied_is_avoided_for_a_while() {
         let avoided = Arc::new(Avoided::default());
-        let (digest, app) = (Digest::sha256(b"x"), "app".parse().unwrap());
+        let digest = Digest::sha256(b"x");
         let broken: Vec<Result<bytes::Bytes, _>> =
             vec![Ok("x".into()), Err(SourceError::new(SourceErrorKind::Unavailable, "broken"))];
         let blob = Blob { size: None, range: None, body: futures::stream::iter(broken).boxed() };
@@ -91,7 +88,7 @@ mod tests {
         assert!(is_avoided("https://one") && !is_avoided("https://two"));
         tokio::time::advance(TIME).await;
         assert!(!is_avoided("https://one"));
-        avoided.distrust(&app, &digest);
+        avoided.distrust(&digest);
         assert!(is_avoided("https://one"));
     }
 }

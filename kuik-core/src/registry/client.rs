@@ -12,7 +12,7 @@ use super::{
     avoided::Avoided,
     exchange::Exchange,
     hosts::Hosts,
-    row::About,
+    row::Wanted,
     transport::{RegistryTransport, erase},
     upstream::UpstreamResolver,
 };
@@ -87,8 +87,8 @@ impl ContentSource for RegistryClient {
         at: &TagOrDigest,
         freshness: Freshness,
     ) -> Result<Served<Descriptor>, SourceError> {
-        let about = About::Manifest(at);
-        self.first(repository, about, |one| Box::pin(async move { one.resolve(at, freshness).await })).await
+        let wanted = Wanted::Manifest(at);
+        self.first(repository, wanted, |one| Box::pin(async move { one.resolve(at, freshness).await })).await
     }
 
     async fn manifest(
@@ -97,8 +97,8 @@ impl ContentSource for RegistryClient {
         at: &TagOrDigest,
         freshness: Freshness,
     ) -> Result<Served<Manifest>, SourceError> {
-        let about = About::Manifest(at);
-        self.first(repository, about, |one| Box::pin(async move { one.manifest(at, freshness).await })).await
+        let wanted = Wanted::Manifest(at);
+        self.first(repository, wanted, |one| Box::pin(async move { one.manifest(at, freshness).await })).await
     }
 
     async fn blob_size(
@@ -106,8 +106,8 @@ impl ContentSource for RegistryClient {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
-        let about = About::Blob(digest);
-        self.first(repository, about, |one| Box::pin(async move { one.blob_size(digest).await })).await
+        let wanted = Wanted::Blob(digest);
+        self.first(repository, wanted, |one| Box::pin(async move { one.blob_size(digest).await })).await
     }
 
     async fn blob(
@@ -116,18 +116,18 @@ impl ContentSource for RegistryClient {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
-        let about = About::Blob(digest);
+        let wanted = Wanted::Blob(digest);
         let avoided = &self.avoided;
         let ask = |one: super::at::At| -> futures::future::BoxFuture<'_, _> {
             Box::pin(
                 async move { Ok(avoided.watch(one.upstream.base(), digest, one.blob(digest, range).await?)) },
             )
         };
-        self.first(repository, about, ask).await
+        self.first(repository, wanted, ask).await
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        self.first(repository, About::Lists, |one| Box::pin(async move { one.tags(page).await })).await
+        self.first(repository, Wanted::Lists, |one| Box::pin(async move { one.tags(page).await })).await
     }
 
     async fn referrers(
@@ -139,11 +139,11 @@ impl ContentSource for RegistryClient {
         let ask = |one: super::at::At| -> futures::future::BoxFuture<'_, _> {
             Box::pin(async move { one.referrers(digest, artifact_type).await })
         };
-        self.first(repository, About::Lists, ask).await
+        self.first(repository, Wanted::Lists, ask).await
     }
 
-    fn distrust(&self, repository: &RepositoryName, digest: &Digest) {
-        self.avoided.distrust(repository, digest);
+    fn distrust(&self, _: &RepositoryName, digest: &Digest) {
+        self.avoided.distrust(digest);
     }
 }
 

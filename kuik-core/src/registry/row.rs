@@ -22,7 +22,7 @@ const LONGEST_SHARE: Duration = Duration::from_secs(6);
 
 /// What is asked for, as far as the order of upstreams depends on it.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum About<'a> {
+pub(super) enum Wanted<'a> {
     Manifest(&'a TagOrDigest),
     Blob(&'a Digest),
     /// Lists of tags or referrers.
@@ -31,15 +31,15 @@ pub(super) enum About<'a> {
 
 /// The upstreams in the order in which they are asked. `is_avoided` says whether the base of one sent something else
 /// than this content a moment ago.
-fn order(row: Vec<Upstream>, about: About<'_>, is_avoided: impl Fn(&str) -> bool) -> Vec<Upstream> {
-    let by_digest = match about {
-        About::Manifest(TagOrDigest::Digest(_)) | About::Blob(_) => true,
-        About::Manifest(TagOrDigest::Tag(_)) | About::Lists => false,
+fn order(row: Vec<Upstream>, wanted: Wanted<'_>, is_avoided: impl Fn(&str) -> bool) -> Vec<Upstream> {
+    let by_digest = match wanted {
+        Wanted::Manifest(TagOrDigest::Digest(_)) | Wanted::Blob(_) => true,
+        Wanted::Manifest(TagOrDigest::Tag(_)) | Wanted::Lists => false,
     };
     let mut row: Vec<_> = row.into_iter().filter(|one| by_digest || !one.is_for_digests_only()).collect();
-    match about {
+    match wanted {
         // A mirror lists what it happens to have: the registry itself knows what there is.
-        About::Lists => row.sort_by_key(|one| one.role() != Role::Origin),
+        Wanted::Lists => row.sort_by_key(|one| one.role() != Role::Origin),
         _ => row.sort_by_key(|one| is_avoided(one.base())),
     }
     row
@@ -64,16 +64,16 @@ impl RegistryClient {
     pub(super) async fn first<'a, T>(
         &'a self,
         repository: &RepositoryName,
-        about: About<'_>,
+        wanted: Wanted<'_>,
         ask: impl Fn(At) -> BoxFuture<'a, Result<T, SourceError>> + Send,
     ) -> Result<T, SourceError> {
         let end = Instant::now() + self.exchange.timeouts.answer;
         let row = self.resolver.upstreams(repository).await?;
-        let digest = match about {
-            About::Manifest(TagOrDigest::Digest(digest)) | About::Blob(digest) => Some(digest),
+        let digest = match wanted {
+            Wanted::Manifest(TagOrDigest::Digest(digest)) | Wanted::Blob(digest) => Some(digest),
             _ => None,
         };
-        let row = order(row, about, |base| {
+        let row = order(row, wanted, |base| {
             digest.is_some_and(|digest| self.avoided.contains(base, digest, Instant::now()))
         });
         let mut failure = None;
@@ -150,20 +150,20 @@ mod tests {
                 upstream("replica").as_copy(),
             ]
         };
-        let bases = |about, avoided: &str| -> Vec<String> {
+        let bases = |wanted, avoided: &str| -> Vec<String> {
             let avoided = format!("https://{avoided}");
-            let ordered = order(row(), about, |base| base == avoided);
+            let ordered = order(row(), wanted, |base| base == avoided);
             ordered.iter().map(|one| one.base().replace("https://", "")).collect()
         };
         let digest = Digest::sha256(b"x");
         let tag = TagOrDigest::Tag("v1".parse().unwrap());
         let by_digest = TagOrDigest::Digest(digest.clone());
         let all = ["mirror", "digests", "origin", "replica"];
-        assert_eq!(bases(About::Manifest(&tag), ""), ["mirror", "origin", "replica"]);
-        assert_eq!(bases(About::Manifest(&by_digest), ""), all);
-        assert_eq!(bases(About::Blob(&digest), ""), all);
-        assert_eq!(bases(About::Blob(&digest), "mirror"), ["digests", "origin", "replica", "mirror"]);
-        assert_eq!(bases(About::Lists, ""), ["origin", "mirror", "replica"]);
+        assert_eq!(bases(Wanted::Manifest(&tag), ""), ["mirror", "origin", "replica"]);
+        assert_eq!(bases(Wanted::Manifest(&by_digest), ""), all);
+        assert_eq!(bases(Wanted::Blob(&digest), ""), all);
+        assert_eq!(bases(Wanted::Blob(&digest), "mirror"), ["digests", "origin", "replica", "mirror"]);
+        assert_eq!(bases(Wanted::Lists, ""), ["origin", "mirror", "replica"]);
     }
 
     #[test]

@@ -107,7 +107,11 @@ impl Host {
         if let Some((until, limited)) = self.held(&kind, now) {
             self.counts().count(Outcome::Held);
             let wait = until.saturating_duration_since(now);
-            let text = format!("{what}: not asked: {} wants to be left alone for {wait:?} more", self.name);
+            let text = format!(
+                "{what}: not asked: {} wants to be left alone for {} s more",
+                self.name,
+                wait.as_secs().max(1)
+            );
             let kind = if limited { SourceErrorKind::RateLimited } else { SourceErrorKind::Unavailable };
             return Err(SourceError::new(kind, text).to_be_retried_after(wait));
         }
