@@ -110,7 +110,7 @@ fn through_kuik(
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
         let serving = tokio::spawn(serve(vec![listener], service, std::future::pending(), Duration::ZERO));
-        let name = upstream.repository("app")?.encoded().ok_or("the name cannot be written")?;
+        let name = upstream.repository("app")?.encoded()?;
         let path = format!("/v2/{name}/blobs/{digest}");
         let (digest, handle) = (digest.clone(), client.handle().clone());
         let took = handle.spawn(async move { pull(at, &path, &digest).await }).await?;
