@@ -7,7 +7,7 @@ STORAGE ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull bench bench-hits fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model bench bench-hits fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -66,6 +66,9 @@ soak: ## collect garbage under pushes, pulls and deletes for TIME=600 seconds, i
 
 storm: ## 200 clients pull through an upstream that fails at random for TIME=600 seconds, from a seed that is printed
 	KUIK_STORM_SECONDS=$(TIME) cargo test --locked -p kuik-proxy --all-features --test storm -- --nocapture
+
+model: ## every order in which the parts of a fill can take turns, further than make test looks (minutes)
+	LOOM_MAX_PREEMPTIONS=4 cargo test --locked --release -p kuik-proxy --all-features --test fill_model
 
 stampede: ## 200 clients pull one cold image at the same moment: what upstream sees, and how long it takes
 	cargo test --locked --release -p kuik-proxy --all-features --test stampede -- --nocapture

@@ -62,7 +62,6 @@ where
 
     /// What is known now. It is empty until the first list is complete, for which
     /// [`Store::wait_until_ready`] waits.
-    #[must_use]
     pub fn store(&self) -> Store<K> {
         self.store.clone()
     }

@@ -17,8 +17,13 @@ mod download;
 mod progress;
 mod reader;
 mod resume;
+mod room;
 mod run;
+mod spool;
+mod sync;
 mod window;
+#[cfg(test)]
+mod window_tests;
 
 use std::{
     collections::HashMap,
@@ -304,6 +309,14 @@ impl Joined {
             }
             Started::Filling { size } => size,
         };
+        let expected = self.fill.progress.borrow().expected;
+        if let (Some(size), Some(expected)) = (size, expected)
+            && range.resolve(size).is_err()
+            && range.resolve(expected).is_ok()
+        {
+            // One of the two is wrong about the size, and the digest says which.
+            self.fill.when(|now| matches!(now.phase, Phase::Verified)).await?;
+        }
         let bytes = match size {
             None => None,
             Some(size) => Some(range.resolve(size).map_err(|error| {

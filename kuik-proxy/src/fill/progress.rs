@@ -16,9 +16,9 @@ pub(super) struct Progress {
     pub received: u64,
     /// How many of these the spool has; the others are in the window.
     pub spooled: u64,
-    /// What stands here, or behind it, waits for the digest: the end that clients expect may come before the one that
-    /// upstream announces.
-    pub held_from: u64,
+    /// How many bytes manifests give the blob, the smallest number of several: the end that clients expect may come
+    /// before the one that upstream announces.
+    pub expected: Option<u64>,
     pub phase: Phase,
 }
 
@@ -52,7 +52,7 @@ pub(super) enum Next {
 
 impl Progress {
     pub(super) const fn new() -> Self {
-        Self { received: 0, spooled: 0, held_from: u64::MAX, phase: Phase::Connecting }
+        Self { received: 0, spooled: 0, expected: None, phase: Phase::Connecting }
     }
 
     /// The size of the blob, once it is known.
@@ -74,15 +74,15 @@ impl Progress {
         matches!(self.phase, Phase::Verified | Phase::Kept | Phase::Failed(_))
     }
 
-    /// Withholds the last bytes of a blob of `size` bytes, which a manifest says that it has.
+    /// A manifest gives the blob `size` bytes.
     pub(super) fn expect(&mut self, size: u64) {
-        self.held_from = self.held_from.min(size.saturating_sub(HOLD_BACK));
+        self.expected = Some(self.expected.map_or(size, |expected| expected.min(size)));
     }
 
     /// Where the bytes begin that wait for the digest.
     pub(super) fn held_from(&self) -> u64 {
         let end = self.size().unwrap_or(self.received);
-        self.held_from.min(end.saturating_sub(HOLD_BACK))
+        self.expected.map_or(end, |expected| expected.min(end)).saturating_sub(HOLD_BACK)
     }
 
     /// The offset up to which readers may read.

@@ -8,7 +8,7 @@ use kuik_core::content::{
     BlobWriter, ContentStore, Digest, SourceError, SourceErrorKind, Verified, Verifier,
 };
 
-use super::{Fill, Fills, download::Download, progress::Phase, window::WINDOW_BYTES};
+use super::{Fill, Fills, download::Download, progress::Phase, room, spool};
 
 /// Below this, hashing costs less than handing it to another thread.
 const WORTH_A_THREAD: usize = 64 << 10;
@@ -85,7 +85,7 @@ async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<V
         fill.progress.send_modify(|progress| progress.received += length);
         let (hashed, following) = tokio::join!(hash(verifier, batch), download.next_batch());
         (verifier, next) = (hashed?, following);
-        room(fill).await?;
+        room::wait(fill, async |moved| tokio::time::timeout(PATIENCE, moved).await.is_ok()).await?;
     }
     if let Some(size) = size.filter(|&size| size != received) {
         return Err(invalid(format!("upstream announced {size} bytes and sent {received}")));
@@ -94,27 +94,6 @@ async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<V
         let attempted = format!("fetch blob {digest} of {repository}");
         SourceError::caused_by(SourceErrorKind::InvalidContent, attempted, mismatch)
     })
-}
-
-/// Waits until the window has room for more.
-async fn room(fill: &Fill) -> Result<(), SourceError> {
-    loop {
-        let moved = fill.window.moved();
-        let spooled = fill.progress.borrow().spooled;
-        let needed_from = match fill.is_overflowing() {
-            false => spooled,
-            true => fill.window.slowest().ok_or_else(|| nobody_is_left(&fill.digest))?,
-        };
-        if fill.window.trim(needed_from) <= WINDOW_BYTES {
-            return Ok(());
-        }
-        if tokio::time::timeout(PATIENCE, moved).await.is_err() {
-            match fill.is_overflowing() {
-                false => fill.overflow(),
-                true => fill.window.leave_behind(needed_from),
-            }
-        }
-    }
 }
 
 /// Writes what the window holds to the spool, until everything is there. `None` where the fill fails, or where the
@@ -146,34 +125,15 @@ async fn spool_or_overflow(
 
 async fn spool(fill: &Fill, store: &dyn ContentStore) -> Result<Option<Box<dyn BlobWriter>>, SourceError> {
     let mut progress = fill.progress.subscribe();
-    let mut when = async |reached: fn(&super::Progress) -> bool| {
-        let seen = progress.wait_for(reached).await;
-        seen.map(|now| now.clone()).map_err(|_| abandoned(&fill.digest))
-    };
-    if let Phase::Failed(_) = when(|now| !matches!(now.phase, Phase::Connecting)).await?.phase {
+    let begun = progress.wait_for(|now| !matches!(now.phase, Phase::Connecting)).await;
+    let failed = begun.map_or(true, |now| matches!(now.phase, Phase::Failed(_)));
+    if failed {
         return Ok(None);
     }
     let mut writer = store.write_blob().await?;
     // Set once: a fill has one spool.
     let _ = fill.spool.set(writer.spool());
-    loop {
-        let now = when(|now| now.received > now.spooled || now.has_ended()).await?;
-        match now.phase {
-            Phase::Failed(_) => return Ok(None),
-            Phase::Verified if now.spooled == now.received => return Ok(Some(writer)),
-            _ => {}
-        }
-        let chunks = fill.window.all_from(now.spooled);
-        writer.append(&chunks).await?;
-        let spooled = now.spooled + length_of(&chunks);
-        // Readers do not wait for this: what is spooled was readable before.
-        fill.progress.send_if_modified(|progress| {
-            progress.spooled = spooled;
-            false
-        });
-        fill.window.trim(spooled);
-        fill.window.has_moved();
-    }
+    Ok(spool::copy(fill, writer.as_mut()).await?.then_some(writer))
 }
 
 async fn hash(mut verifier: Verifier, batch: Vec<Bytes>) -> Result<Verifier, SourceError> {
@@ -190,13 +150,8 @@ async fn hash(mut verifier: Verifier, batch: Vec<Bytes>) -> Result<Verifier, Sou
         .map_err(|error| SourceError::caused_by(SourceErrorKind::Storage, "hash a blob", error))
 }
 
-fn length_of(chunks: &[Bytes]) -> u64 {
+pub(super) fn length_of(chunks: &[Bytes]) -> u64 {
     chunks.iter().map(|chunk| chunk.len() as u64).sum()
-}
-
-fn nobody_is_left(digest: &Digest) -> SourceError {
-    let problem = format!("fetch blob {digest}: the store cannot keep it, and nobody waits for it");
-    SourceError::new(SourceErrorKind::Storage, problem)
 }
 
 /// What readers learn when the task of their fill ended without a word: the runtime is shutting down.

@@ -1,0 +1,128 @@
+//! A fill whose parts are the real ones (what readers may have, the window, the readers, the spool, the wait for room),
+//! over memory that a model checker watches.
+#![allow(dead_code, unused_imports, reason = "the real files have more in them than is modelled")]
+
+use std::sync::{Arc, OnceLock};
+
+use kuik_core::{
+    content::{BlobSpool, ContentSource, Digest},
+    reference::RepositoryName,
+};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use self::{
+    aside::Aside,
+    progress::{Phase, Progress},
+    window::{Position, Window},
+};
+
+#[path = "../../src/fill/progress.rs"]
+pub(crate) mod progress;
+#[path = "../../src/fill/reader.rs"]
+pub(crate) mod reader;
+#[path = "../../src/fill/room.rs"]
+pub(crate) mod room;
+#[path = "../../src/fill/spool.rs"]
+pub(crate) mod spool;
+#[path = "../../src/fill/window.rs"]
+pub(crate) mod window;
+
+/// Memory that loom watches.
+pub(crate) mod sync {
+    pub(crate) use loom::sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    };
+}
+
+/// What comes aside is not modelled: nothing here is that far ahead.
+pub(crate) mod aside {
+    use std::{ops::Range, sync::Arc};
+
+    use bytes::Bytes;
+    use kuik_core::{
+        content::{ContentSource, Digest},
+        reference::RepositoryName,
+    };
+    use tokio_util::task::TaskTracker;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Aside;
+
+    pub(crate) struct Upstream<'a> {
+        pub source: &'a Arc<dyn ContentSource>,
+        pub repository: &'a RepositoryName,
+        pub digest: &'a Digest,
+        pub held_from: u64,
+        pub tasks: &'a TaskTracker,
+    }
+
+    pub(crate) fn is_for(_: &Range<u64>, _: u64, _: u64) -> bool {
+        false
+    }
+
+    impl Aside {
+        pub(crate) async fn read(&self, _: &Upstream<'_>, _: u64) -> Option<Bytes> {
+            None
+        }
+    }
+}
+
+pub(crate) mod run {
+    use bytes::Bytes;
+    use kuik_core::content::{Digest, SourceError, SourceErrorKind};
+
+    pub(crate) fn abandoned(digest: &Digest) -> SourceError {
+        SourceError::new(SourceErrorKind::Unavailable, format!("{digest} was abandoned"))
+    }
+
+    pub(crate) fn length_of(chunks: &[Bytes]) -> u64 {
+        chunks.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+}
+
+pub(crate) struct Fill {
+    pub(crate) fetched_from: RepositoryName,
+    pub(crate) digest: Digest,
+    pub(crate) upstream: Arc<dyn ContentSource>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) aside: Aside,
+    pub(crate) spool: OnceLock<Arc<dyn BlobSpool>>,
+    pub(crate) window: Arc<Window>,
+    overflow: watch::Sender<bool>,
+}
+
+impl Fill {
+    pub(crate) fn new(upstream: Arc<dyn ContentSource>) -> Self {
+        Self {
+            fetched_from: RepositoryName::new("registry.example", "app").unwrap(),
+            digest: Digest::sha256(b""),
+            upstream,
+            tasks: TaskTracker::new(),
+            progress: watch::Sender::new(Progress::new()),
+            aside: Aside,
+            spool: OnceLock::new(),
+            window: Arc::default(),
+            overflow: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn overflow(&self) {
+        self.overflow.send_replace(true);
+        self.window.has_moved();
+    }
+
+    pub(crate) fn is_overflowing(&self) -> bool {
+        *self.overflow.borrow()
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.progress.send_modify(|progress| progress.phase = phase);
+    }
+
+    pub(crate) fn reader(&self) -> Position {
+        self.window.reader_at(0)
+    }
+}
