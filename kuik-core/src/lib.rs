@@ -19,6 +19,8 @@ pub mod copy;
 #[cfg(feature = "crd")]
 pub mod crd;
 pub mod credentials;
+#[cfg(feature = "crd")]
+pub mod plan;
 pub mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::ACCEPT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header::ACCEPT};
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -26,7 +26,7 @@ use super::{
     },
     status,
     transport::{Body, RegistryTransport, erase},
-    upstream::UpstreamResolver,
+    upstream::{Upstream, UpstreamResolver},
 };
 use crate::{
     content::{
@@ -42,9 +42,9 @@ const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied
 /// A client of any OCI registry. Cheap to clone; clones share connections, tokens and what they have learnt.
 #[derive(Clone)]
 pub struct RegistryClient {
-    resolver: Arc<dyn UpstreamResolver>,
-    exchange: Arc<Exchange>,
-    authenticator: Arc<Authenticator>,
+    pub(super) resolver: Arc<dyn UpstreamResolver>,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) authenticator: Arc<Authenticator>,
 }
 
 impl RegistryClient {
@@ -65,6 +65,16 @@ impl RegistryClient {
 
     /// Asks about `repository`, as what opens it.
     async fn ask(&self, repository: &RepositoryName, about: About) -> Result<Asked, SourceError> {
+        self.ask_with(repository, about, Bytes::new()).await
+    }
+
+    /// The same, with a body.
+    pub(super) async fn ask_with(
+        &self,
+        repository: &RepositoryName,
+        about: About,
+        body: Bytes,
+    ) -> Result<Asked, SourceError> {
         let upstream = self.resolver.upstream(repository).await?;
         let About { method, name, rest, headers, deadline } = about;
         let path = repository.path();
@@ -73,23 +83,31 @@ impl RegistryClient {
         let uri = upstream
             .url(path, &rest)
             .map_err(|error| SourceError::caused_by(SourceErrorKind::Unsupported, what.clone(), error))?;
-        let question =
-            Question { what, method, uri, headers, body: Bytes::new(), deadline, over_http: false };
-        let door = Door {
-            registry: upstream.base().to_owned(),
-            path: path.to_owned(),
-            credentials_of: upstream.credentials_of().clone(),
-        };
-        let answer = self.authenticator.ask(&self.exchange, &question, &door).await?;
+        let question = Question { what, method, uri, headers, body, deadline, over_http: false };
+        let answer = self.authenticator.ask(&self.exchange, &question, &door(repository, &upstream)).await?;
         Ok(Asked { what: question.what, answer })
     }
 
-    fn deadline(&self) -> Instant {
+    /// What `repository` is opened by, and the address of `rest` in it.
+    pub(super) async fn door(
+        &self,
+        repository: &RepositoryName,
+        rest: &str,
+    ) -> Result<(Door, Uri), SourceError> {
+        let upstream = self.resolver.upstream(repository).await?;
+        let uri = upstream.url(repository.path(), rest).map_err(|error| {
+            let attempted = format!("{rest} of {repository}");
+            SourceError::caused_by(SourceErrorKind::Unsupported, attempted, error)
+        })?;
+        Ok((door(repository, &upstream), uri))
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.exchange.timeouts.answer
     }
 
     /// The error that an answer stands for.
-    async fn failure(&self, asked: Asked) -> SourceError {
+    pub(super) async fn failure(&self, asked: Asked) -> SourceError {
         let (parts, body) = asked.answer.response.into_parts();
         let time = self.exchange.timeouts.stall.min(self.exchange.timeouts.headers);
         let said = body::read_some(body, status::MAX_ERROR_BODY, time).await;
@@ -162,9 +180,9 @@ const EMPTY_INDEX: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
 /// A question by its name, and the answer.
-struct Asked {
-    what: String,
-    answer: Answer,
+pub(super) struct Asked {
+    pub(super) what: String,
+    pub(super) answer: Answer,
 }
 
 #[async_trait]
@@ -329,7 +347,15 @@ struct TagAnswer {
     tags: Option<Vec<String>>,
 }
 
-fn invalid(what: &str, problem: &str) -> SourceError {
+fn door(repository: &RepositoryName, upstream: &Upstream) -> Door {
+    Door {
+        registry: upstream.base().to_owned(),
+        path: repository.path().to_owned(),
+        credentials_of: upstream.credentials_of().clone(),
+    }
+}
+
+pub(super) fn invalid(what: &str, problem: &str) -> SourceError {
     SourceError::new(SourceErrorKind::InvalidContent, format!("{what}: {problem}"))
 }
 
@@ -352,7 +378,7 @@ fn described_as(at: &TagOrDigest, descriptor: Descriptor, what: &str) -> Result<
     }
 }
 
-fn escaped(value: &str) -> impl fmt::Display + '_ {
+pub(super) fn escaped(value: &str) -> impl fmt::Display + '_ {
     utf8_percent_encode(value, NON_ALPHANUMERIC)
 }
 

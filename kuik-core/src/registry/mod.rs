@@ -1,4 +1,4 @@
-//! A client of any OCI registry, as a [`ContentSource`](crate::content::ContentSource).
+//! A client of any OCI registry, as a [`ContentSource`](crate::content::ContentSource), and for pushing to it.
 //!
 //! [`RegistryClient`] asks; an [`UpstreamResolver`] says where, a
 //! [`CredentialProvider`](crate::credentials::CredentialProvider) as whom, and a [`RegistryTransport`] carries the
@@ -39,7 +39,9 @@ mod egress;
 mod exchange;
 mod guard;
 mod headers;
+mod push;
 mod redirect;
+mod sending;
 mod status;
 mod token;
 mod transport;
@@ -51,5 +53,6 @@ pub use connect::{CertificateAuthorities, HttpTransport, InvalidTransport, Trans
 pub use egress::{InvalidProxy, ProxyConfig};
 pub use exchange::Timeouts;
 pub use guard::{Guard, HostPort, InvalidHostPort, Refused};
+pub use push::{Kept, PushError};
 pub use transport::{Body, BoxError, RegistryTransport};
 pub use upstream::{InvalidUpstream, Upstream, UpstreamResolver, Upstreams};

@@ -11,7 +11,6 @@
 
 mod breaker;
 mod first;
-mod names;
 mod rank;
 mod replica_set;
 mod replicas;
@@ -20,7 +19,6 @@ mod verdict;
 pub use self::{
     breaker::{Breaker, BreakerOptions},
     first::{Chain, Link},
-    names::CacheNames,
     rank::rank,
     replica_set::{Connect, Replica, ReplicaSet, ReplicaSetOptions},
     replicas::{DnsReplicas, InvalidEndpoint, Replicas, StaticReplicas},
