@@ -110,3 +110,10 @@ impl WantedPlatforms for Arc<Platforms> {
         self.clone()
     }
 }
+
+/// They never change.
+impl WantedPlatforms for Platforms {
+    fn wanted(&self) -> Arc<Platforms> {
+        Arc::new(self.clone())
+    }
+}
