@@ -40,7 +40,7 @@ fn registry(at: impl UpstreamResolver, who: impl CredentialProvider) -> Outcome<
     Ok(RegistryClient::new(HttpTransport::new(config)?, at, who, Default::default()))
 }
 
-pub async fn run(kube: Client, cache: &str, sources: Upstreams) -> Outcome<()> {
+pub(crate) async fn run(kube: Client, cache: &str, sources: Upstreams) -> Outcome<()> {
     let (images, watching_images) = Informer::new(Api::all(kube.clone()), Default::default());
     let (repositories, watching_repositories) = Informer::new(Api::all(kube.clone()), Default::default());
     let cache = Upstream::new(&format!("http://{cache}"), Name::new(cache, "cache")?)?;
