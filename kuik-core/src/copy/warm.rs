@@ -61,14 +61,13 @@ impl WarmCopier {
         digest: &Digest,
         progress: &dyn Progress,
     ) -> Result<u64, CopyError> {
-        let client = &self.cache.client;
-        let found = client.blob_size(repository, digest).await;
-        if let Some(size) = self.cache.present(found.map(|served| (served.content, served.origin)))? {
-            progress.advances(size);
+        // One question, not two: a cache that does not have the blob would ask its registry both times.
+        let served = self.cache.client.blob(repository, digest, ByteRange::Full).await.map_err(whose)?;
+        if served.origin != Origin::Upstream {
+            progress.advances(served.content.size.unwrap_or_default());
             return Ok(0);
         }
-        let mut read = 0;
-        let mut body = client.blob(repository, digest, ByteRange::Full).await.map_err(whose)?.content.body;
+        let (mut read, mut body) = (0, served.content.body);
         while let Some(bytes) = body.try_next().await.map_err(whose)? {
             read += bytes.len() as u64;
             progress.advances(bytes.len() as u64);
