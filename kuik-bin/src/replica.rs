@@ -9,7 +9,7 @@ use std::{str::FromStr as _, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use http::{Request, Uri};
 use kuik_core::{
-    content::{ContentSource, SourceError, SourceErrorKind},
+    content::{CacheNames, ContentSource, SourceError, SourceErrorKind},
     credentials::Anonymous,
     forward,
     reference::RepositoryName,
@@ -18,7 +18,7 @@ use kuik_core::{
         UpstreamResolver as _,
     },
 };
-use kuik_proxy::chain::{CacheNames, Connect, Replica};
+use kuik_proxy::chain::{Connect, Replica};
 use tower::ServiceExt as _;
 
 /// How long to wait for what. A request is asked of two replicas at most, and both together may cost a second where

@@ -22,6 +22,8 @@ pub mod copy;
 pub mod crd;
 pub mod credentials;
 pub mod failover;
+#[cfg(feature = "crd")]
+pub mod plan;
 pub mod reference;
 #[cfg(feature = "registry")]
 pub mod registry;

@@ -9,6 +9,7 @@
 //!   the bytes can make: nothing unverified is ever complete.
 //! - [`ManagedStore`]: a store that is a registry of its own, which can be pushed to, deleted from and walked.
 
+mod cache_names;
 mod descriptor;
 mod digest;
 mod error;
@@ -24,6 +25,7 @@ mod source;
 mod store;
 mod verify;
 
+pub use cache_names::CacheNames;
 pub use descriptor::{Descriptor, Platform};
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use error::{SourceError, SourceErrorKind};

@@ -3,16 +3,28 @@
 //! [`ImageCopier`] is what the controllers need of a cache: to put an image into it, to see whether it is there with all
 //! its parts, and to let go of its tag. Digests never change: manifests and indexes are kept byte for byte, and of an
 //! index only some manifests may be there.
+//!
+//! - [`PushCopier`] reads from the source and pushes into any OCI registry.
+//! - [`WarmCopier`] reads through a cache that fills itself, so that an image crosses the internet once.
 
+mod cache;
 mod error;
 mod image;
+mod parts;
+mod platform;
+mod push;
+mod referrers;
+mod warm;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
 pub use error::{CopyError, NoPlatform};
 pub use image::SourceImage;
+pub use platform::{InvalidPlatform, PlatformPattern, Platforms};
+pub use push::PushCopier;
+pub use warm::WarmCopier;
 
 use crate::content::Digest;
 
@@ -84,4 +96,24 @@ pub trait Progress: Send + Sync {
 impl Progress for () {
     fn expects(&self, _: u64) {}
     fn advances(&self, _: u64) {}
+}
+
+/// The platforms that are wanted now. They can change, where they are those of the nodes.
+pub trait WantedPlatforms: fmt::Debug + Send + Sync + 'static {
+    /// Them.
+    fn wanted(&self) -> Arc<Platforms>;
+}
+
+/// They never change.
+impl WantedPlatforms for Arc<Platforms> {
+    fn wanted(&self) -> Arc<Platforms> {
+        self.clone()
+    }
+}
+
+/// They never change.
+impl WantedPlatforms for Platforms {
+    fn wanted(&self) -> Arc<Platforms> {
+        Arc::new(self.clone())
+    }
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::ACCEPT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header::ACCEPT};
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -50,45 +50,74 @@ pub(super) struct At {
 }
 
 /// A question by its name, and the answer.
-struct Asked {
-    what: String,
-    answer: Answer,
+pub(super) struct Asked {
+    pub(super) what: String,
+    pub(super) answer: Answer,
 }
 
 impl At {
     /// Asks about the repository, as what opens it.
     async fn ask(&self, about: About) -> Result<Asked, SourceError> {
+        self.ask_with(about, Bytes::new()).await
+    }
+
+    /// The same, with a body.
+    pub(super) async fn ask_with(&self, about: About, body: Bytes) -> Result<Asked, SourceError> {
         let About { method, name, rest, headers, deadline } = about;
-        let upstream = &self.upstream;
-        let path = upstream.path_of(&self.repository);
         let (kind, name) = name;
-        let what = format!("{method} {kind} {path}{name} from {}", upstream.base());
-        let uri = upstream
-            .url(path, &rest)
-            .map_err(|error| SourceError::caused_by(SourceErrorKind::Unsupported, what.clone(), error))?;
-        let question = Question {
+        let path = self.upstream.path_of(&self.repository);
+        let what = format!("{method} {kind} {path}{name} from {}", self.upstream.base());
+        let is_pull = method == Method::GET && kind == "manifest";
+        let uri = self.url(&rest, &what)?;
+        self.put(Question { is_pull, deadline, ..self.question(what, method, uri, headers, body) }).await
+    }
+
+    /// A question to this upstream, at any address of it.
+    pub(super) fn question(
+        &self,
+        what: String,
+        method: Method,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Question {
+        Question {
             what,
-            is_pull: method == Method::GET && kind == "manifest",
+            is_pull: false,
             account: Default::default(),
             context: self.client.tells_requests.then(RequestContext::current).flatten(),
             method,
             uri,
             headers,
-            body: Bytes::new(),
-            deadline,
+            body,
+            deadline: self.deadline,
             over_http: false,
-        };
-        let door = Door {
-            registry: upstream.base().to_owned(),
-            path: path.to_owned(),
-            credentials_of: upstream.credentials_of().clone(),
-        };
-        let answer = self.client.authenticator.ask(&self.client.exchange, &question, &door).await?;
+        }
+    }
+
+    /// Asks a question as what opens the repository.
+    pub(super) async fn put(&self, question: Question) -> Result<Asked, SourceError> {
+        let answer = self.client.authenticator.ask(&self.client.exchange, &question, &self.door()).await?;
         Ok(Asked { what: question.what, answer })
     }
 
+    /// What opens the repository.
+    pub(super) fn door(&self) -> Door {
+        Door {
+            registry: self.upstream.base().to_owned(),
+            path: self.upstream.path_of(&self.repository).to_owned(),
+            credentials_of: self.upstream.credentials_of().clone(),
+        }
+    }
+
+    /// The address of `rest` in the repository, to do `what`.
+    pub(super) fn url(&self, rest: &str, what: &str) -> Result<Uri, SourceError> {
+        let url = self.upstream.url(self.upstream.path_of(&self.repository), rest);
+        url.map_err(|error| SourceError::caused_by(SourceErrorKind::Unsupported, what, error))
+    }
+
     /// The error that an answer stands for.
-    async fn failure(&self, asked: Asked) -> SourceError {
+    pub(super) async fn failure(&self, asked: Asked) -> SourceError {
         let (parts, body) = asked.answer.response.into_parts();
         let time = self.client.exchange.timeouts.stall.min(self.client.exchange.timeouts.headers);
         let said = body::read_some(body, status::MAX_ERROR_BODY, time).await;
@@ -288,7 +317,7 @@ struct TagAnswer {
     tags: Option<Vec<String>>,
 }
 
-fn invalid(what: &str, problem: &str) -> SourceError {
+pub(super) fn invalid(what: &str, problem: &str) -> SourceError {
     SourceError::new(SourceErrorKind::InvalidContent, format!("{what}: {problem}"))
 }
 
@@ -311,7 +340,7 @@ fn described_as(at: &TagOrDigest, descriptor: Descriptor, what: &str) -> Result<
     }
 }
 
-fn escaped(value: &str) -> impl fmt::Display + '_ {
+pub(super) fn escaped(value: &str) -> impl fmt::Display + '_ {
     utf8_percent_encode(value, NON_ALPHANUMERIC)
 }
 

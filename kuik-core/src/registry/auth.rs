@@ -116,6 +116,24 @@ impl Authenticator {
         unreadable.filter(|_| refused).map_or(tried, Err)
     }
 
+    /// What opens the door, as it was opened last: for a request that cannot be sent twice, right after one that can.
+    pub(super) async fn authorization(
+        &self,
+        exchange: &Exchange,
+        question: &Question,
+        door: &Door,
+    ) -> Result<Option<HeaderValue>, SourceError> {
+        match self.recall(door) {
+            None => Ok(None),
+            Some(Way::Basic { username, password }) => header(question, token::basic(&username, &password)),
+            Some(Way::Fixed(secret)) => header(question, token::bearer(&secret)),
+            Some(Way::Bearer { request, credential }) => {
+                let token = self.tokens.get(exchange, question, &request, credential.as_ref(), None).await?;
+                header(question, token::bearer(token.secret()))
+            }
+        }
+    }
+
     /// Tries every way, up to the first that is accepted; else the first refusal, which is the most telling.
     async fn try_all(
         &self,

@@ -37,7 +37,7 @@ const MAX_REDIRECTS: usize = 5;
 /// How much time a host is given at least before its silence says something about it.
 const PATIENT: Duration = Duration::from_secs(2);
 
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("kuik/", env!("CARGO_PKG_VERSION")));
+pub(super) const AGENT: HeaderValue = HeaderValue::from_static(concat!("kuik/", env!("CARGO_PKG_VERSION")));
 
 /// How long to wait for what. Every wait of the client is bounded by one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,10 +151,10 @@ impl Exchange {
             body::discard(response.into_body(), self.timeouts.stall).await;
             if !same_origin(&uri, &next) {
                 if !question.body.is_empty() {
-                    // The body is a credential.
+                    // The body may be a credential.
                     return Err(question.error(
                         SourceErrorKind::InvalidContent,
-                        "it redirects a credential to another host",
+                        "it redirects what it is sent to another host",
                     ));
                 }
                 authorization = None;
@@ -240,12 +240,12 @@ impl Asked {
     }
 }
 
-fn forbidden(question: &Question, refused: Refused) -> SourceError {
+pub(super) fn forbidden(question: &Question, refused: Refused) -> SourceError {
     SourceError::caused_by(SourceErrorKind::Forbidden, question.what.clone(), refused)
 }
 
 /// An error of the transport, by what lies below it.
-fn failed(question: &Question, error: BoxError) -> SourceError {
+pub(super) fn failed(question: &Question, error: BoxError) -> SourceError {
     let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
     let mut kind = SourceErrorKind::Unavailable;
     while let Some(below) = cause {

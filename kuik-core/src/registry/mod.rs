@@ -1,4 +1,4 @@
-//! A client of any OCI registry, as a [`ContentSource`](crate::content::ContentSource).
+//! A client of any OCI registry, as a [`ContentSource`](crate::content::ContentSource), and for pushing to it.
 //!
 //! [`RegistryClient`] asks; an [`UpstreamResolver`] says where, in which order, a
 //! [`CredentialProvider`](crate::credentials::CredentialProvider) as whom, and a [`RegistryTransport`] carries the
@@ -42,9 +42,11 @@ mod exchange;
 mod guard;
 mod headers;
 mod hosts;
+mod push;
 mod redirect;
 mod row;
 mod rule;
+mod sending;
 mod status;
 mod token;
 mod transport;
@@ -58,6 +60,7 @@ pub use egress::{InvalidProxy, ProxyConfig};
 pub use exchange::Timeouts;
 pub use guard::{Guard, HostPort, InvalidHostPort, Refused};
 pub use hosts::{HostLimits, HostReport, Outcome, Quota, RetryOptions};
+pub use push::{Kept, PushError};
 pub use rule::{Alternative, Policy, Source, UpstreamRule};
 pub use transport::{Body, BoxError, RegistryTransport};
 pub use upstream::{InvalidUpstream, Upstream, UpstreamResolver};

@@ -10,7 +10,6 @@
 //! blob on, its stream is that source's alone.
 
 mod first;
-mod names;
 mod rank;
 mod replica_set;
 mod replicas;
@@ -19,7 +18,6 @@ pub use kuik_core::failover::{Breaker, BreakerOptions, Role};
 
 pub use self::{
     first::{Chain, Link},
-    names::CacheNames,
     rank::rank,
     replica_set::{Connect, Replica, ReplicaSet, ReplicaSetOptions},
     replicas::{DnsReplicas, InvalidEndpoint, Replicas, StaticReplicas},

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use kuik_core::{
-    content::{
-        Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
-        SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
-    },
-    reference::RepositoryName,
+use super::{
+    Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, Manifest, Referrers, Served, SourceError,
+    SourceErrorKind, TagList, TagOrDigest, TagPage,
 };
+use crate::reference::RepositoryName;
+use async_trait::async_trait;
 
 /// A source of other registries' content, over a cache that has it under their encoded names as its own.
 ///
@@ -26,18 +24,19 @@ impl CacheNames {
     pub fn new(cache: Arc<dyn ContentSource>) -> Self {
         Self { cache }
     }
-}
 
-/// The name at a cache.
-///
-/// # Errors
-/// `Unsupported` where a path cannot hold it.
-fn at_cache(repository: &RepositoryName) -> Result<RepositoryName, SourceError> {
-    let attempted = || format!("ask the cache for {repository}");
-    let unsupported = SourceErrorKind::Unsupported;
-    let path =
-        repository.encoded().map_err(|error| SourceError::caused_by(unsupported, attempted(), error))?;
-    RepositoryName::local(&path).map_err(|error| SourceError::caused_by(unsupported, attempted(), error))
+    /// What `repository` is called at a cache.
+    ///
+    /// # Errors
+    /// `Unsupported` where a path cannot hold it.
+    pub fn at_cache(repository: &RepositoryName) -> Result<RepositoryName, SourceError> {
+        let attempted = || format!("ask the cache for {repository}");
+        let unsupported = |error: Box<dyn std::error::Error + Send + Sync>| {
+            SourceError::caused_by(SourceErrorKind::Unsupported, attempted(), error)
+        };
+        let path = repository.encoded().map_err(|error| unsupported(error.into()))?;
+        RepositoryName::local(&path).map_err(|error| unsupported(error.into()))
+    }
 }
 
 #[async_trait]
@@ -48,7 +47,7 @@ impl ContentSource for CacheNames {
         at: &TagOrDigest,
         freshness: Freshness,
     ) -> Result<Served<Descriptor>, SourceError> {
-        self.cache.resolve(&at_cache(repository)?, at, freshness).await
+        self.cache.resolve(&Self::at_cache(repository)?, at, freshness).await
     }
 
     async fn manifest(
@@ -57,7 +56,7 @@ impl ContentSource for CacheNames {
         at: &TagOrDigest,
         freshness: Freshness,
     ) -> Result<Served<Manifest>, SourceError> {
-        self.cache.manifest(&at_cache(repository)?, at, freshness).await
+        self.cache.manifest(&Self::at_cache(repository)?, at, freshness).await
     }
 
     async fn blob_size(
@@ -65,7 +64,7 @@ impl ContentSource for CacheNames {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
-        self.cache.blob_size(&at_cache(repository)?, digest).await
+        self.cache.blob_size(&Self::at_cache(repository)?, digest).await
     }
 
     async fn blob(
@@ -74,11 +73,11 @@ impl ContentSource for CacheNames {
         digest: &Digest,
         range: ByteRange,
     ) -> Result<Served<Blob>, SourceError> {
-        self.cache.blob(&at_cache(repository)?, digest, range).await
+        self.cache.blob(&Self::at_cache(repository)?, digest, range).await
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
-        self.cache.tags(&at_cache(repository)?, page).await
+        self.cache.tags(&Self::at_cache(repository)?, page).await
     }
 
     async fn referrers(
@@ -87,7 +86,7 @@ impl ContentSource for CacheNames {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Referrers, SourceError> {
-        self.cache.referrers(&at_cache(repository)?, digest, artifact_type).await
+        self.cache.referrers(&Self::at_cache(repository)?, digest, artifact_type).await
     }
 }
 
@@ -97,6 +96,7 @@ mod tests {
 
     #[test]
     fn names_become_paths_of_the_cache() {
+        let at_cache = CacheNames::at_cache;
         for (name, path) in [
             ("nginx", "docker.io/library/nginx"),
             ("registry:5000/app", "registry__5000/app"),

@@ -1,0 +1,209 @@
+//! Images are brought into `kuik-registry`: warmed through one that fills itself, and pushed into one that does not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+mod support;
+
+use std::sync::Arc;
+
+use kuik_core::{
+    content::{CacheNames, ContentSource as _, Digest, Freshness, TagOrDigest},
+    copy::{CopyError, ImageCopier, Platforms, PushCopier, SourceImage, Verdict, WarmCopier},
+    credentials::Credential,
+    reference::{ImageReference, RepositoryName},
+    registry::{
+        HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver, Upstreams,
+    },
+    testkit::{Behaviour, Rule, SampleImage, ScriptedRegistry, Target},
+};
+use support::{Kuik, blob_data, proxied, pull_with_skopeo};
+
+const TOKEN: &str = "let-me-in-and-more";
+
+/// A source, and a `kuik-registry` that takes pushes from whoever has the token.
+struct Rig {
+    source: ScriptedRegistry,
+    cache: Kuik,
+    data: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn start(arguments: &[&str]) -> Self {
+        let source = ScriptedRegistry::start().await.unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let token = data.path().join("token");
+        std::fs::write(&token, TOKEN).unwrap();
+        let host = source.host();
+        let token = token.to_str().unwrap().to_owned();
+        let mut all = vec!["--token-file", token.as_str()];
+        all.extend(arguments);
+        if arguments.contains(&"--pull-through") {
+            all.extend(["--insecure-registries", host.as_str()]);
+        }
+        let storage = data.path().join("content");
+        std::fs::create_dir(&storage).unwrap();
+        let cache = Kuik::registry(&storage, &all).await;
+        Self { source, cache, data }
+    }
+
+    fn client(&self, upstream: impl UpstreamResolver, credentials: Vec<Credential>) -> RegistryClient {
+        let mut config = TransportConfig::default();
+        config.guard = upstream.guard();
+        config.system_roots = false;
+        RegistryClient::new(HttpTransport::new(config).unwrap(), upstream, credentials, Timeouts::default())
+    }
+
+    fn at_cache(&self) -> RegistryClient {
+        let name = RepositoryName::new(&self.cache.host(), "cache").unwrap();
+        let upstream = Upstream::new(&format!("http://{}", self.cache.host()), name).unwrap();
+        self.client(upstream, vec![Credential::basic("kuik", TOKEN)])
+    }
+
+    fn warm(&self, platforms: &[&str]) -> WarmCopier {
+        WarmCopier::new(
+            self.at_cache(),
+            Arc::new(Arc::new(Platforms::parse(platforms.iter().copied()).unwrap())),
+        )
+    }
+
+    fn push(&self, platforms: &[&str]) -> PushCopier {
+        let upstreams = Upstreams::default().insecure(&self.source.host()).unwrap();
+        let source = Arc::new(self.client(upstreams, Vec::new()));
+        let platforms = Arc::new(Arc::new(Platforms::parse(platforms.iter().copied()).unwrap()));
+        PushCopier::new(source, self.at_cache(), platforms)
+    }
+
+    fn image(&self, name: &str) -> SourceImage {
+        let text = format!("{}/{name}", self.source.host());
+        SourceImage::new(&ImageReference::parse(&text).unwrap()).unwrap()
+    }
+
+    /// Whether the cache itself has a tag: one that fills itself would ask its source.
+    fn has_tag(&self, path: &str, tag: &str) -> bool {
+        let repository = proxied(&self.source.host(), path);
+        let repositories = self.data.path().join("content/docker/registry/v2/repositories");
+        repositories.join(repository).join("_manifests/tags").join(tag).exists()
+    }
+
+    fn blob(&self, digest: &Digest) -> std::path::PathBuf {
+        blob_data(&self.data.path().join("content"), digest)
+    }
+}
+
+fn image(seed: u64) -> SampleImage {
+    let builder = SampleImage::builder().seed(seed).platform("linux", "amd64").platform("linux", "arm64");
+    builder.layer(10_000).layer(700_000).build()
+}
+
+fn complete(verdict: Result<Verdict, CopyError>) -> Result<Digest, String> {
+    match verdict.unwrap() {
+        Verdict::Complete { digest } => Ok(digest),
+        Verdict::Missing { what } => Err(what),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How many blobs of an image the cache has.
+fn kept(rig: &Rig, image: &SampleImage) -> usize {
+    image.blobs().keys().filter(|digest| rig.blob(digest).exists()).count()
+}
+
+#[tokio::test]
+async fn an_image_is_warmed_by_platform_and_crosses_the_internet_once() {
+    let rig = Rig::start(&["--pull-through"]).await;
+    let (image, copier) = (image(31), rig.warm(&["amd64"]));
+    rig.source.add_image("app", "1", &image);
+    let app = rig.image("app:1");
+    let copied = copier.copy(&app, &()).await.unwrap();
+    assert_eq!(&copied.digest, image.index().digest());
+    assert_eq!(copied.without, Vec::<String>::new());
+    support::eventually("the platform's blobs are kept", async || kept(&rig, &image) == 3).await;
+    assert_eq!(rig.source.count(Target::Blob), 3, "one request for each blob");
+    assert_eq!(complete(copier.verify(&app).await).as_ref(), Ok(image.index().digest()));
+
+    // Nothing is fetched twice, and what another platform needs is fetched when somebody asks.
+    assert_eq!(copier.copy(&app, &()).await.unwrap().bytes, 0);
+    assert_eq!(rig.source.count(Target::Blob), 3);
+    pull_with_skopeo(&format!("{}/{}:1", rig.cache.host(), proxied(&rig.source.host(), "app")), &image).await;
+}
+
+#[tokio::test]
+async fn a_refresh_reaches_the_source_through_the_cache() {
+    let rig = Rig::start(&["--pull-through"]).await;
+    let (old, new, copier) = (image(32), image(33), rig.warm(&["amd64"]));
+    rig.source.add_image("app", "1", &old);
+    let app = rig.image("app:1");
+    copier.copy(&app, &()).await.unwrap();
+    rig.source.add_image("app", "1", &new);
+    assert_eq!(&copier.ask_source(&app).await.unwrap(), new.index().digest());
+    assert_eq!(&copier.copy(&app, &()).await.unwrap().digest, new.index().digest());
+
+    // Where the source is away, the cache says what it has, and not that this is current.
+    rig.source.stop().await;
+    let error = copier.ask_source(&app).await.unwrap_err();
+    assert!(error.is_of_registry() && !error.is_of_cache(), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn a_wiped_cache_that_fills_itself_is_told_apart_from_its_source() {
+    let rig = Rig::start(&["--pull-through"]).await;
+    let (image, copier) = (image(34), rig.warm(&["amd64"]));
+    rig.source.add_image("app", "1", &image);
+    let app = rig.image("app:1");
+    copier.copy(&app, &()).await.unwrap();
+    support::eventually("everything is kept", async || complete(copier.verify(&app).await).is_ok()).await;
+    let lost = image.layers()[1].digest.clone();
+    std::fs::remove_file(rig.blob(&lost)).unwrap();
+    assert_eq!(
+        complete(copier.verify(&app).await),
+        Err(format!("blob {lost}")),
+        "the source has it, not the cache"
+    );
+    rig.source.script(Rule::on_all().does(Behaviour::Refuse));
+    assert_eq!(complete(copier.verify(&app).await), Err(format!("blob {lost}")), "though the source is away");
+    rig.source.clear_script();
+    copier.copy(&app, &()).await.unwrap();
+    support::eventually("it is put back", async || complete(copier.verify(&app).await).is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_digest_gets_a_tag_and_a_tag_goes_alone() {
+    let rig = Rig::start(&["--pull-through"]).await;
+    let (image, copier) = (image(35), rig.warm(&["amd64"]));
+    rig.source.add_image("app", "1", &image);
+    let by_digest = rig.image(&format!("app@{}", image.index().digest()));
+    let copied = copier.copy(&by_digest, &()).await.unwrap();
+    assert_eq!(copied.without, Vec::<String>::new());
+    copier.copy(&rig.image("app:1"), &()).await.unwrap();
+    assert!(rig.has_tag("app", by_digest.kept_as().as_str()));
+
+    copier.remove(&rig.image("app:1")).await.unwrap();
+    assert!(!rig.has_tag("app", "1"));
+    assert!(rig.has_tag("app", by_digest.kept_as().as_str()));
+    assert_eq!(complete(copier.verify(&by_digest).await).as_ref(), Ok(image.index().digest()));
+    copier.remove(&by_digest).await.unwrap();
+    assert!(!rig.has_tag("app", by_digest.kept_as().as_str()));
+}
+
+#[tokio::test]
+async fn a_sparse_index_is_pushed_as_it_is() {
+    let rig = Rig::start(&[]).await;
+    let (image, copier) = (image(36), rig.push(&["arm64"]));
+    rig.source.add_image("app", "1", &image);
+    let app = rig.image("app:1");
+    copier.copy(&app, &()).await.unwrap();
+    assert_eq!(kept(&rig, &image), 3, "one platform's");
+    assert_eq!(complete(copier.verify(&app).await).as_ref(), Ok(image.index().digest()));
+    let repository = CacheNames::at_cache(&rig.source.repository("app").unwrap()).unwrap();
+    let tag = TagOrDigest::Tag("1".parse().unwrap());
+    let index = rig.at_cache().manifest(&repository, &tag, Freshness::Cached).await.unwrap().content;
+    assert_eq!(index.bytes(), image.index().bytes());
+    assert!(complete(rig.push(&["amd64"]).verify(&app).await).is_err(), "the other platform is not there");
+    copier.remove(&app).await.unwrap();
+    assert!(!rig.has_tag("app", "1"));
+}

@@ -1,0 +1,178 @@
+//! Carries out the steps of a plan, in order.
+//!
+//! Invariant: every write is for the version of the object that the plan was made for, or for what the write before it
+//! has made of that. Where somebody else was quicker nothing is written, and it is planned again.
+
+use jiff::Timestamp;
+use kube_client::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use kube_core::{ObjectMeta, Resource as _, ResourceExt as _};
+use serde_json::Value;
+
+use super::{Context, error::ReconcileError, observe::Sight, patch, tell};
+use crate::{
+    crd::{CachedImage, CachedImageSpec, Repository, RepositorySpec},
+    plan::{Ended, Step},
+    reference::{ImageReference, RepositoryName},
+};
+
+/// Carries out `steps` on `object`, and returns when to plan again.
+pub(super) async fn execute(
+    context: &Context,
+    object: &CachedImage,
+    sight: &Sight,
+    steps: Vec<Step>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ReconcileError> {
+    let api: Api<CachedImage> = Api::all(context.client.clone());
+    let mut work =
+        Work { context, api, sight, object: object.clone(), outcome: sight.observed.outcome.clone(), now };
+    let mut wake = None;
+    for step in steps {
+        if let Step::WakeAt(at) = step {
+            wake = Some(at);
+        } else {
+            work.carry_out(step).await?;
+        }
+    }
+    Ok(wake)
+}
+
+struct Work<'a> {
+    context: &'a Context,
+    api: Api<CachedImage>,
+    sight: &'a Sight,
+    /// The object as it is after what was written so far.
+    object: CachedImage,
+    outcome: Option<Ended>,
+    now: Timestamp,
+}
+
+impl Work<'_> {
+    async fn carry_out(&mut self, step: Step) -> Result<(), ReconcileError> {
+        let name = self.object.name_any();
+        let version = self.object.resource_version().unwrap_or_default();
+        match step {
+            Step::Adopt { finalizer, label, owner } => {
+                let repository = &self.sight.observed.others.repository_name;
+                let owner = owner.as_deref().map(|uid| (repository.as_str(), uid));
+                let patch = patch::adopt(&self.object, &version, finalizer, label.as_deref(), owner);
+                self.patch("adopt", &patch).await?;
+            }
+            Step::SetExpiry(date) => self.patch("set expiresAt of", &patch::expiry(&version, date)).await?,
+            Step::ClearForce => {
+                self.patch("take the mark for a refresh off", &patch::unforce(&version)).await?;
+            }
+            Step::RemoveFinalizer => {
+                self.patch("take the finalizer off", &patch::release(&self.object, &version)).await?;
+                self.context.jobs.forget(&name);
+            }
+            Step::SetStatus(status) => {
+                let patch = patch::status(&self.object, &version, &status, self.now);
+                if let Some(patch) = patch.map_err(|error| ReconcileError::encode(&name, error))? {
+                    let params = PatchParams::default();
+                    let written = self.api.patch_status(&name, &params, &Patch::Merge(&patch)).await;
+                    self.object =
+                        written.map_err(|error| ReconcileError::api("set the status of", &name, error))?;
+                }
+            }
+            Step::Recreate { name: right } => self.recreate(&right).await?,
+            Step::GiveWay => self.delete().await?,
+            Step::Expire => self.expire().await?,
+            Step::CreateRepository { name } => self.create_repository(&name).await?,
+            Step::Start(job) => {
+                if let (Some(image), Some(reference)) = (&self.sight.image, &self.sight.observed.image) {
+                    self.context.jobs.start(&name, job, image.clone(), reference);
+                }
+            }
+            Step::Abandon => self.context.jobs.abandon(&name),
+            Step::Remember(memory) => self.context.jobs.remember(&name, self.outcome.as_ref(), memory),
+            Step::Tell(occasion) => {
+                let registry = self.sight.repository.as_ref().map_or("", RepositoryName::registry);
+                let Context { events, metrics, .. } = self.context;
+                tell::occasion(&**events, metrics, &self.object, registry, &occasion);
+            }
+            Step::WakeAt(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn patch(&mut self, what: &'static str, patch: &Value) -> Result<(), ReconcileError> {
+        let name = self.object.name_any();
+        let written = self.api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        self.object = written.map_err(|error| ReconcileError::api(what, &name, error))?;
+        Ok(())
+    }
+
+    /// Deletes the object as it was seen, or not at all.
+    async fn delete(&self) -> Result<(), ReconcileError> {
+        let name = self.object.name_any();
+        let preconditions =
+            Preconditions { resource_version: self.object.resource_version(), uid: self.object.uid() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match self.api.delete(&name, &params).await {
+            Err(kube_client::Error::Api(status)) if status.is_not_found() => Ok(()),
+            deleted => deleted.map(drop).map_err(|error| ReconcileError::api("delete", &name, error)),
+        }
+    }
+
+    async fn expire(&self) -> Result<(), ReconcileError> {
+        let tell = |warning, reason, message: String| {
+            tell::event(&*self.context.events, &self.object, warning, reason, &message);
+        };
+        let image = &self.object.spec.source_image;
+        tell(false, "Expiring", format!("{image} is used by no pod and its time is over"));
+        let deleted = self.delete().await;
+        match &deleted {
+            Ok(()) => {
+                tell(false, "Expired", format!("{image} was deleted: no pod has used it for long enough"));
+            }
+            // Somebody was quicker, and may need it.
+            Err(error) if error.is_conflict() => {}
+            Err(error) => tell(true, "ExpiringFailed", format!("{image} could not be deleted: {error}")),
+        }
+        deleted
+    }
+
+    /// Creates the object of the same image under its right name, where it is not there already.
+    async fn recreate(&self, right: &str) -> Result<(), ReconcileError> {
+        let CachedImageSpec { source_image, expires_at, retain } = self.object.spec.clone();
+        let annotations = self.object.meta().annotations.clone().map(|mut annotations| {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+            annotations
+        });
+        let metadata = ObjectMeta { name: Some(right.to_owned()), annotations, ..ObjectMeta::default() };
+        let spec = CachedImageSpec { source_image, expires_at, retain };
+        let created = CachedImage { metadata, spec, status: None };
+        match self.api.create(&PostParams::default(), &created).await {
+            Ok(_) => Ok(()),
+            Err(kube_client::Error::Api(status))
+                if status.is_already_exists() && self.is_of_this_image(right).await =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(ReconcileError::api("create", right, error)),
+        }
+    }
+
+    async fn is_of_this_image(&self, name: &str) -> bool {
+        let Ok(Some(object)) = self.api.get_opt(name).await else { return false };
+        let same = ImageReference::parse(&object.spec.source_image)
+            .is_ok_and(|reference| Some(reference.normalized()) == self.sight.observed.image);
+        same && object.meta().deletion_timestamp.is_none()
+    }
+
+    async fn create_repository(&self, name: &str) -> Result<(), ReconcileError> {
+        let Some(repository) = &self.sight.repository else { return Ok(()) };
+        let spec = RepositorySpec { name: repository.to_string(), ..RepositorySpec::default() };
+        let api: Api<Repository> = Api::all(self.context.client.clone());
+        match api.create(&PostParams::default(), &Repository::new(name, spec)).await {
+            Err(kube_client::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            created => {
+                created.map(drop).map_err(|error| ReconcileError::api("create the Repository", name, error))
+            }
+        }
+    }
+}

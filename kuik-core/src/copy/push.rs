@@ -1,0 +1,224 @@
+//! Copies by pushing into a registry: kuik's own, Docker's, Harbor, zot, whichever.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use lru::LruCache;
+
+use super::{
+    Copied, CopyError, ImageCopier, Platforms, Progress, SourceImage, Verdict, WantedPlatforms,
+    cache::Cache,
+    parts::{self, Parts},
+    referrers::{self, Through},
+};
+use crate::{
+    content::{
+        Blob, ByteRange, ContentSource, Digest, Freshness, Manifest, Served, SourceError, SourceErrorKind,
+        TagOrDigest,
+    },
+    reference::RepositoryName,
+    registry::{PushError, RegistryClient},
+};
+
+/// How many blobs of an image are copied at a time.
+const AT_A_TIME: usize = 3;
+/// Of how many blobs it is remembered where in the cache they are.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
+
+/// Reads images from their source, and pushes them into a cache.
+///
+/// What the cache has is not read from the source, and what it has in another repository is mounted. Where it refuses an
+/// index of which some manifests are missing, as Docker's registry 2.8 does, the image is pushed with all its platforms:
+/// its digest stays.
+#[derive(Debug)]
+pub struct PushCopier {
+    source: Arc<dyn ContentSource>,
+    cache: Cache,
+    platforms: Arc<dyn WantedPlatforms>,
+    /// In which of the cache's repositories a blob was put.
+    places: Mutex<LruCache<Digest, RepositoryName>>,
+}
+
+impl PushCopier {
+    /// A copier from `source` into `cache`. The client of the cache has what opens it for pushes, and patience: a
+    /// registry may take long to answer the end of a large blob.
+    #[must_use]
+    pub fn new(
+        source: Arc<dyn ContentSource>,
+        cache: RegistryClient,
+        platforms: Arc<dyn WantedPlatforms>,
+    ) -> Self {
+        let cache = Cache::new(cache, false);
+        Self { source, cache, platforms, places: Mutex::new(LruCache::new(REMEMBERED)) }
+    }
+
+    /// Puts all parts into the cache, what is referred to before what refers to it; the last one gets the image's tag.
+    async fn put(
+        &self,
+        image: &SourceImage,
+        parts: &Parts,
+        progress: &dyn Progress,
+    ) -> Result<u64, CopyError> {
+        let repository = Cache::repository(image)?;
+        let bytes = self.put_blobs(image, &repository, parts, progress).await?;
+        let Some((top, below)) = parts.manifests.split_last() else { return Ok(bytes) };
+        for manifest in below {
+            self.put_manifest(&repository, manifest).await.map_err(CopyError::Cache)?;
+        }
+        let tag = TagOrDigest::Tag(image.kept_as().clone());
+        self.cache.client.put_manifest(&repository, top, &tag).await.map_err(CopyError::Cache)?;
+        if let Some(digest) = image.digest().filter(|digest| digest.algorithm_name() != "sha256") {
+            // A tag is kept by the SHA-256 of what it names.
+            let at = TagOrDigest::Digest(digest.clone());
+            self.cache.client.put_manifest(&repository, top, &at).await.map_err(CopyError::Cache)?;
+        }
+        Ok(bytes)
+    }
+
+    async fn put_blobs(
+        &self,
+        image: &SourceImage,
+        repository: &RepositoryName,
+        parts: &Parts,
+        progress: &dyn Progress,
+    ) -> Result<u64, CopyError> {
+        progress.expects(parts.blobs.values().sum());
+        let blobs: Vec<_> = parts
+            .blobs
+            .iter()
+            .map(|(digest, size)| async move {
+                let put = self.put_blob(image, repository, digest, *size).await?;
+                progress.advances(*size);
+                Ok(put)
+            })
+            .collect();
+        stream::iter(blobs)
+            .buffer_unordered(AT_A_TIME)
+            .try_fold(0, |sum, put| async move { Ok(sum + put) })
+            .await
+    }
+
+    /// Puts a blob into the cache, where it is not. How many bytes that took.
+    async fn put_blob(
+        &self,
+        image: &SourceImage,
+        repository: &RepositoryName,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<u64, CopyError> {
+        let client = &self.cache.client;
+        match client.blob_size(repository, digest).await {
+            Ok(found) if found.content == size => return Ok(0),
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(CopyError::Cache(error)),
+        }
+        let from = self.places.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let from = from.filter(|from| from != repository);
+        let read = || async {
+            let Served { content: Blob { body, .. }, .. } =
+                self.source.blob(image.repository(), digest, ByteRange::Full).await?;
+            Ok(body)
+        };
+        let sent = client.put_blob(repository, digest, size, from.as_ref(), read).await;
+        sent.map_err(|error| match error {
+            PushError::Content(error) => CopyError::Source(error),
+            PushError::Registry(error) => CopyError::Cache(error),
+        })?;
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).put(digest.clone(), repository.clone());
+        Ok(size)
+    }
+
+    async fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+    ) -> Result<bool, SourceError> {
+        let at = TagOrDigest::Digest(manifest.digest().clone());
+        Ok(self.cache.client.put_manifest(repository, manifest, &at).await?.lists_referrer)
+    }
+
+    /// The image's signatures and other referrers. The image is there without them, so what cannot be had is told and
+    /// stops nothing.
+    async fn put_referrers(&self, image: &SourceImage, parts: &Parts, copied: &mut Copied) {
+        let through = Through { source: &*self.source, repository: image.repository() };
+        let found = referrers::find(through, parts).await;
+        copied.without.extend(found.without);
+        for referrer in found.referrers {
+            let name = referrer.name.clone();
+            match self.put_referrer(image, referrer).await {
+                Ok(bytes) => copied.bytes += bytes,
+                Err(error) => copied.without.push(format!("{name}: {}", error.chain())),
+            }
+        }
+    }
+
+    async fn put_referrer(
+        &self,
+        image: &SourceImage,
+        referrer: referrers::Referrer,
+    ) -> Result<u64, CopyError> {
+        let repository = Cache::repository(image)?;
+        let all = parts::parts(&*self.source, image.repository(), referrer.manifest, &Platforms::all()).await;
+        let parts = all.map_err(parts::PartsError::of_source)?;
+        let bytes = self.put_blobs(image, &repository, &parts, &()).await?;
+        let mut listed = true;
+        for manifest in &parts.manifests {
+            listed &= self.put_manifest(&repository, manifest).await.map_err(CopyError::Cache)?;
+        }
+        let tags = referrer.tag.into_iter().map(|tag| (tag, parts.manifests.last().cloned()));
+        let list = referrer.list.filter(|_| !listed).map(|(tag, list)| (tag, Some(list)));
+        for (tag, manifest) in tags.chain(list) {
+            let Some(manifest) = manifest else { continue };
+            let at = TagOrDigest::Tag(tag);
+            self.cache.client.put_manifest(&repository, &manifest, &at).await.map_err(CopyError::Cache)?;
+        }
+        Ok(bytes)
+    }
+}
+
+#[async_trait]
+impl ImageCopier for PushCopier {
+    async fn ask_source(&self, image: &SourceImage) -> Result<Digest, CopyError> {
+        let found = self.source.resolve(image.repository(), image.at(), Freshness::Revalidate).await;
+        found.map(|served| served.content.digest).map_err(CopyError::Source)
+    }
+
+    async fn copy(&self, image: &SourceImage, progress: &dyn Progress) -> Result<Copied, CopyError> {
+        let top = self.source.manifest(image.repository(), image.at(), Freshness::Revalidate).await;
+        let top = top.map_err(CopyError::Source)?.content;
+        let digest = top.digest().clone();
+        let platforms = self.platforms.wanted();
+        let chosen = parts::parts(&*self.source, image.repository(), top.clone(), &platforms).await;
+        let mut parts = chosen.map_err(parts::PartsError::of_source)?;
+        let bytes = match self.put(image, &parts, progress).await {
+            Err(CopyError::Cache(error)) if parts.sparse && holds_no_sparse_index(&error) => {
+                tracing::info!(%image, error = error.chain(), "the cache takes no index in part: the image is pushed whole");
+                let whole = parts::parts(&*self.source, image.repository(), top, &Platforms::all()).await;
+                parts = whole.map_err(parts::PartsError::of_source)?;
+                self.put(image, &parts, progress).await?
+            }
+            put => put?,
+        };
+        let mut copied = Copied::new(digest, bytes);
+        self.put_referrers(image, &parts, &mut copied).await;
+        Ok(copied)
+    }
+
+    async fn verify(&self, image: &SourceImage) -> Result<Verdict, CopyError> {
+        self.cache.verify(image, &self.platforms.wanted()).await
+    }
+
+    async fn remove(&self, image: &SourceImage) -> Result<(), CopyError> {
+        self.cache.remove(image).await
+    }
+}
+
+/// Whether a registry may have refused an index because some of its manifests are missing.
+fn holds_no_sparse_index(error: &SourceError) -> bool {
+    matches!(error.kind(), SourceErrorKind::NotFound | SourceErrorKind::Unsupported)
+}

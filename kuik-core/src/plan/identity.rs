@@ -1,0 +1,37 @@
+//! Which object stands for an image, and what of us is on it.
+
+use super::{Facts, Observed, Step, naming::Naming};
+
+/// The object is made again under its right name, and goes.
+pub(super) fn rename(observed: &Observed, right: &str) -> Vec<Step> {
+    let mut steps = vec![Step::Recreate { name: right.to_owned() }];
+    steps.extend(give_way(observed));
+    steps
+}
+
+/// The object goes: another stands for its image.
+pub(super) fn give_way(observed: &Observed) -> Vec<Step> {
+    let abandon = observed.job.is_some().then_some(Step::Abandon);
+    abandon.into_iter().chain([Step::GiveWay]).collect()
+}
+
+/// What of us is missing on the object. One that names no image gets nothing: there is nothing to clean up after it.
+pub(super) fn adopt(observed: &Observed) -> Vec<Step> {
+    if matches!(observed.naming, Naming::Invalid { .. }) {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    let Facts { finalizer, label, owner } = &observed.facts;
+    let repository = observed.repository.as_ref().filter(|repository| !repository.deleting);
+    if observed.repository.is_none() {
+        steps.push(Step::CreateRepository { name: observed.others.repository_name.clone() });
+    }
+    let wanted = &observed.others.label;
+    let label = (label.as_ref() != Some(wanted)).then(|| wanted.clone());
+    let uid = repository.map(|repository| &repository.uid);
+    let owner = uid.filter(|uid| owner.as_ref() != Some(uid)).cloned();
+    if !finalizer || label.is_some() || owner.is_some() {
+        steps.push(Step::Adopt { finalizer: !finalizer, label, owner });
+    }
+    steps
+}
