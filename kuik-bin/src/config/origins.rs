@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kuik_core::{
-    credentials::DockerConfig,
+    credentials::Providers,
     reference::PortForms,
     registry::{CertificateAuthorities, ProxyConfig, Upstreams},
 };
@@ -12,6 +12,7 @@ use kuik_proxy::pull_through::Revalidate;
 
 use super::{
     ConfigFile, Problems,
+    credentials::{self, RawCredentials},
     value::{duration, read_file, switch},
 };
 
@@ -45,9 +46,8 @@ pub struct RawOrigins {
         value_delimiter = ','
     )]
     pub(super) root_certificate_authorities: Vec<String>,
-    /// A docker config file with credentials for registries, such as ~/.docker/config.json
-    #[arg(long, env = "KUIK_DOCKER_CONFIG", hide_env_values = true, value_name = "FILE")]
-    pub(super) docker_config: Option<String>,
+    #[command(flatten)]
+    pub(super) credentials: RawCredentials,
     /// After how long a cached tag is checked against its registry: 90s, 5m, 1h30m, or never [default: 1m]
     #[arg(long, env = "KUIK_REVALIDATE_AFTER", hide_env_values = true, value_name = "DURATION")]
     pub(super) revalidate_after: Option<String>,
@@ -64,7 +64,7 @@ pub struct OriginsConfig {
     /// Certificate authorities beside the system's.
     pub roots: Vec<CertificateAuthorities>,
     /// Credentials for registries.
-    pub credentials: DockerConfig,
+    pub credentials: Providers,
     /// Proxies between here and the registries.
     pub proxy: ProxyConfig,
     /// When tags are checked.
@@ -76,13 +76,22 @@ pub struct OriginsConfig {
 const INSECURE: &str = "insecure-registries";
 const UPSTREAM: &str = "upstream";
 const ROOTS: &str = "root-certificate-authorities";
-const DOCKER_CONFIG: &str = "docker-config";
 const REVALIDATE: &str = "revalidate-after";
 const LEGACY_PORTS: &str = "legacy-ports";
 
 impl RawOrigins {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 6] = [INSECURE, UPSTREAM, ROOTS, DOCKER_CONFIG, REVALIDATE, LEGACY_PORTS];
+    pub(super) const KEYS: [&str; 9] = [
+        INSECURE,
+        UPSTREAM,
+        ROOTS,
+        credentials::DOCKER_CONFIG,
+        credentials::PLUGINS,
+        credentials::PLUGINS_DIR,
+        credentials::AMBIENT,
+        REVALIDATE,
+        LEGACY_PORTS,
+    ];
 
     /// What was given here, and for the rest what the file says.
     pub(super) fn over(self, file: &ConfigFile) -> Self {
@@ -90,7 +99,7 @@ impl RawOrigins {
             insecure_registries: file.list(INSECURE, self.insecure_registries),
             upstream: file.list(UPSTREAM, self.upstream),
             root_certificate_authorities: file.list(ROOTS, self.root_certificate_authorities),
-            docker_config: file.one(DOCKER_CONFIG, self.docker_config),
+            credentials: self.credentials.over(file),
             revalidate_after: file.one(REVALIDATE, self.revalidate_after),
             legacy_ports: file.one(LEGACY_PORTS, self.legacy_ports),
         }
@@ -99,7 +108,8 @@ impl RawOrigins {
     pub(super) fn read(self, problems: &mut Problems) -> OriginsConfig {
         let upstreams = upstreams(&self.insecure_registries, &self.upstream, problems);
         let roots = roots(&self.root_certificate_authorities, problems);
-        let credentials = credentials(self.docker_config.as_deref(), problems);
+        let proxy = ProxyConfig::from_env();
+        let credentials = self.credentials.read(&roots, &proxy, problems);
         let revalidate = match self.revalidate_after.as_deref() {
             Some("never") => Revalidate::Never,
             text => Revalidate::After(duration(REVALIDATE, text, Duration::from_secs(60), problems)),
@@ -109,7 +119,7 @@ impl RawOrigins {
             upstreams,
             roots,
             credentials,
-            proxy: ProxyConfig::from_env(),
+            proxy,
             revalidate,
             ports: if legacy { PortForms::OrDash } else { PortForms::default() },
         }
@@ -133,12 +143,4 @@ fn roots(files: &[String], problems: &mut Problems) -> Vec<CertificateAuthoritie
         problems.check(ROOTS, CertificateAuthorities::from_pem(file, &pem))
     };
     files.iter().filter_map(read).collect()
-}
-
-fn credentials(file: Option<&str>, problems: &mut Problems) -> DockerConfig {
-    let read = |file: &str| {
-        let content = problems.check(DOCKER_CONFIG, read_file(file))?;
-        problems.check(DOCKER_CONFIG, DockerConfig::parse(file, &content))
-    };
-    file.and_then(read).unwrap_or_default()
 }

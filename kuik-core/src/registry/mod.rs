@@ -42,7 +42,7 @@ mod headers;
 mod redirect;
 mod status;
 mod token;
-mod transport;
+pub(crate) mod transport;
 mod upstream;
 
 pub use challenge::Challenge;
