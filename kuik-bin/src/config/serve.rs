@@ -66,7 +66,7 @@ mod tests {
     use kuik_proxy::pull_through::Revalidate;
 
     use super::*;
-    use crate::config::tls::RawTls;
+    use crate::config::{credentials::RawCredentials, tls::RawTls};
 
     #[test]
     fn the_defaults_need_a_directory_only() {
