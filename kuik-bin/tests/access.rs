@@ -97,11 +97,11 @@ async fn a_registry_under_a_private_authority_needs_that_authority() {
 /// As in a company: a registry under a private authority, and a forward proxy that wants a password on the way to it.
 #[tokio::test]
 async fn a_nodes_proxy_goes_through_the_companys_proxy() {
-    // Loopback is contacted directly in all its usual spellings.
-    let host = "0x7f000001";
+    // Loopback is contacted directly in its usual spellings; in this one, an upstream is anywhere.
+    let (address, host) = ("::ffff:7f00:1", "[::ffff:7f00:1]");
     let authority = Authority::new();
     let registry = DockerRegistry::start(&RegistryOptions {
-        tls: Some(authority.issue(host)),
+        tls: Some(authority.issue(address)),
         ..RegistryOptions::default()
     })
     .await
@@ -112,7 +112,8 @@ async fn a_nodes_proxy_goes_through_the_companys_proxy() {
     let roots = folder.path().join("ca.pem");
     std::fs::write(&roots, &authority.pem).unwrap();
     let company = ForwardProxy::start(Some(("corp", PASSWORD))).await.unwrap();
-    let (_, port) = registry.host().rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).unwrap();
+    let at = registry.host();
+    let port = at.rsplit_once(':').unwrap().1;
     let upstream = format!("private.test=https://{host}:{port}");
     let arguments = ["--upstream", &upstream, "--root-certificate-authorities", roots.to_str().unwrap(), "--log", "trace"];
     let cache = ["127.0.0.1:1".to_owned()];
