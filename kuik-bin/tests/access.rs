@@ -115,7 +115,14 @@ async fn a_nodes_proxy_goes_through_the_companys_proxy() {
     let at = registry.host();
     let port = at.rsplit_once(':').unwrap().1;
     let upstream = format!("private.test=https://{host}:{port}");
-    let arguments = ["--upstream", &upstream, "--root-certificate-authorities", roots.to_str().unwrap(), "--log", "trace"];
+    let arguments = [
+        "--upstream",
+        &upstream,
+        "--root-certificate-authorities",
+        roots.to_str().unwrap(),
+        "--log",
+        "trace",
+    ];
     let cache = ["127.0.0.1:1".to_owned()];
     let way = format!("http://corp:{PASSWORD}@{}", company.host());
     let proxy = Kuik::proxy_at("127.0.0.1:0", &cache, &arguments, &[("HTTPS_PROXY", &way)], &[]).await;

@@ -49,9 +49,8 @@ fn snapshot(folder: &Path) -> BTreeMap<String, (Option<String>, u32)> {
 /// How many requests the proxy has answered.
 async fn answered(proxy: &Kuik) -> u64 {
     let metrics = String::from_utf8(get(proxy.address(), "/metrics").await.body).unwrap();
-    let counted = metrics
-        .lines()
-        .filter(|line| line.starts_with("kube_image_keeper_proxy_http_requests_total{"));
+    let counted =
+        metrics.lines().filter(|line| line.starts_with("kube_image_keeper_proxy_http_requests_total{"));
     counted.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
@@ -124,7 +123,10 @@ async fn what_others_wrote_stays_and_everything_can_be_undone() {
     let once = snapshot(certs_dir);
     let (docker, mode) = &once["docker.io/hosts.toml"];
     let docker = docker.as_ref().unwrap();
-    assert!(docker.find("127.0.0.1:7439").unwrap() < docker.find("# ours, in the cellar").unwrap(), "{docker}");
+    assert!(
+        docker.find("127.0.0.1:7439").unwrap() < docker.find("# ours, in the cellar").unwrap(),
+        "{docker}"
+    );
     assert_eq!(mode & 0o777, 0o640);
     assert!(once["registry.example_5000_/hosts.toml"].0.as_ref().unwrap().contains("127.0.0.1:7439"));
     assert_eq!(once["ghcr.io/hosts.toml"].1 & 0o777, 0o644);
@@ -155,7 +157,9 @@ async fn one_file_that_cannot_be_merged_leaves_all_as_they_are() {
     let arguments = ["--registries", "ghcr.io,broken.example,docker.example"];
     let (said, done) = configure(certs_dir, &arguments).await;
     assert!(!done && said.contains("nothing was changed"), "{said}");
-    for expected in ["broken.example/hosts.toml: it is not TOML (line 1)", "has \"ca.crt\", which containerd reads only"] {
+    for expected in
+        ["broken.example/hosts.toml: it is not TOML (line 1)", "has \"ca.crt\", which containerd reads only"]
+    {
         assert!(said.contains(expected), "{said}");
     }
     assert_eq!(snapshot(certs_dir), before);

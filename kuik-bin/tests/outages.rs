@@ -147,7 +147,10 @@ async fn the_token_server_is_down() {
     upstream.script(Rule::on(Target::Token).does(Behaviour::Refuse));
     let other = Containerd::start().await;
     documented(&[
-        ("the token server is down; the image was pulled before", saw(&other, &node.name(&host, "known"), &known).await),
+        (
+            "the token server is down; the image was pulled before",
+            saw(&other, &node.name(&host, "known"), &known).await,
+        ),
         ("the token server is down; nobody has pulled the image", node.saw(&host, "new", &new).await),
     ]);
 }

@@ -9,7 +9,9 @@ use std::fs;
 
 use cloud::{Cloud, Reply, environment, form, signed_for};
 use kuik_core::{
-    credentials::{AzureIdentity, Credential, CredentialError, CredentialProvider, EcrIdentity, GoogleIdentity},
+    credentials::{
+        AzureIdentity, Credential, CredentialError, CredentialProvider, EcrIdentity, GoogleIdentity,
+    },
     reference::RepositoryName,
 };
 
@@ -50,7 +52,8 @@ async fn ecr_with_the_keys_of_the_environment() {
     assert_eq!(cloud.log().len(), 1, "a password is used until shortly before its end");
     assert!(!format!("{identity:?}").contains("sesame"));
 
-    let variables = [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "wrong"), ("AWS_SESSION_TOKEN", "session")];
+    let variables =
+        [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "wrong"), ("AWS_SESSION_TOKEN", "session")];
     let identity = EcrIdentity::new(cloud.transport(), environment(&variables)).unwrap();
     let error = ask(&identity, ECR).await.unwrap_err();
     assert!(error.to_string().ends_with("400 Bad Request (InvalidSignatureException)"), "{error}");
@@ -115,22 +118,33 @@ async fn ecr_with_the_role_of_a_container_or_a_machine() {
         ("PUT", "/latest/api/token") if request.header("x-aws-ec2-metadata-token-ttl-seconds") == "300" => {
             Reply::ok("metadata-token")
         }
-        ("GET", path) if path.starts_with("/latest/") => match (request.header("x-aws-ec2-metadata-token"), path) {
-            ("metadata-token", "/latest/meta-data/iam/security-credentials/") => Reply::ok("puller role"),
-            ("metadata-token", "/latest/meta-data/iam/security-credentials/puller%20role") => Reply::ok(keys),
-            _ => Reply(401, String::new()),
-        },
+        ("GET", path) if path.starts_with("/latest/") => {
+            match (request.header("x-aws-ec2-metadata-token"), path) {
+                ("metadata-token", "/latest/meta-data/iam/security-credentials/") => Reply::ok("puller role"),
+                ("metadata-token", "/latest/meta-data/iam/security-credentials/puller%20role") => {
+                    Reply::ok(keys)
+                }
+                _ => Reply(401, String::new()),
+            }
+        }
         ("POST", _) => ecr_api(request, "role-secret", Some("role-session")),
         _ => Reply(404, String::new()),
     })
     .await;
     let (full, url) = (format!("{}/v1/credentials", cloud.url()), cloud.url());
     for variables in [
-        vec![("AWS_CONTAINER_CREDENTIALS_FULL_URI", full.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod-token")],
+        vec![
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", full.as_str()),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod-token"),
+        ],
         vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str())],
     ] {
         let identity = EcrIdentity::new(cloud.transport(), environment(&variables)).unwrap();
-        assert_eq!(ask(&identity, ECR).await.unwrap(), [Credential::basic("AWS", "hunter2")], "{variables:?}");
+        assert_eq!(
+            ask(&identity, ECR).await.unwrap(),
+            [Credential::basic("AWS", "hunter2")],
+            "{variables:?}"
+        );
     }
     let disabled = [("AWS_EC2_METADATA_DISABLED", "true")];
     let identity = EcrIdentity::new(cloud.transport(), environment(&disabled)).unwrap();
@@ -150,9 +164,13 @@ async fn google_with_its_metadata_server() {
     })
     .await;
     let host = cloud.url().trim_start_matches("http://").to_owned();
-    let identity = GoogleIdentity::new(cloud.transport(), environment(&[("GCE_METADATA_HOST", &host)])).unwrap();
+    let identity =
+        GoogleIdentity::new(cloud.transport(), environment(&[("GCE_METADATA_HOST", &host)])).unwrap();
     for registry in ["europe-docker.pkg.dev", "gcr.io", "eu.gcr.io"] {
-        assert_eq!(ask(&identity, registry).await.unwrap(), [Credential::basic("oauth2accesstoken", "hunter2")]);
+        assert_eq!(
+            ask(&identity, registry).await.unwrap(),
+            [Credential::basic("oauth2accesstoken", "hunter2")]
+        );
     }
     assert!(ask(&identity, "gcr.io.example").await.unwrap().is_empty());
     assert_eq!(cloud.log().len(), 1);
@@ -198,7 +216,10 @@ async fn google_with_workload_identity_federation() {
     let path = file.display().to_string();
     let variables = [("GOOGLE_APPLICATION_CREDENTIALS", path.as_str())];
     let identity = GoogleIdentity::new(cloud.transport(), environment(&variables)).unwrap();
-    assert_eq!(ask(&identity, "gcr.io").await.unwrap(), [Credential::basic("oauth2accesstoken", "impersonated")]);
+    assert_eq!(
+        ask(&identity, "gcr.io").await.unwrap(),
+        [Credential::basic("oauth2accesstoken", "impersonated")]
+    );
 
     fs::write(&token, r#"{"jwt":"another"}"#).unwrap();
     let identity = GoogleIdentity::new(cloud.transport(), environment(&variables)).unwrap();
@@ -214,7 +235,10 @@ async fn google_with_workload_identity_federation() {
 fn exchange(request: &cloud::Asked, token: &str, tenant: Option<&str>) -> Reply {
     assert_eq!((request.host(), request.path.as_str()), ("team.azurecr.io", "/oauth2/exchange"));
     let fields = form(&request.body);
-    assert_eq!((fields["grant_type"].as_str(), fields["service"].as_str()), ("access_token", "team.azurecr.io"));
+    assert_eq!(
+        (fields["grant_type"].as_str(), fields["service"].as_str()),
+        ("access_token", "team.azurecr.io")
+    );
     assert_eq!(fields.get("tenant").map(String::as_str), tenant);
     match fields["access_token"] == token {
         true => Reply::ok(r#"{"refresh_token":"hunter2"}"#),

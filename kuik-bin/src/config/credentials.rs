@@ -20,20 +20,10 @@ pub struct RawCredentials {
     #[arg(long, env = "KUIK_DOCKER_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) docker_config: Option<String>,
     /// The kubelet's file of credential provider plugins, a CredentialProviderConfig
-    #[arg(
-        long,
-        env = "KUIK_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
-        hide_env_values = true,
-        value_name = "FILE"
-    )]
+    #[arg(long, env = "KUIK_IMAGE_CREDENTIAL_PROVIDER_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) image_credential_provider_config: Option<String>,
     /// The folder with the programs of those plugins
-    #[arg(
-        long,
-        env = "KUIK_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR",
-        hide_env_values = true,
-        value_name = "DIR"
-    )]
+    #[arg(long, env = "KUIK_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR", hide_env_values = true, value_name = "DIR")]
     pub(super) image_credential_provider_bin_dir: Option<String>,
     /// Be in the registries of a cloud what this machine or pod is in it: ecr, google, azure; may be given several times
     #[arg(
@@ -82,8 +72,12 @@ impl RawCredentials {
                 let plugins = plugins(file, Path::new(folder), problems);
                 providers = plugins.into_iter().fold(providers, |all, one| all.and(Arc::new(one)));
             }
-            (Some(_), None) => problems.add(PLUGINS, format_args!("{PLUGINS_DIR} is not set: say where the plugins are")),
-            (None, Some(_)) => problems.add(PLUGINS_DIR, format_args!("{PLUGINS} is not set: say which plugins there are")),
+            (Some(_), None) => {
+                problems.add(PLUGINS, format_args!("{PLUGINS_DIR} is not set: say where the plugins are"))
+            }
+            (None, Some(_)) => {
+                problems.add(PLUGINS_DIR, format_args!("{PLUGINS} is not set: say which plugins there are"))
+            }
             (None, None) => {}
         }
         for cloud in &self.ambient_credentials {

@@ -102,7 +102,8 @@ impl Kuik {
         launcher: &[&str],
     ) -> Self {
         let endpoints = replicas.join(",");
-        let mut all = vec!["--bind-address", address, "--metrics-bind-address", "0", "--registry-endpoint", &endpoints];
+        let mut all =
+            vec!["--bind-address", address, "--metrics-bind-address", "0", "--registry-endpoint", &endpoints];
         all.extend(arguments);
         let mut command = match launcher {
             [] => kuik_proxy(all),

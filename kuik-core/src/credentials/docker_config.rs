@@ -331,7 +331,8 @@ mod tests {
         let helper = |config: &DockerConfig, registry: &str| {
             config.helper(&RepositoryName::new(registry, "app").unwrap()).map(str::to_owned)
         };
-        let helpers = r#""credHelpers": {"https://index.docker.io/v1/": "pass", "x.example:5000": "ecr-login"}"#;
+        let helpers =
+            r#""credHelpers": {"https://index.docker.io/v1/": "pass", "x.example:5000": "ecr-login"}"#;
         let some = DockerConfig::parse("c", format!("{{{helpers}}}").as_bytes()).unwrap();
         assert!(some.is_empty() && some.has_helpers());
         assert_eq!(helper(&some, "docker.io").as_deref(), Some("pass"));

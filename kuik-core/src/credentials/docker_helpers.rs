@@ -8,7 +8,9 @@ use std::{path::PathBuf, time::Duration};
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{Credential, CredentialError, CredentialProvider, DockerConfig, expiring::Expiring, program::Program};
+use super::{
+    Credential, CredentialError, CredentialProvider, DockerConfig, expiring::Expiring, program::Program,
+};
 use crate::reference::RepositoryName;
 
 /// For how long an answer is used: helpers keep what they have themselves, and it may be another a moment later.
@@ -104,7 +106,10 @@ mod tests {
     fn helpers(config: &str, script: &str) -> (DockerHelpers, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("docker-credential-test");
-        let script = format!("#!/bin/sh\nread server\necho \"$1 $server\" >> {:?}\n{script}", folder.path().join("log"));
+        let script = format!(
+            "#!/bin/sh\nread server\necho \"$1 $server\" >> {:?}\n{script}",
+            folder.path().join("log")
+        );
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let config = DockerConfig::parse("config.json", config.as_bytes()).unwrap();

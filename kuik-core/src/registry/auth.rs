@@ -267,9 +267,8 @@ impl Authenticator {
         let now = Instant::now();
         let mut doors = self.doors();
         let Some(known) = doors.get(door) else { return (ways, false) };
-        let lately = |way: &Way| {
-            known.refused.iter().find(|refused| refused.way == *way && refused.until > now)
-        };
+        let lately =
+            |way: &Way| known.refused.iter().find(|refused| refused.way == *way && refused.until > now);
         let denied = ways.iter().filter_map(lately).any(|refused| refused.denied);
         (ways.iter().filter(|way| lately(way).is_none()).cloned().collect(), denied)
     }

@@ -214,7 +214,8 @@ fn forbidden_name(host: &str) -> Option<&'static str> {
 
 fn is_number(label: &str) -> bool {
     let digits = label.strip_prefix("0x").unwrap_or(label);
-    digits.chars().all(|c| c.is_ascii_digit()) || (digits != label && digits.chars().all(|c| c.is_ascii_hexdigit()))
+    digits.chars().all(|c| c.is_ascii_digit())
+        || (digits != label && digits.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 /// The IPv4 address inside an IPv6 one, which is where packets would go: mapped, compatible, translated (SIIT, NAT64,
@@ -262,7 +263,10 @@ fn private(address: IpAddr) -> Option<&'static str> {
     let private = match unwrapped(address) {
         IpAddr::V4(v4) => {
             v4.is_private()
-                || matches!(v4.octets(), [100, 64..=127, _, _] | [192, 0, 0, _] | [198, 18..=19, _, _] | [240..=255, ..])
+                || matches!(
+                    v4.octets(),
+                    [100, 64..=127, _, _] | [192, 0, 0, _] | [198, 18..=19, _, _] | [240..=255, ..]
+                )
         }
         IpAddr::V6(v6) => v6.is_unique_local() || matches!(v6.segments(), [0xfec0..=0xfeff, ..]),
     };

@@ -157,8 +157,7 @@ pub(crate) fn signed_for(request: &Asked, secret: &str, region: &str, service: &
     let at = request.header("x-amz-date");
     let scope = format!("{}/{region}/{service}/aws4_request", &at[..8]);
     assert!(part("Credential").ends_with(&format!("/{scope}")), "{authorization}");
-    let to_sign =
-        format!("AWS4-HMAC-SHA256\n{at}\n{scope}\n{}", hex(&Sha256::digest(canonical.as_bytes())));
+    let to_sign = format!("AWS4-HMAC-SHA256\n{at}\n{scope}\n{}", hex(&Sha256::digest(canonical.as_bytes())));
     let key = hmac(format!("AWS4{secret}").as_bytes(), &at.as_bytes()[..8]);
     let key = hmac(&hmac(&hmac(&key, region.as_bytes()), service.as_bytes()), b"aws4_request");
     hex(&hmac(&key, to_sign.as_bytes())) == part("Signature")

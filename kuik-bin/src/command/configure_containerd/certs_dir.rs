@@ -101,15 +101,21 @@ impl CertsDir {
             (true, false) => Made::Folder,
             (false, _) => Made::CertsDir,
         };
-        if existing.is_none() && let Some(certificate) = certificate_in(&folder)? {
+        if existing.is_none()
+            && let Some(certificate) = certificate_in(&folder)?
+        {
             return Err(CertsDirError::Certificates { folder, certificate });
         }
         let text = existing.as_ref().map(|(text, _)| text.as_str());
         let inserted = hosts_file::insert(text, endpoint, made)
             .map_err(|problem| CertsDirError::File { file: file.clone(), problem })?;
         let step = match (inserted, existing) {
-            (Inserted::Theirs, _) => Step::Nothing("has an entry for the endpoint that is not ours: it stays as it is"),
-            (Inserted::Text(content), Some((before, _))) if content == before => Step::Nothing("is as it should be"),
+            (Inserted::Theirs, _) => {
+                Step::Nothing("has an entry for the endpoint that is not ours: it stays as it is")
+            }
+            (Inserted::Text(content), Some((before, _))) if content == before => {
+                Step::Nothing("is as it should be")
+            }
             (Inserted::Text(content), Some((_, like))) => {
                 Step::Replace { content, like, done: "has kuik first; what was in it follows" }
             }
@@ -216,7 +222,9 @@ impl Change {
             }
             Step::Delete { made } => {
                 fs::remove_file(file).map_err(failed("remove"))?;
-                if *made >= Made::Folder && let Some(folder) = file.parent() {
+                if *made >= Made::Folder
+                    && let Some(folder) = file.parent()
+                {
                     // Where somebody has put something else into it, it stays.
                     let _ = fs::remove_dir(folder);
                 }

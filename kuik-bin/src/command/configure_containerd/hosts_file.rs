@@ -65,7 +65,8 @@ pub(super) fn insert(text: Option<&str>, endpoint: &str, made: Made) -> Result<I
     if !are_tables(document.as_table()) {
         return Err(Unusable::NotTables);
     }
-    let at = first_header(document.as_table()).map_or(bare.len(), |header| before_its_comments(&bare, header));
+    let at =
+        first_header(document.as_table()).map_or(bare.len(), |header| before_its_comments(&bare, header));
     // Where it was is as good, as long as nothing has been written in between.
     let at = line_starting(text, BEGIN)
         .filter(|&before| bare.get(before..at).is_some_and(|between| between.trim().is_empty()))
@@ -145,7 +146,8 @@ fn names(root: &Table, endpoint: &str) -> bool {
 fn are_tables(root: &Table) -> bool {
     let has_header = |item: &Item| item.as_table().is_some_and(|table| !table.is_dotted());
     root.get("host").is_none_or(|hosts| {
-        has_header(hosts) && hosts.as_table().is_some_and(|hosts| hosts.iter().all(|(_, host)| has_header(host)))
+        has_header(hosts)
+            && hosts.as_table().is_some_and(|hosts| hosts.iter().all(|(_, host)| has_header(host)))
     })
 }
 

@@ -140,7 +140,15 @@ mod tests {
         for given in ["http://127.0.0.1:7439", "https://proxy.example/", "http://[::1]:7439"] {
             assert_eq!(endpoint(given).as_deref(), Ok(given.trim_end_matches('/')));
         }
-        for given in ["127.0.0.1:7439", "http://", "ftp://h", "http://u:p@h", "http://h/path", "http://h?q", "http://h\"]"] {
+        for given in [
+            "127.0.0.1:7439",
+            "http://",
+            "ftp://h",
+            "http://u:p@h",
+            "http://h/path",
+            "http://h?q",
+            "http://h\"]",
+        ] {
             assert_eq!(endpoint(given), Err(Mistake::Endpoint(given.to_owned())));
         }
     }

@@ -65,7 +65,8 @@ impl AzureIdentity {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, InvalidTransport> {
         let variables = Variables::read(&[TOKEN_FILE, CLIENT, TENANT, AUTHORITY, METADATA], variable);
-        let metadata = variables.get(METADATA).unwrap_or("http://169.254.169.254").trim_end_matches('/').to_owned();
+        let metadata =
+            variables.get(METADATA).unwrap_or("http://169.254.169.254").trim_end_matches('/').to_owned();
         let local = Caller::local(&[metadata.as_str()])?;
         Ok(Self {
             variables,
@@ -97,7 +98,8 @@ impl AzureIdentity {
     async fn federated(&self, file: &str) -> Result<Token, CredentialError> {
         let authority = self.variables.get(AUTHORITY).unwrap_or("https://login.microsoftonline.com");
         let what = format!("the workload identity at {authority}");
-        let needed = |name| self.variables.get(name).ok_or_else(|| wrong(&what, format_args!("{name} is not set")));
+        let needed =
+            |name| self.variables.get(name).ok_or_else(|| wrong(&what, format_args!("{name} is not set")));
         let (client, tenant) = (needed(CLIENT)?, needed(TENANT)?);
         if !authority.starts_with("https://") {
             return Err(wrong(&what, format_args!("{AUTHORITY} is not https")));

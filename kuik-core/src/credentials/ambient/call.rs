@@ -86,8 +86,9 @@ impl Caller {
             let body = body.map_err(|_| wrong(&what, "the answer breaks off or is too large"))?.to_bytes();
             Ok((parts.status, body))
         };
-        let (status, body) =
-            timeout(LIMIT, asking).await.map_err(|_| wrong(&what, format_args!("no answer within {LIMIT:?}")))??;
+        let (status, body) = timeout(LIMIT, asking)
+            .await
+            .map_err(|_| wrong(&what, format_args!("no answer within {LIMIT:?}")))??;
         if status.is_success() {
             return Ok(body);
         }
@@ -111,8 +112,7 @@ impl Call {
     pub(super) fn form(what: impl Into<String>, uri: impl Into<String>, fields: &[(&str, &str)]) -> Self {
         let mut call = Self::get(what, uri);
         call.method = Method::POST;
-        call.headers
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         call.body = encoded(fields).into();
         call
     }
@@ -178,9 +178,15 @@ mod tests {
     fn only_the_code_of_an_error_is_told() {
         for (body, expected) in [
             (r#"{"error":"invalid_client","error_description":"hunter2"}"#, Some("invalid_client")),
-            (r#"{"error":{"code":403,"message":"hunter2","status":"PERMISSION_DENIED"}}"#, Some("PERMISSION_DENIED")),
+            (
+                r#"{"error":{"code":403,"message":"hunter2","status":"PERMISSION_DENIED"}}"#,
+                Some("PERMISSION_DENIED"),
+            ),
             (r#"{"__type":"AccessDeniedException","Message":"hunter2"}"#, Some("AccessDeniedException")),
-            ("<E><Error><Code>ExpiredTokenException</Code><Message>hunter2</Message></Error></E>", Some("ExpiredTokenException")),
+            (
+                "<E><Error><Code>ExpiredTokenException</Code><Message>hunter2</Message></Error></E>",
+                Some("ExpiredTokenException"),
+            ),
             (r#"{"error":"hunter2 in words"}"#, None),
             (r#"{"__type":"x9"}"#, None),
             ("hunter2", None),
@@ -191,7 +197,10 @@ mod tests {
 
     #[test]
     fn forms_are_escaped() {
-        assert_eq!(encoded(&[("a", "b c&d=e/f+g"), ("h", "i-j_k.l~m")]), "a=b%20c%26d%3De%2Ff%2Bg&h=i-j_k.l~m");
+        assert_eq!(
+            encoded(&[("a", "b c&d=e/f+g"), ("h", "i-j_k.l~m")]),
+            "a=b%20c%26d%3De%2Ff%2Bg&h=i-j_k.l~m"
+        );
     }
 
     #[tokio::test]

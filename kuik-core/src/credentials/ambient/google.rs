@@ -117,13 +117,17 @@ impl GoogleIdentity {
             .map_err(|_| wrong(what, format_args!("{file} is not a file of credentials")))?;
         let problem = |problem| wrong(what, format_args!("{file} {problem}"));
         if config.kind != "external_account" {
-            return Err(problem("is not of the type external_account: only identities of the machine are used here"));
+            return Err(problem(
+                "is not of the type external_account: only identities of the machine are used here",
+            ));
         }
         let source = config.credential_source.as_ref();
         let from = source.and_then(|source| source.file.as_deref());
-        let from = from.ok_or_else(|| problem("names no file in its credential_source, the one source that is known"))?;
-        let subject = subject_token(source.and_then(|source| source.format.as_ref()), &read_file(what, from)?)
-            .ok_or_else(|| problem("names a source that has no token of that format"))?;
+        let from = from
+            .ok_or_else(|| problem("names no file in its credential_source, the one source that is known"))?;
+        let subject =
+            subject_token(source.and_then(|source| source.format.as_ref()), &read_file(what, from)?)
+                .ok_or_else(|| problem("names a source that has no token of that format"))?;
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
@@ -138,7 +142,8 @@ impl GoogleIdentity {
         let Some(impersonation) = config.service_account_impersonation_url.as_deref() else {
             return Ok(exchanged.usable());
         };
-        let url = https(impersonation).ok_or_else(|| problem("has an impersonation URL that is not https"))?;
+        let url =
+            https(impersonation).ok_or_else(|| problem("has an impersonation URL that is not https"))?;
         let body = serde_json::json!({"scope": [SCOPE]}).to_string();
         let mut call = Call::form(format!("a token of the service account at {url}"), url, &[])
             .with("content-type", "application/json")?
@@ -154,7 +159,10 @@ impl GoogleIdentity {
 impl Token {
     /// The token, and for how long it is used: the metadata server has a new one five minutes before the old one ends.
     fn usable(self) -> (Secret, Duration) {
-        (self.access_token.into(), Duration::from_secs(self.expires_in).saturating_sub(Duration::from_secs(240)))
+        (
+            self.access_token.into(),
+            Duration::from_secs(self.expires_in).saturating_sub(Duration::from_secs(240)),
+        )
     }
 }
 

@@ -87,7 +87,9 @@ impl PluginConfig {
         }
         let plugins = providers.into_iter().enumerate().map(|(n, provider)| {
             let name = provider.name.clone();
-            provider.checked().map_err(|problem| problems.push(format!("providers[{n}] ({name:?}): {problem}")))
+            provider
+                .checked()
+                .map_err(|problem| problems.push(format!("providers[{n}] ({name:?}): {problem}")))
         });
         let plugins = plugins.filter_map(Result::ok).collect();
         if problems.is_empty() { Ok(Self(plugins)) } else { Err(invalid(problems)) }
@@ -103,10 +105,15 @@ impl Provider {
             return Err("name: it is not the name of a file in the folder of plugins".to_owned());
         }
         if !is_version(&self.api_version, "credentialprovider.kubelet.k8s.io") {
-            return Err(format!("apiVersion: {:?} is not credentialprovider.kubelet.k8s.io/v1", self.api_version));
+            return Err(format!(
+                "apiVersion: {:?} is not credentialprovider.kubelet.k8s.io/v1",
+                self.api_version
+            ));
         }
         if self.token_attributes.is_some_and(|attributes| !attributes.is_null()) {
-            return Err("tokenAttributes: tokens of the pods' service accounts are not to be had here".to_owned());
+            return Err(
+                "tokenAttributes: tokens of the pods' service accounts are not to be had here".to_owned()
+            );
         }
         if self.match_images.is_empty() {
             return Err("matchImages: it names no image".to_owned());

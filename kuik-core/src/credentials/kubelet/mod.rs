@@ -26,7 +26,9 @@ use self::{
     config::{Plugin, parse_duration},
     glob::ImageGlob,
 };
-use super::{Credential, CredentialError, CredentialProvider, Providers, expiring::Expiring, program::Program};
+use super::{
+    Credential, CredentialError, CredentialProvider, Providers, expiring::Expiring, program::Program,
+};
 use crate::reference::RepositoryName;
 
 /// How many answers are kept of one plugin.
@@ -259,12 +261,14 @@ mod tests {
         let [u, b] = ["u", "b"].map(|user| Credential::basic(user, "hunter2"));
         assert_eq!(rig.ask("a.registry.example", "team/app").await.unwrap(), [u.clone()]);
         assert_eq!(rig.ask("a.registry.example", "other").await.unwrap(), [u.clone()]);
-        assert_eq!(rig.ask("b.registry.example", "app").await.unwrap(), [b, u], "the last of the alphabet first");
+        assert_eq!(
+            rig.ask("b.registry.example", "app").await.unwrap(),
+            [b, u],
+            "the last of the alphabet first"
+        );
         assert!(rig.ask("another.example", "app").await.unwrap().is_empty());
         assert!(rig.ask("registry.example", "other").await.unwrap().is_empty());
-        let expected = |image: &str| {
-            json!({"apiVersion": "credentialprovider.kubelet.k8s.io/v1", "kind": "CredentialProviderRequest", "image": image})
-        };
+        let expected = |image: &str| json!({"apiVersion": "credentialprovider.kubelet.k8s.io/v1", "kind": "CredentialProviderRequest", "image": image});
         assert_eq!(
             rig.requests(),
             [expected("a.registry.example/team/app"), expected("b.registry.example/app")],

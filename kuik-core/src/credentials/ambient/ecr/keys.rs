@@ -87,7 +87,11 @@ impl KeySource {
     }
 
     /// Keys, and for how long they may be used. `region` is where STS is asked when nothing else says.
-    pub(super) async fn find(&self, region: &str, now: Timestamp) -> Result<(Keys, Duration), CredentialError> {
+    pub(super) async fn find(
+        &self,
+        region: &str,
+        now: Timestamp,
+    ) -> Result<(Keys, Duration), CredentialError> {
         let variable = |name| self.variables.get(name);
         if let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
             let session = variable("AWS_SESSION_TOKEN").map(Into::into);
@@ -99,8 +103,12 @@ impl KeySource {
             self.container(format!("{CONTAINERS}{path}")).await?
         } else if let Some(uri) = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
             self.container(uri.to_owned()).await?
-        } else if variable("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true")) {
-            return Err(wrong("credentials of AWS", "the environment has none, and AWS_EC2_METADATA_DISABLED is true"));
+        } else if variable("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"))
+        {
+            return Err(wrong(
+                "credentials of AWS",
+                "the environment has none, and AWS_EC2_METADATA_DISABLED is true",
+            ));
         } else {
             self.machine().await?
         };
@@ -108,11 +116,15 @@ impl KeySource {
     }
 
     async fn web_identity(&self, file: &str, region: &str) -> Result<Answer, CredentialError> {
-        let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| self.variables.get(name)).unwrap_or(region);
+        let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+            .iter()
+            .find_map(|name| self.variables.get(name))
+            .unwrap_or(region);
         let default = format!("https://sts.{region}.{}", super::suffix(region));
         let endpoint = self.variables.get("AWS_ENDPOINT_URL_STS").unwrap_or(&default).trim_end_matches('/');
         let what = format!("the role of the web identity at {endpoint}");
-        let role = self.variables.get("AWS_ROLE_ARN").ok_or_else(|| wrong(&what, "AWS_ROLE_ARN is not set"))?;
+        let role =
+            self.variables.get("AWS_ROLE_ARN").ok_or_else(|| wrong(&what, "AWS_ROLE_ARN is not set"))?;
         let session = self.variables.get("AWS_ROLE_SESSION_NAME").unwrap_or("kuik");
         let token = read_file(&what, file)?;
         let fields = [
@@ -124,15 +136,16 @@ impl KeySource {
         ];
         let body = self.aws.bytes(Call::form(&what, format!("{endpoint}/"), &fields)).await?;
         // The parser's words might quote a key.
-        let answer = std::str::from_utf8(&body).ok().and_then(|text| {
-            quick_xml::de::from_str::<AssumeRoleWithWebIdentityResponse>(text).ok()
-        });
+        let answer = std::str::from_utf8(&body)
+            .ok()
+            .and_then(|text| quick_xml::de::from_str::<AssumeRoleWithWebIdentityResponse>(text).ok());
         let answer = answer.ok_or_else(|| wrong(&what, "the answer is not what is expected there"))?;
         Ok(answer.result.credentials)
     }
 
     async fn container(&self, uri: String) -> Result<Answer, CredentialError> {
-        let what = format!("the credentials of the container at {}", uri.split('?').next().unwrap_or_default());
+        let what =
+            format!("the credentials of the container at {}", uri.split('?').next().unwrap_or_default());
         let token = match self.variables.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
             Some(file) => Some(read_file(&what, file)?),
             None => self.variables.get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(Into::into),
@@ -145,7 +158,8 @@ impl KeySource {
     }
 
     async fn machine(&self) -> Result<Answer, CredentialError> {
-        let base = self.variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(METADATA).trim_end_matches('/');
+        let base =
+            self.variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(METADATA).trim_end_matches('/');
         let what = format!("the role of the machine at {base}");
         let mut call = Call::get(&what, format!("{base}/latest/api/token"))
             .with("x-aws-ec2-metadata-token-ttl-seconds", METADATA_TOKEN_LIFE)?;

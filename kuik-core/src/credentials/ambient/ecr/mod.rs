@@ -172,9 +172,21 @@ mod tests {
     #[test]
     fn whose_registry_it_is() {
         for (host, region, api) in [
-            ("012345678901.dkr.ecr.eu-west-1.amazonaws.com", "eu-west-1", "https://api.ecr.eu-west-1.amazonaws.com"),
-            ("012345678901.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1", "https://ecr-fips.us-gov-west-1.amazonaws.com"),
-            ("012345678901.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1", "https://api.ecr.cn-north-1.amazonaws.com.cn"),
+            (
+                "012345678901.dkr.ecr.eu-west-1.amazonaws.com",
+                "eu-west-1",
+                "https://api.ecr.eu-west-1.amazonaws.com",
+            ),
+            (
+                "012345678901.dkr.ecr-fips.us-gov-west-1.amazonaws.com",
+                "us-gov-west-1",
+                "https://ecr-fips.us-gov-west-1.amazonaws.com",
+            ),
+            (
+                "012345678901.dkr.ecr.cn-north-1.amazonaws.com.cn",
+                "cn-north-1",
+                "https://api.ecr.cn-north-1.amazonaws.com.cn",
+            ),
         ] {
             let registry = Registry::named(host).unwrap();
             assert_eq!((registry.region, registry.api().as_str()), (region, api), "{host}");

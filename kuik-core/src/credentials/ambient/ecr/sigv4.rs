@@ -61,7 +61,8 @@ pub(super) fn sign(
 fn canonical(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Option<(String, String)> {
     let mut lines: Vec<(&str, String)> = Vec::new();
     for name in headers.keys() {
-        let values: Vec<_> = headers.get_all(name).iter().map(HeaderValue::to_str).collect::<Result<_, _>>().ok()?;
+        let values: Vec<_> =
+            headers.get_all(name).iter().map(HeaderValue::to_str).collect::<Result<_, _>>().ok()?;
         let values = values.iter().map(|value| value.split_whitespace().collect::<Vec<_>>().join(" "));
         lines.push((name.as_str(), values.collect::<Vec<_>>().join(",")));
     }
@@ -92,7 +93,13 @@ mod tests {
     use super::*;
 
     /// The signature of a request of AWS's published test suite ("aws-sig-v4-test-suite").
-    fn signature(method: &str, uri: &str, headers: &[(&'static str, &str)], body: &str, session: Option<&str>) -> String {
+    fn signature(
+        method: &str,
+        uri: &str,
+        headers: &[(&'static str, &str)],
+        body: &str,
+        session: Option<&str>,
+    ) -> String {
         let keys = Keys {
             id: "AKIDEXAMPLE".to_owned(),
             secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into(),
@@ -102,7 +109,8 @@ mod tests {
         let scope = Scope { region: "us-east-1", service: "service", at };
         let mut all: HeaderMap =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        sign(&keys, &scope, &method.parse().unwrap(), &uri.parse().unwrap(), &mut all, body.as_bytes()).unwrap();
+        sign(&keys, &scope, &method.parse().unwrap(), &uri.parse().unwrap(), &mut all, body.as_bytes())
+            .unwrap();
         assert!(all["authorization"].is_sensitive());
         let authorization = all["authorization"].to_str().unwrap();
         authorization.rsplit_once("Signature=").unwrap().1.to_owned()
@@ -125,7 +133,13 @@ mod tests {
             ),
             (
                 "get-header-value-trim",
-                signature("GET", example, &[("my-header1", " value1"), ("my-header2", " \"a   b   c\"")], "", None),
+                signature(
+                    "GET",
+                    example,
+                    &[("my-header1", " value1"), ("my-header2", " \"a   b   c\"")],
+                    "",
+                    None,
+                ),
                 "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736",
             ),
             (
