@@ -14,7 +14,7 @@ use std::{net::SocketAddr, path::Path};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use kuik_core::testkit::{
     SampleImage,
-    real::{DockerRegistry, RegistryOptions, free_address},
+    real::{DockerRegistry, ForwardProxy, RegistryOptions, free_address},
 };
 use support::{Kuik, Nginx, blob_path, get, proxied, pull_with_skopeo, push};
 
@@ -92,6 +92,46 @@ async fn a_registry_under_a_private_authority_needs_that_authority() {
     assert_eq!(refused.status, 503, "{refused:?}");
     let message = String::from_utf8_lossy(&refused.body).to_lowercase();
     assert!(message.contains("certificate"), "the message does not say what is wrong: {message}");
+}
+
+/// As in a company: a registry under a private authority, and a forward proxy that wants a password on the way to it.
+#[tokio::test]
+async fn a_nodes_proxy_goes_through_the_companys_proxy() {
+    // Loopback is contacted directly in its usual spellings; in this one, an upstream is anywhere.
+    let (address, host) = ("::ffff:7f00:1", "[::ffff:7f00:1]");
+    let authority = Authority::new();
+    let registry = DockerRegistry::start(&RegistryOptions {
+        tls: Some(authority.issue(address)),
+        ..RegistryOptions::default()
+    })
+    .await
+    .unwrap();
+    let image = SampleImage::small(14);
+    push(&image, &format!("{}/app/one:v1", registry.host()), &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("ca.pem");
+    std::fs::write(&roots, &authority.pem).unwrap();
+    let company = ForwardProxy::start(Some(("corp", PASSWORD))).await.unwrap();
+    let at = registry.host();
+    let port = at.rsplit_once(':').unwrap().1;
+    let upstream = format!("private.test=https://{host}:{port}");
+    let arguments = [
+        "--upstream",
+        &upstream,
+        "--root-certificate-authorities",
+        roots.to_str().unwrap(),
+        "--log",
+        "trace",
+    ];
+    let cache = ["127.0.0.1:1".to_owned()];
+    let way = format!("http://corp:{PASSWORD}@{}", company.host());
+    let proxy = Kuik::proxy_at("127.0.0.1:0", &cache, &arguments, &[("HTTPS_PROXY", &way)], &[]).await;
+    pull_with_skopeo(&format!("{}/private.test/app/one:v1", proxy.host()), &image).await;
+    let tunnels = company.log().unwrap();
+    assert!(tunnels.contains(&format!("CONNECT {host}:{port}")), "{tunnels}");
+    let log = proxy.log();
+    let encoded = BASE64_STANDARD.encode(format!("corp:{PASSWORD}"));
+    assert!(!log.contains(PASSWORD) && !log.contains(&encoded), "credentials are logged:\n{log}");
 }
 
 /// A private registry whose blobs are elsewhere: nginx checks the account, and sends clients to another host.

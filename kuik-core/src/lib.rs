@@ -10,7 +10,8 @@
 //! - [`failover`]: what to do when a source of content fails: whom to ask next, whom to leave alone.
 //!
 //! With no feature enabled this crate has no runtime, no TLS and no Kubernetes client: it is pure decisions and
-//! plain types. Features add the edges: `registry` (a client of any OCI registry, as a `ContentSource`), `crd` (the
+//! plain types. Features add the edges: `registry` (a client of any OCI registry, as a `ContentSource`),
+//! `credential-plugins` (programs that know credentials), `ecr`, `google` and `azure` (what a machine is in its cloud), `crd` (the
 //! custom resources), `controller` (what keeps them true over a Kubernetes API), `testkit` (a registry that misbehaves on demand, for tests).
 
 pub mod content;

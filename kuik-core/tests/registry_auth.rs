@@ -217,6 +217,91 @@ async fn a_registry_that_refuses_for_ever_gets_a_bounded_number_of_requests() {
     }
 }
 
+/// What it has can be replaced.
+#[derive(Debug, Clone, Default)]
+struct Changing(std::sync::Arc<std::sync::Mutex<Vec<Credential>>>);
+
+impl Changing {
+    fn to(&self, credentials: Vec<Credential>) {
+        *self.0.lock().unwrap() = credentials;
+    }
+}
+
+#[async_trait::async_trait]
+impl CredentialProvider for Changing {
+    async fn candidates(&self, _: &RepositoryName) -> Result<Vec<Credential>, CredentialError> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_not_tried_again_at_once_and_its_successor_is() {
+    for access in [basic(), tokens(None)] {
+        let registry = guarded(access.clone()).await;
+        let credentials = Changing::default();
+        credentials.to(vec![wrong()]);
+        let client = with(&registry, credentials.clone());
+        let error = get(&client, &registry).await.unwrap_err();
+        assert_eq!(error.kind(), SourceErrorKind::Unauthorized);
+        let before = registry.log().len();
+        let error = get(&client, &registry).await.unwrap_err();
+        assert_eq!(error.kind(), SourceErrorKind::Unauthorized);
+        assert_eq!(registry.log().len(), before + 1, "one anonymous question: {access:?}");
+        credentials.to(vec![wrong(), right()]);
+        get(&client, &registry).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_is_denied_one_thing_is_asked_as_for_the_next() {
+    let registry = guarded(basic()).await;
+    let client = with(&registry, vec![right(), wrong()]);
+    get(&client, &registry).await.unwrap();
+    registry.script(Rule::on(Target::Manifest).times(1).does(Behaviour::status(StatusCode::FORBIDDEN)));
+    let error = get(&client, &registry).await.unwrap_err();
+    assert_eq!(error.kind(), SourceErrorKind::Denied, "nobody else is allowed it: {error}");
+    let before = registry.log().len();
+    get(&client, &registry).await.unwrap();
+    assert_eq!(registry.log().len(), before + 1, "what opens the repository is remembered still");
+}
+
+#[tokio::test]
+async fn a_password_that_expires_with_a_403_is_replaced_by_its_successor() {
+    for access in [basic(), tokens(None)] {
+        let registry = guarded(access.clone()).await;
+        let credentials = Changing::default();
+        credentials.to(vec![right()]);
+        let client = with(&registry, credentials.clone());
+        get(&client, &registry).await.unwrap();
+        let (username, password) = ("user".to_owned(), "next".to_owned());
+        credentials.to(vec![Credential::basic("user", "next")]);
+        registry.set_access(match access {
+            Access::Bearer { field, .. } => {
+                Access::Bearer { account: Some((username, password)), expires_in: None, field }
+            }
+            _ => Access::Basic { username, password },
+        });
+        registry.script(Rule::on(Target::Manifest).times(1).does(Behaviour::status(StatusCode::FORBIDDEN)));
+        get(&client, &registry).await.unwrap();
+        let before = registry.log().len();
+        get(&client, &registry).await.unwrap();
+        assert_eq!(registry.log().len(), before + 1, "{access:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_403_for_all_is_told_apart_from_a_401() {
+    let registry = guarded(basic()).await;
+    let client = with(&registry, vec![right()]);
+    // The door asks for a password, and whoever has it is not allowed in.
+    registry.script(Rule::on(Target::Manifest).times(1).does(Behaviour::Normal));
+    registry.script(Rule::on(Target::Manifest).times(1).does(Behaviour::status(StatusCode::FORBIDDEN)));
+    let error = get(&client, &registry).await.unwrap_err();
+    assert_eq!(error.kind(), SourceErrorKind::Denied, "{error}");
+    let error = get(&client, &registry).await.unwrap_err();
+    assert_eq!(error.kind(), SourceErrorKind::Denied, "it is remembered: {error}");
+}
+
 #[tokio::test]
 async fn no_way_in_is_unauthorized() {
     for challenge in ["", "Negotiate", "Bearer", "Bearer realm=\"\"", "Bearer realm=\"http://[\"", "=,\"\\"] {

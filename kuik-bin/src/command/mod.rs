@@ -1,6 +1,7 @@
 //! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
 //! [`proxy`] and [`registry`] for the binaries `kuik-proxy` and `kuik-registry`.
 
+pub mod configure_containerd;
 pub mod demo;
 pub mod gc;
 pub mod image_ref;

@@ -10,7 +10,7 @@ use kuik_proxy::{
     server::{self, BindAddress},
 };
 
-use super::Failure;
+use super::{Failure, configure_containerd};
 use crate::{
     cache::{self, Outside},
     config::proxy::{ProxyConfig, RawProxy},
@@ -28,18 +28,30 @@ use crate::{
 /// the way to registries are taken from HTTP_PROXY, HTTPS_PROXY and NO_PROXY. The exit code is 2 where the
 /// configuration is wrong, and 1 where something else is.
 #[derive(Debug, clap::Parser)]
-#[command(name = "kuik-proxy", version)]
+#[command(name = "kuik-proxy", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(flatten)]
     raw: RawProxy,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    ConfigureContainerd(configure_containerd::Arguments),
 }
 
 impl Cli {
-    /// Serves until it is asked to stop. What goes wrong is said on standard error.
+    /// Serves until it is asked to stop, or does what the subcommand says. What goes wrong is said on standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let config = self.raw.validate().map_err(Failure::usage);
-        let result = config.and_then(|config| process::run(serve(config)));
+        let result = match self.command {
+            Some(Command::ConfigureContainerd(arguments)) => arguments.run(),
+            None => {
+                let config = self.raw.validate().map_err(Failure::usage);
+                config.and_then(|config| process::run(serve(config)))
+            }
+        };
         Failure::exit_code("kuik-proxy", result)
     }
 }
@@ -47,9 +59,6 @@ impl Cli {
 async fn serve(config: ProxyConfig) -> Result<(), Failure> {
     let ProxyConfig { process, metrics, replicas, origins } = config;
     let process = Process::start(process)?;
-    for warning in origins.credentials.warnings() {
-        tracing::warn!("{warning}");
-    }
     let origin = cache::registry_client(Outside {
         upstreams: origins.upstreams,
         credentials: origins.credentials,

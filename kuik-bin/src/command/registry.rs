@@ -97,9 +97,6 @@ impl Drop for AbortOnDrop {
 }
 
 fn origins(config: OriginsConfig) -> Result<Origins, Failure> {
-    for warning in config.credentials.warnings() {
-        tracing::warn!("{warning}");
-    }
     let source = cache::registry_client(Outside {
         upstreams: config.upstreams,
         credentials: config.credentials,

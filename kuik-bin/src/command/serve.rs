@@ -40,9 +40,6 @@ impl Arguments {
 async fn serve(config: ServeConfig) -> Result<(), Failure> {
     let ServeConfig { process, data_dir, origins } = config;
     let process = Process::start(process)?;
-    for warning in origins.credentials.warnings() {
-        tracing::warn!("{warning}");
-    }
     let upstream = cache::registry_client(Outside {
         upstreams: origins.upstreams,
         credentials: origins.credentials,

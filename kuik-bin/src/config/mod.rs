@@ -3,10 +3,11 @@
 //! Every setting is a list of texts under one key. A flag wins over the environment (clap sees to that), and both
 //! over the file. Whatever is wrong is collected and reported at once, each with the key's name.
 //!
-//! Settings that several commands have are groups of their own ([`process`], [`origins`], [`location`]), and so are those
+//! Settings that several commands have are groups of their own ([`process`], [`origins`] with its [`credentials`], [`location`]), and so are those
 //! that belong together ([`pushes`], [`quota`], [`scrub`], [`gc`]); a command's configuration is made of groups and of
 //! what is its alone.
 
+pub mod credentials;
 mod file;
 pub mod gc;
 pub mod location;

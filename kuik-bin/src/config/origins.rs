@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use kuik_core::{
-    credentials::DockerConfig,
+    credentials::Providers,
     reference::PortForms,
     registry::{CertificateAuthorities, ProxyConfig, Upstreams},
 };
 use kuik_proxy::pull_through::Revalidate;
-
 use serde_json::Value;
 
 use super::{
-    ConfigFile, Problems, upstreams,
+    ConfigFile, Problems,
+    credentials::{self, RawCredentials},
+    upstreams,
     value::{duration, read_file, switch},
 };
 
@@ -69,9 +70,8 @@ pub struct RawOrigins {
         value_delimiter = ','
     )]
     pub(super) root_certificate_authorities: Vec<String>,
-    /// A docker config file with credentials for registries, such as ~/.docker/config.json
-    #[arg(long, env = "KUIK_DOCKER_CONFIG", hide_env_values = true, value_name = "FILE")]
-    pub(super) docker_config: Option<String>,
+    #[command(flatten)]
+    pub(super) credentials: RawCredentials,
     /// After how long a cached tag is checked against its registry: 90s, 5m, 1h30m, or never [default: 1m]
     #[arg(long, env = "KUIK_REVALIDATE_AFTER", hide_env_values = true, value_name = "DURATION")]
     pub(super) revalidate_after: Option<String>,
@@ -88,7 +88,7 @@ pub struct OriginsConfig {
     /// Certificate authorities beside the system's.
     pub roots: Vec<CertificateAuthorities>,
     /// Credentials for registries.
-    pub credentials: DockerConfig,
+    pub credentials: Providers,
     /// Proxies between here and the registries.
     pub proxy: ProxyConfig,
     /// When tags are checked.
@@ -99,20 +99,22 @@ pub struct OriginsConfig {
 
 const INSECURE: &str = "insecure-registries";
 const ROOTS: &str = "root-certificate-authorities";
-const DOCKER_CONFIG: &str = "docker-config";
 const REVALIDATE: &str = "revalidate-after";
 const LEGACY_PORTS: &str = "legacy-ports";
 
 impl RawOrigins {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 9] = [
+    pub(super) const KEYS: [&str; 12] = [
         INSECURE,
         upstreams::UPSTREAM,
         upstreams::MIRROR,
         upstreams::FALLBACK,
         upstreams::KEY,
         ROOTS,
-        DOCKER_CONFIG,
+        credentials::DOCKER_CONFIG,
+        credentials::PLUGINS,
+        credentials::PLUGINS_DIR,
+        credentials::AMBIENT,
         REVALIDATE,
         LEGACY_PORTS,
     ];
@@ -126,7 +128,7 @@ impl RawOrigins {
             fallback: file.list(upstreams::FALLBACK, self.fallback),
             upstreams: self.upstreams.or_else(|| file.form(upstreams::KEY).cloned()),
             root_certificate_authorities: file.list(ROOTS, self.root_certificate_authorities),
-            docker_config: file.one(DOCKER_CONFIG, self.docker_config),
+            credentials: self.credentials.over(file),
             revalidate_after: file.one(REVALIDATE, self.revalidate_after),
             legacy_ports: file.one(LEGACY_PORTS, self.legacy_ports),
         }
@@ -141,7 +143,8 @@ impl RawOrigins {
         };
         let upstreams = upstreams(&self.insecure_registries, rules, problems);
         let roots = roots(&self.root_certificate_authorities, problems);
-        let credentials = credentials(self.docker_config.as_deref(), problems);
+        let proxy = ProxyConfig::from_env();
+        let credentials = self.credentials.read(&roots, &proxy, problems);
         let revalidate = match self.revalidate_after.as_deref() {
             Some("never") => Revalidate::Never,
             text => Revalidate::After(duration(REVALIDATE, text, Duration::from_secs(60), problems)),
@@ -151,7 +154,7 @@ impl RawOrigins {
             upstreams,
             roots,
             credentials,
-            proxy: ProxyConfig::from_env(),
+            proxy,
             revalidate,
             ports: if legacy { PortForms::OrDash } else { PortForms::default() },
         }
@@ -175,12 +178,4 @@ fn roots(files: &[String], problems: &mut Problems) -> Vec<CertificateAuthoritie
         problems.check(ROOTS, CertificateAuthorities::from_pem(file, &pem))
     };
     files.iter().filter_map(read).collect()
-}
-
-fn credentials(file: Option<&str>, problems: &mut Problems) -> DockerConfig {
-    let read = |file: &str| {
-        let content = problems.check(DOCKER_CONFIG, read_file(file))?;
-        problems.check(DOCKER_CONFIG, DockerConfig::parse(file, &content))
-    };
-    file.and_then(read).unwrap_or_default()
 }

@@ -66,7 +66,7 @@ mod tests {
     use kuik_proxy::pull_through::Revalidate;
 
     use super::*;
-    use crate::config::tls::RawTls;
+    use crate::config::{credentials::RawCredentials, tls::RawTls};
 
     #[test]
     fn the_defaults_need_a_directory_only() {
@@ -97,15 +97,20 @@ mod tests {
                 fallback: vec!["docker.io".to_owned()],
                 upstreams: Some("docker.io".into()),
                 root_certificate_authorities: vec!["/does/not/exist.pem".to_owned()],
-                docker_config: text("/does/not/exist.json"),
+                credentials: RawCredentials {
+                    docker_config: text("/does/not/exist.json"),
+                    ambient_credentials: vec!["heroku".to_owned()],
+                    ..RawCredentials::default()
+                },
                 revalidate_after: text("soon"),
                 legacy_ports: text("maybe"),
             },
         };
         let report = raw.validate().unwrap_err().to_string();
-        // Those of TLS are about one another: they have a test of their own.
-        let of_process = RawProcess::KEYS.iter().filter(|key| !key.starts_with("tls-"));
-        for key in of_process.chain(&RawOrigins::KEYS).chain(&[DATA_DIR, "config"]) {
+        // Those of TLS and of plugins are about one another: they have tests of their own.
+        let alone = |key: &&&str| !key.starts_with("tls-") && !key.starts_with("image-credential-");
+        let groups = RawProcess::KEYS.iter().chain(&RawOrigins::KEYS).filter(alone);
+        for key in groups.chain(&[DATA_DIR, "config"]) {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
     }

@@ -53,6 +53,14 @@ impl Containerd {
         assert_layout(&self.content(), image);
     }
 
+    /// The same, where a pull may fail: what `ctr` says then.
+    pub(crate) async fn try_pull(&self, reference: &str, arguments: &[&str]) -> Result<(), RealPartError> {
+        let mut all = vec!["images", "pull", "--all-platforms", "--snapshotter", "native"];
+        all.extend(arguments);
+        all.push(reference);
+        self.ctr(&all).await.map(drop)
+    }
+
     async fn ctr(&self, arguments: &[&str]) -> Result<String, RealPartError> {
         let socket = self.program.folder().join("grpc.sock").display().to_string();
         let mut all = vec!["--address", socket.as_str(), "--namespace", "kuik"];

@@ -96,6 +96,34 @@ impl Kuik {
         proxy
     }
 
+    /// The same at an address that is known before, with this environment more, started by `launcher` (a program with its
+    /// arguments, to which the command is added; none is needed).
+    pub(crate) async fn proxy_at(
+        address: &str,
+        replicas: &[String],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        launcher: &[&str],
+    ) -> Self {
+        let endpoints = replicas.join(",");
+        let mut all =
+            vec!["--bind-address", address, "--metrics-bind-address", "0", "--registry-endpoint", &endpoints];
+        all.extend(arguments);
+        let mut command = match launcher {
+            [] => kuik_proxy(all),
+            [program, first @ ..] => {
+                let path = env!("CARGO_BIN_EXE_kuik-proxy");
+                let mut command = binary(program, first.iter().copied().chain([path]));
+                command.args(all);
+                command
+            }
+        };
+        command.envs(environment.iter().copied());
+        let proxy = Self::start(command).await;
+        proxy.logs("the cache's replicas are known").await;
+        proxy
+    }
+
     async fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let pid = child.id().unwrap();

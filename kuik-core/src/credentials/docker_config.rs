@@ -2,7 +2,8 @@
 //!
 //! Keys come in many spellings (`https://index.docker.io/v1/`, `registry.example:5000`, `registry.example/team`);
 //! all are reduced to a host with its port and a path, and the most specific match is tried first. A file with a
-//! mistake is refused as a whole, so that a typing error does not show as "unauthorized" much later.
+//! mistake is refused as a whole, so that a typing error does not show as "unauthorized" much later. The credential
+//! helpers that it names are only named here; `DockerHelpers` runs them.
 
 use std::collections::BTreeMap;
 
@@ -35,8 +36,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct DockerConfig {
     /// Longest key first, so that the first match is the most specific.
     entries: Vec<Entry>,
-    warnings: Vec<String>,
+    store: Option<HelperName>,
+    /// Helpers by host.
+    helpers: BTreeMap<String, HelperName>,
 }
+
+/// The name of a credential helper: `ecr-login` stands for the program `docker-credential-ecr-login`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct HelperName(String);
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -68,6 +75,16 @@ pub enum InvalidDockerConfig {
         key: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A credential helper whose name cannot be one.
+    #[error("{file}: {key}: {name:?} is not the name of a credential helper, such as \"ecr-login\"")]
+    Helper {
+        /// The file.
+        file: String,
+        /// `credsStore`, or the entry of `credHelpers`.
+        key: String,
+        /// What stands there.
+        name: String,
     },
 }
 
@@ -119,22 +136,48 @@ impl DockerConfig {
             }
         }
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.path.len()));
-        Ok(Self { entries, warnings: warnings(file, &parsed) })
+        let helper = |key: String, name: &str| {
+            HelperName::new(name).ok_or_else(|| InvalidDockerConfig::Helper {
+                file: file.to_owned(),
+                key,
+                name: name.to_owned(),
+            })
+        };
+        let store = Some(parsed.creds_store.as_str()).filter(|name| !name.is_empty());
+        let store = store.map(|name| helper("credsStore".to_owned(), name)).transpose()?;
+        let mut helpers = BTreeMap::new();
+        for (key, name) in &parsed.cred_helpers {
+            let shown = format!("credHelpers[{key:?}]");
+            let (host, _) = normalise(key).ok_or_else(|| InvalidDockerConfig::Entry {
+                file: file.to_owned(),
+                key: shown.clone(),
+                problem: "the key names no registry",
+            })?;
+            helpers.insert(host, helper(shown, name)?);
+        }
+        Ok(Self { entries, store, helpers })
     }
 
-    /// What the file asks for that is not supported, one sentence each, for a log.
+    /// The name of the helper that keeps the credentials for `repository`: that of its registry, or the one for all.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn helper(&self, repository: &RepositoryName) -> Option<&str> {
+        let host = canonical_host(repository.registry());
+        self.helpers.get(&host).or(self.store.as_ref()).map(|HelperName(name)| name.as_str())
     }
 
-    /// How many credentials there are.
+    /// Whether it names any helper.
+    #[must_use]
+    pub fn has_helpers(&self) -> bool {
+        self.store.is_some() || !self.helpers.is_empty()
+    }
+
+    /// How many credentials it holds itself.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no credential.
+    /// Whether it holds no credential itself.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -155,6 +198,16 @@ impl DockerConfig {
 impl CredentialProvider for DockerConfig {
     async fn candidates(&self, repository: &RepositoryName) -> Result<Vec<Credential>, CredentialError> {
         Ok(self.matching(repository).cloned().collect())
+    }
+}
+
+impl HelperName {
+    /// It becomes the name of a program, and must not lead out of the folders where programs are.
+    fn new(name: &str) -> Option<Self> {
+        let usable = !name.is_empty()
+            && name.len() <= 128
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        usable.then(|| Self(name.to_owned()))
     }
 }
 
@@ -190,7 +243,7 @@ fn decode(auth: &str) -> Result<Credential, &'static str> {
 }
 
 /// A key as host (with port) and path, without what its many spellings add.
-fn normalise(key: &str) -> Option<(String, String)> {
+pub(super) fn normalise(key: &str) -> Option<(String, String)> {
     let rest = key.trim();
     let rest = rest.strip_prefix("https://").or_else(|| rest.strip_prefix("http://")).unwrap_or(rest);
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -200,7 +253,7 @@ fn normalise(key: &str) -> Option<(String, String)> {
 }
 
 /// The host as references name it: Docker Hub has several names.
-fn canonical_host(host: &str) -> String {
+pub(super) fn canonical_host(host: &str) -> String {
     match host.to_ascii_lowercase().as_str() {
         "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io".to_owned(),
         other => other.to_owned(),
@@ -211,22 +264,6 @@ fn canonical_host(host: &str) -> String {
 fn covers(prefix: &str, path: &str) -> bool {
     prefix.is_empty()
         || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn warnings(file: &str, parsed: &File) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if !parsed.creds_store.is_empty() {
-        warnings.push(format!(
-            "{file}: credsStore {:?} is not used: credential helpers are not supported, only \"auths\" is read",
-            parsed.creds_store
-        ));
-    }
-    for (registry, helper) in &parsed.cred_helpers {
-        warnings.push(format!(
-            "{file}: credHelpers[{registry:?}] ({helper:?}) is not used: credential helpers are not supported"
-        ));
-    }
-    warnings
 }
 
 #[cfg(test)]
@@ -290,15 +327,25 @@ mod tests {
     }
 
     #[test]
-    fn helpers_are_reported() {
-        let config = DockerConfig::parse(
-            "c",
-            br#"{"credsStore": "desktop", "credHelpers": {"x.example": "ecr-login"}, "auths": {"x.example": {}}}"#,
-        )
-        .unwrap();
-        assert!(config.is_empty());
-        assert_eq!(config.warnings().len(), 2);
-        assert!(config.warnings().concat().contains("ecr-login"));
+    fn helpers_are_those_of_the_registry_or_the_one_for_all() {
+        let helper = |config: &DockerConfig, registry: &str| {
+            config.helper(&RepositoryName::new(registry, "app").unwrap()).map(str::to_owned)
+        };
+        let helpers =
+            r#""credHelpers": {"https://index.docker.io/v1/": "pass", "x.example:5000": "ecr-login"}"#;
+        let some = DockerConfig::parse("c", format!("{{{helpers}}}").as_bytes()).unwrap();
+        assert!(some.is_empty() && some.has_helpers());
+        assert_eq!(helper(&some, "docker.io").as_deref(), Some("pass"));
+        assert_eq!(helper(&some, "x.example:5000").as_deref(), Some("ecr-login"));
+        assert_eq!(helper(&some, "x.example"), None);
+        let all = format!(r#"{{"credsStore": "desktop", {helpers}}}"#);
+        let all = DockerConfig::parse("c", all.as_bytes()).unwrap();
+        assert_eq!(helper(&all, "x.example").as_deref(), Some("desktop"));
+        assert_eq!(helper(&all, "docker.io").as_deref(), Some("pass"));
+        for name in ["../evil", "a b", "a/b", "\\u0000"] {
+            let error = DockerConfig::parse("c", format!(r#"{{"credsStore": "{name}"}}"#).as_bytes());
+            assert!(error.unwrap_err().to_string().starts_with("c: credsStore: "), "{name}");
+        }
     }
 
     #[test]

@@ -1,16 +1,45 @@
 //! Credentials for registries: what they are, and where they come from.
 //!
 //! A [`CredentialProvider`] names candidates in the order in which they are to be tried; the registry client tries
-//! them and remembers which one worked. Invariant: no secret is ever printed, neither by `Debug` nor in an error.
-//! Reading them needs no network, so this module does not depend on a runtime.
+//! them and remembers which one worked. It asks for candidates only when a registry refuses, so nothing is run and
+//! nobody is contacted for a hit. Invariant: no secret is ever printed, neither by `Debug` nor in an error.
+//!
+//! | provider | where credentials come from | feature |
+//! |---|---|---|
+//! | [`DockerConfig`] | the `auths` of a docker config | |
+//! | `DockerHelpers` | the programs that its `credsStore` and `credHelpers` name | `credential-plugins` |
+//! | `KubeletPlugins` | the kubelet's credential provider plugins | `credential-plugins` |
+//! | `EcrIdentity`, `GoogleIdentity`, `AzureIdentity` | what the machine or the pod is in its cloud | `ecr`, `google`, `azure` |
 
+#[cfg(any(feature = "ecr", feature = "google", feature = "azure"))]
+mod ambient;
 mod docker_config;
+#[cfg(feature = "credential-plugins")]
+mod docker_helpers;
+#[cfg(any(feature = "credential-plugins", feature = "ecr", feature = "google", feature = "azure"))]
+mod expiring;
+#[cfg(feature = "credential-plugins")]
+mod kubelet;
+#[cfg(feature = "credential-plugins")]
+mod program;
+mod providers;
 
 use std::{error::Error, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
+#[cfg(feature = "azure")]
+pub use ambient::AzureIdentity;
+#[cfg(feature = "ecr")]
+pub use ambient::EcrIdentity;
+#[cfg(feature = "google")]
+pub use ambient::GoogleIdentity;
 pub use docker_config::{DockerConfig, InvalidDockerConfig};
+#[cfg(feature = "credential-plugins")]
+pub use docker_helpers::DockerHelpers;
+#[cfg(feature = "credential-plugins")]
+pub use kubelet::{InvalidPluginConfig, KubeletPlugins, PluginConfig};
+pub use providers::Providers;
 
 use crate::reference::RepositoryName;
 
@@ -74,16 +103,16 @@ impl fmt::Debug for Secret {
 }
 
 /// The credentials cannot be read now.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CredentialError {
     what: String,
-    cause: Option<Box<dyn Error + Send + Sync>>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl CredentialError {
     /// An error that says what could not be read, and the error that caused it where there is one.
     pub fn new(what: impl Into<String>, cause: Option<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { what: what.into(), cause }
+        Self { what: what.into(), cause: cause.map(Arc::from) }
     }
 }
 

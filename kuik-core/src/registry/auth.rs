@@ -2,15 +2,22 @@
 //!
 //! A question is asked as it was answered last time, or without any credential. Where the registry refuses, every
 //! candidate is tried once, in order, anonymous tokens last; the first that is accepted is remembered for the
-//! repository. A registry that refuses for ever therefore gets a bounded number of requests.
+//! repository, and those that were refused are not tried again for a while. A registry that refuses for ever therefore
+//! gets a bounded number of requests, and nobody's account is locked.
+//!
+//! 401 says that a credential is no good: it is forgotten. 403 says that it is known and not allowed this: it stays,
+//! because it may be allowed the next thing, and the other candidates are tried, one of which may be its successor (the
+//! registry of AWS answers 403 to a password that has expired).
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 use lru::LruCache;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     body,
@@ -28,13 +35,31 @@ use crate::{
 const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// How many ways are tried for one question.
 const MAX_WAYS: usize = 8;
+/// For how long a way that was refused is not tried again.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// Finds and remembers what opens repositories.
 #[derive(Debug)]
 pub(super) struct Authenticator {
     credentials: Arc<dyn CredentialProvider>,
     tokens: Tokens,
-    remembered: Mutex<LruCache<Door, Way>>,
+    remembered: Mutex<LruCache<Door, Known>>,
+}
+
+/// What is known of a door.
+#[derive(Debug, Default)]
+struct Known {
+    opens: Option<Way>,
+    refused: Vec<Refused>,
+}
+
+/// A way that was refused.
+#[derive(Debug)]
+struct Refused {
+    way: Way,
+    /// Whether it was known and not allowed (403), not unknown (401).
+    denied: bool,
+    until: Instant,
 }
 
 /// A repository at an upstream.
@@ -88,12 +113,15 @@ impl Authenticator {
     ) -> Result<Answer, SourceError> {
         if let Some(way) = self.recall(door) {
             match self.go(exchange, question, &way).await {
-                Ok(answer) if answer.status() != StatusCode::UNAUTHORIZED => return Ok(answer),
+                Ok(answer) if answer.elsewhere || !answer.is_refusal() => return Ok(answer),
+                Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
+                    return self.ask_as_another(exchange, question, door, &way, answer).await;
+                }
                 Ok(answer) => body::discard(answer.response.into_body(), exchange.timeouts.stall).await,
                 Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(error),
             }
-            self.forget(door);
+            self.refuse(door, way, false);
         }
         let plain = exchange.send(question, None).await?;
         if plain.status() != StatusCode::UNAUTHORIZED || plain.elsewhere {
@@ -102,10 +130,15 @@ impl Authenticator {
         let challenges = Challenge::parse_all(
             plain.response.headers().get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes),
         );
-        let (candidates, unreadable) = self.candidates(door).await;
-        let ways = ways(&challenges, candidates, door);
+        let (candidates, unreadable) = self.candidates(door, question.deadline).await;
+        let (ways, denied) = self.not_refused(door, ways(&challenges, candidates, door));
         if ways.is_empty() {
-            return unreadable.map_or(Ok(plain), Err);
+            let answer = if denied {
+                Err(question.error(SourceErrorKind::Denied, "every credential was denied it a moment ago"))
+            } else {
+                Ok(plain)
+            };
+            return unreadable.map_or(answer, Err);
         }
         body::discard(plain.response.into_body(), exchange.timeouts.stall).await;
         let tried = self.try_all(exchange, question, door, ways).await;
@@ -134,6 +167,31 @@ impl Authenticator {
         }
     }
 
+    /// Asks as the other candidates, after `way` was denied it; where nobody is allowed it, that answer stands.
+    async fn ask_as_another(
+        &self,
+        exchange: &Exchange,
+        question: &Question,
+        door: &Door,
+        way: &Way,
+        denied: Answer,
+    ) -> Result<Answer, SourceError> {
+        let (candidates, _) = self.candidates(door, question.deadline).await;
+        let others = candidates.into_iter().filter_map(|candidate| way.as_another(candidate));
+        let others = others.filter(|other| other != way).take(MAX_WAYS).collect();
+        let (others, _) = self.not_refused(door, others);
+        if others.is_empty() {
+            return Ok(denied);
+        }
+        match self.try_all(exchange, question, door, others).await {
+            Ok(answer) if !answer.is_refusal() => {
+                body::discard(denied.response.into_body(), exchange.timeouts.stall).await;
+                Ok(answer)
+            }
+            _ => Ok(denied),
+        }
+    }
+
     /// Tries every way, up to the first that is accepted; else the first refusal, which is the most telling.
     async fn try_all(
         &self,
@@ -152,6 +210,11 @@ impl Authenticator {
                 Err(error) if !is_refusal(&error) => return Err(error),
                 refusal => refusal,
             };
+            let denied = match &tried {
+                Ok(answer) => answer.status() == StatusCode::FORBIDDEN,
+                Err(error) => error.kind() == SourceErrorKind::Denied,
+            };
+            self.refuse(door, way, denied);
             if first_refusal.is_none() {
                 first_refusal = Some(tried);
             } else if let Ok(answer) = tried {
@@ -191,27 +254,73 @@ impl Authenticator {
 
     /// The candidates, and why there are none where they cannot be read. Public images need none, so that is an
     /// error only where the registry then refuses.
-    async fn candidates(&self, door: &Door) -> (Vec<Credential>, Option<SourceError>) {
-        match self.credentials.candidates(&door.credentials_of).await {
-            Ok(candidates) => (candidates, None),
-            Err(error) => {
+    async fn candidates(&self, door: &Door, deadline: Instant) -> (Vec<Credential>, Option<SourceError>) {
+        let attempted = || format!("credentials for {}", door.credentials_of);
+        let unreadable = match timeout_at(deadline, self.credentials.candidates(&door.credentials_of)).await {
+            Ok(Ok(candidates)) => return (candidates, None),
+            Ok(Err(error)) => {
                 tracing::warn!(repository = %door.credentials_of, %error, "credentials cannot be read");
-                let attempted = format!("credentials for {}", door.credentials_of);
-                (Vec::new(), Some(SourceError::caused_by(SourceErrorKind::Unauthorized, attempted, error)))
+                SourceError::caused_by(SourceErrorKind::Unauthorized, attempted(), error)
             }
-        }
+            Err(_) => {
+                tracing::warn!(repository = %door.credentials_of, "credentials cannot be read in time");
+                SourceError::new(SourceErrorKind::TimedOut, attempted())
+            }
+        };
+        (Vec::new(), Some(unreadable))
+    }
+
+    fn doors(&self) -> MutexGuard<'_, LruCache<Door, Known>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn recall(&self, door: &Door) -> Option<Way> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(door).cloned()
+        self.doors().get(door).and_then(|known| known.opens.clone())
     }
 
     fn remember(&self, door: &Door, way: Way) {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(door.clone(), way);
+        self.doors().get_or_insert_mut(door.clone(), Known::default).opens = Some(way);
     }
 
-    fn forget(&self, door: &Door) {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).pop(door);
+    /// Remembers for a while that a way was refused. One that is no good opens the door no more.
+    fn refuse(&self, door: &Door, way: Way, denied: bool) {
+        let now = Instant::now();
+        let mut doors = self.doors();
+        let known = doors.get_or_insert_mut(door.clone(), Known::default);
+        if known.opens.as_ref() == Some(&way) {
+            known.opens = None;
+        }
+        known.refused.retain(|refused| refused.until > now && refused.way != way);
+        if known.refused.len() <= 2 * MAX_WAYS {
+            known.refused.push(Refused { way, denied, until: now + REFUSED });
+        }
+    }
+
+    /// Those of the ways that were not refused lately, and whether one of the others was denied.
+    fn not_refused(&self, door: &Door, ways: Vec<Way>) -> (Vec<Way>, bool) {
+        let now = Instant::now();
+        let mut doors = self.doors();
+        let Some(known) = doors.get(door) else { return (ways, false) };
+        let lately =
+            |way: &Way| known.refused.iter().find(|refused| refused.way == *way && refused.until > now);
+        let denied = ways.iter().filter_map(lately).any(|refused| refused.denied);
+        (ways.iter().filter(|way| lately(way).is_none()).cloned().collect(), denied)
+    }
+}
+
+impl Way {
+    /// The same way with another credential.
+    fn as_another(&self, credential: Credential) -> Option<Self> {
+        match (credential, self) {
+            (Credential::RegistryToken(token), _) => Some(Self::Fixed(token)),
+            (credential, Self::Bearer { request, .. }) => {
+                Some(Self::Bearer { request: request.clone(), credential: Some(credential) })
+            }
+            (Credential::Basic { username, password }, Self::Basic { .. }) => {
+                Some(Self::Basic { username, password })
+            }
+            _ => None,
+        }
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) struct Egress {
     guard: Guard,
     proxies: Arc<Matcher>,
     proxy_loopback: bool,
-    guarded: HttpConnector<GuardedResolver>,
+    guarded: HttpConnector<GuardedResolver<GaiResolver>>,
     named: HttpConnector,
     to_proxy: HttpsConnector<HttpConnector>,
 }
@@ -200,11 +200,15 @@ impl Service<Uri> for Egress {
     }
 }
 
-/// Refuses names that lead to addresses which are not to be contacted.
+/// Refuses names that lead to addresses which are not to be contacted. What it has checked is what is connected to, so
+/// that a name which means something else a moment later gains nothing.
 #[derive(Clone)]
-struct GuardedResolver(GaiResolver);
+struct GuardedResolver<R>(R);
 
-impl Service<Name> for GuardedResolver {
+impl<R> Service<Name> for GuardedResolver<R>
+where
+    R: Service<Name, Response: Iterator<Item = SocketAddr>, Error: Into<BoxError>, Future: Send + 'static>,
+{
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
@@ -217,7 +221,7 @@ impl Service<Name> for GuardedResolver {
         let host = name.as_str().to_owned();
         let resolving = self.0.call(name);
         Box::pin(async move {
-            let addresses: Vec<SocketAddr> = resolving.await?.collect();
+            let addresses: Vec<SocketAddr> = resolving.await.map_err(Into::into)?.collect();
             // One bad address refuses the name: a name that mixes them is trying something.
             for address in &addresses {
                 check_resolved(&host, address.ip())?;
@@ -291,6 +295,23 @@ mod tests {
         assert_eq!(via("https://registry.example/").as_deref(), Some("http://proxy.example:3128/"));
         assert_eq!(via("http://registry.example/").as_deref(), Some("http://all.example:1/"));
         assert_eq!(via("https://registry.internal.example/"), None);
+    }
+
+    /// A name server that answers the first question with a public address, and all others with loopback.
+    #[tokio::test]
+    async fn what_a_name_means_is_checked_each_time() {
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let rebinding = tower::service_fn(move |_: Name| {
+            let first = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+            let address = if first { "8.8.8.8:0" } else { "127.0.0.1:0" };
+            let answer = vec!["9.9.9.9:0".parse::<SocketAddr>().unwrap(), address.parse().unwrap()];
+            std::future::ready(Ok::<_, BoxError>(answer.into_iter()))
+        });
+        let mut resolver = GuardedResolver(rebinding);
+        let mut resolve = async || resolver.call("rebinding.example".parse().unwrap()).await;
+        assert_eq!(resolve().await.unwrap().count(), 2);
+        let error = resolve().await.unwrap_err();
+        assert!(error.is::<crate::registry::Refused>(), "one bad address is enough: {error}");
     }
 
     #[test]

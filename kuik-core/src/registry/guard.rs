@@ -2,8 +2,9 @@
 //!
 //! Loopback, link-local (cloud metadata), unspecified and multicast addresses are refused, however they are reached:
 //! written in an image name, behind DNS, behind a redirect, or as the realm of a challenge. So is plain http, and an
-//! address written as such in a private network. A host that the configuration *names* is exempt, with its port.
-//! What a name behind a proxy resolves to is the proxy's business: there only what is written can be checked.
+//! address written as such in a private network, in whichever spelling a resolver would understand. A host that the
+//! configuration *names* is exempt, with its port. What a name behind a proxy resolves to is the proxy's business: there
+//! only what is written can be checked, so names that are known to be this machine or a metadata service are refused too.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -54,6 +55,14 @@ pub enum Refused {
         /// The address.
         address: IpAddr,
     },
+    /// A name of what only this machine can reach, or what a resolver may take for an address.
+    #[error("{host} is {kind}, which is refused unless the configuration names it")]
+    Name {
+        /// The host as it was written.
+        host: String,
+        /// What it is.
+        kind: &'static str,
+    },
     /// Not an http or https URL with a host.
     #[error("{0} is not an http or https address of a host")]
     NotHttp(String),
@@ -85,20 +94,22 @@ impl Guard {
     /// # Errors
     /// Where it may not.
     pub fn check(&self, uri: &Uri, over_http: bool) -> Result<(), Refused> {
-        let host = uri.host().ok_or_else(|| Refused::NotHttp(uri.to_string()))?;
+        let host = uri.host().ok_or_else(|| Refused::NotHttp(authority(uri)))?;
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if over_http || self.find(uri).is_some_and(|http| http) => {}
             Some("http") => return Err(Refused::PlainHttp(authority(uri))),
             _ => return Err(Refused::NotHttp(authority(uri))),
         }
-        match literal(host) {
-            Some(address) if !self.names(uri) => match forbidden(address).or_else(|| private(address)) {
-                Some(kind) => Err(Refused::Address { host: authority(uri), kind, address }),
-                None => Ok(()),
-            },
-            _ => Ok(()),
+        if self.names(uri) {
+            return Ok(());
         }
+        let Some(address) = literal(host) else {
+            return forbidden_name(host)
+                .map_or(Ok(()), |kind| Err(Refused::Name { host: authority(uri), kind }));
+        };
+        let kind = forbidden(address).or_else(|| private(address));
+        kind.map_or(Ok(()), |kind| Err(Refused::Address { host: authority(uri), kind, address }))
     }
 
     /// Whether the configuration names the host of `uri`, at its port.
@@ -162,26 +173,79 @@ fn authority(uri: &Uri) -> String {
     uri.authority().map(ToString::to_string).unwrap_or_default()
 }
 
-/// The host without the brackets of an IPv6 address, and without the dot that ends a full name.
+/// The host without the brackets of an IPv6 address, and without the dots that end a full name.
 fn bare(host: &str) -> &str {
     let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    inner.strip_suffix('.').unwrap_or(inner)
+    inner.trim_end_matches('.')
 }
 
+/// The address that is written, in any of the spellings that resolvers understand.
 fn literal(host: &str) -> Option<IpAddr> {
-    bare(host).parse().ok()
+    let bare = bare(host);
+    bare.parse().ok().or_else(|| old_ipv4(bare).map(IpAddr::V4))
 }
 
-/// The IPv4 address inside an IPv6 one (mapped, or translated by NAT64), which is where packets would go.
+/// An IPv4 address as `inet_aton` reads it: one to four numbers, each decimal, octal or hexadecimal, the last of which
+/// fills what is left. `127.1`, `0x7f.0.0.1`, `017700000001` and `2130706433` are all 127.0.0.1.
+fn old_ipv4(host: &str) -> Option<Ipv4Addr> {
+    let numbers = host.split('.').map(old_number).collect::<Option<Vec<u32>>>()?;
+    let (&last, first) = numbers.split_last()?;
+    let room = 32_u32.checked_sub(8 * u32::try_from(first.len()).ok()?).filter(|&room| room > 0)?;
+    if first.iter().any(|&number| number > 255) || last.checked_shr(room).unwrap_or(0) != 0 {
+        return None;
+    }
+    let front = first.iter().fold(0_u32, |front, number| (front << 8) | number);
+    Some(Ipv4Addr::from(front.checked_shl(room).unwrap_or(0) | last))
+}
+
+fn old_number(text: &str) -> Option<u32> {
+    let lower = text.to_ascii_lowercase();
+    let (digits, radix) = match (lower.strip_prefix("0x"), lower.strip_prefix('0')) {
+        (Some(digits), _) => (digits, 16),
+        (None, Some(digits)) if !digits.is_empty() => (digits, 8),
+        _ => (lower.as_str(), 10),
+    };
+    let plain = digits.chars().all(|c| c.is_ascii_hexdigit());
+    plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
+}
+
+/// What kind of name it is, where no registry can have it. Names are checked although what they resolve to is: behind a
+/// proxy somebody else resolves them.
+fn forbidden_name(host: &str) -> Option<&'static str> {
+    let name = bare(host).to_ascii_lowercase();
+    let last = name.rsplit('.').next().unwrap_or_default();
+    // `[fe80::1%eth0]`, `1.2.3.4.5`, `0x7f.1`: nobody knows who takes them for an address.
+    if host.starts_with('[') || last.starts_with(|c: char| c.is_ascii_digit()) && is_number(last) {
+        return Some("no address that can be checked");
+    }
+    match name.as_str() {
+        "" => Some("no name"),
+        "metadata.google.internal" | "metadata.goog" | "instance-data" | "instance-data.ec2.internal" => {
+            Some("a metadata service")
+        }
+        _ if last == "localhost" || name == "localhost.localdomain" => Some("this machine"),
+        _ => None,
+    }
+}
+
+fn is_number(label: &str) -> bool {
+    let digits = label.strip_prefix("0x").unwrap_or(label);
+    digits.chars().all(|c| c.is_ascii_digit())
+        || (digits != label && digits.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
+/// The IPv4 address inside an IPv6 one, which is where packets would go: mapped, compatible, translated (SIIT, NAT64,
+/// also with its local prefix), and tunnelled (6to4, Teredo).
 fn unwrapped(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
-    if let Some(v4) = v6.to_ipv4_mapped() {
-        return IpAddr::V4(v4);
-    }
+    let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            IpAddr::V4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
-        }
+        // `::` and `::1` are addresses of IPv6.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => v4(high, low),
+        [0x2002, high, low, ..] => v4(high, low),
+        [0x2001, 0, _, _, _, _, high, low] => v4(!high, !low),
         _ => address,
     }
 }
@@ -194,20 +258,33 @@ fn forbidden(address: IpAddr) -> Option<&'static str> {
         address if address.is_multicast() => Some("a multicast address"),
         IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address"),
         IpAddr::V4(v4) if v4.is_broadcast() || v4.octets().starts_with(&[0]) => Some("a broadcast address"),
-        // Cloud metadata services outside the link-local range.
-        IpAddr::V4(v4) if v4 == Ipv4Addr::new(100, 100, 100, 200) => Some("a metadata service"),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
-        IpAddr::V6(v6) if v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) => {
-            Some("a metadata service")
-        }
+        address if METADATA.contains(&address) => Some("a metadata service"),
+        // All of AWS's services on the machine: metadata, names, time, the identities of pods.
+        IpAddr::V6(v6) if v6.segments().starts_with(&[0xfd00, 0xec2]) => Some("a metadata service"),
         _ => None,
     }
 }
 
+/// Metadata services outside the link-local range: of Alibaba, Azure, Oracle, and Google on IPv6.
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// What kind of address it is, where it may be reached by a name, and not as it is written.
 fn private(address: IpAddr) -> Option<&'static str> {
     let private = match unwrapped(address) {
-        IpAddr::V4(v4) => v4.is_private() || matches!(v4.octets(), [100, 64..=127, _, _]),
-        IpAddr::V6(v6) => v6.is_unique_local(),
+        IpAddr::V4(v4) => {
+            v4.is_private()
+                || matches!(
+                    v4.octets(),
+                    [100, 64..=127, _, _] | [192, 0, 0, _] | [198, 18..=19, _, _] | [240..=255, ..]
+                )
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || matches!(v6.segments(), [0xfec0..=0xfeff, ..]),
     };
     private.then_some("a private address")
 }
@@ -240,11 +317,61 @@ mod tests {
             "https://192.168.1.1/",
             "https://172.16.0.1/",
             "https://[fd00::1]/",
+            "https://[fec0::1]/",
+            "https://100.64.0.1/",
+            "https://198.18.0.1/",
+            "https://240.0.0.1/",
             "ftp://registry.example/",
+            // Spellings of addresses.
+            "https://127.1/",
+            "https://2130706433/",
+            "https://0x7f000001/",
+            "https://0x7F.0.0.1/",
+            "https://0177.0.0.1/",
+            "https://017700000001/",
+            "https://127.0.0.1./",
+            "https://127.0.0.1../",
+            "https://0xa9fea9fe/",
+            "https://10.1/",
+            "https://0xa.0x0.0x0.0x1/",
+            "https://1.2.3.4.5/",
+            "https://999.1.1.1/",
+            "https://0x/",
+            // IPv4 inside IPv6.
+            "https://[::127.0.0.1]/",
+            "https://[::ffff:a9fe:a9fe]/",
+            "https://[::ffff:0:127.0.0.1]/",
+            "https://[64:ff9b:1::10.0.0.1]/",
+            "https://[2002:7f00:1::]/",
+            "https://[2002:a9fe:a9fe::1]/",
+            "https://[2001:0:1::80ff:fffe]/",
+            // Metadata services, and names of them and of this machine.
+            "https://168.63.129.16/",
+            "https://100.100.100.200/",
+            "https://192.0.0.192/",
+            "https://[fd00:ec2::23]/",
+            "https://[fd20:ce::254]/",
+            "https://metadata.google.internal/",
+            "https://METADATA.google.internal./",
+            "https://localhost/",
+            "https://LocalHost.:5000/",
+            "https://registry.localhost/",
         ] {
             assert!(!check(&guard, uri), "{uri}");
         }
-        for uri in ["https://registry.example/", "https://registry.example:5000/", "https://8.8.8.8/"] {
+        for uri in [
+            "https://registry.example/",
+            "https://registry.example:5000/",
+            "https://registry/",
+            "https://8.8.8.8/",
+            "https://134744072/",
+            "https://[2606:4700::1111]/",
+            "https://[::ffff:8.8.8.8]/",
+            "https://[2001:4860:4860::8888]/",
+            "https://0xcafe.example/",
+            "https://1.example/",
+            "https://beef/",
+        ] {
             assert!(check(&guard, uri), "{uri}");
         }
     }
@@ -255,7 +382,8 @@ mod tests {
             .naming("127.0.0.1:5000".parse().unwrap(), true)
             .naming("[::1]".parse().unwrap(), true)
             .naming("10.0.0.1".parse().unwrap(), false)
-            .naming("Plain.example".parse().unwrap(), true);
+            .naming("Plain.example".parse().unwrap(), true)
+            .naming("localhost:5000".parse().unwrap(), false);
         for (uri, expected) in [
             ("http://127.0.0.1:5000/", true),
             ("https://127.0.0.1:5000/", true),
@@ -266,6 +394,10 @@ mod tests {
             ("http://plain.example:80/", true),
             ("http://plain.example./", true),
             ("http://other.plain.example/", false),
+            ("https://localhost:5000/", true),
+            ("https://localhost:5001/", false),
+            // Another spelling of what is named is another name.
+            ("http://127.1:5000/", false),
         ] {
             assert_eq!(check(&guard, uri), expected, "{uri}");
         }
@@ -274,11 +406,44 @@ mod tests {
     #[test]
     fn what_names_resolve_to() {
         let resolved = |text: &str| check_resolved("h", text.parse().unwrap()).is_ok();
-        for address in ["127.0.0.1", "::1", "169.254.1.1", "0.0.0.0", "0.1.2.3", "fe80::1", "fd00:ec2::254"] {
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "169.254.1.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "168.63.129.16",
+        ] {
             assert!(!resolved(address), "{address}");
         }
         for address in ["10.0.0.1", "192.168.0.1", "1.1.1.1", "2606:4700::1111", "fd12::1"] {
             assert!(resolved(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn old_spellings_are_read_as_resolvers_read_them() {
+        for (text, expected) in [
+            ("127.1", Some([127, 0, 0, 1])),
+            ("127.0.1", Some([127, 0, 0, 1])),
+            ("0x7f.1", Some([127, 0, 0, 1])),
+            ("017700000001", Some([127, 0, 0, 1])),
+            ("10.0.65535", Some([10, 0, 255, 255])),
+            ("10.0.65536", None),
+            ("256.1", None),
+            ("4294967296", None),
+            ("1.2.3.4.5", None),
+            ("08", None),
+            ("0x", None),
+            ("+1", None),
+            ("a.1", None),
+            ("", None),
+        ] {
+            assert_eq!(old_ipv4(text), expected.map(Ipv4Addr::from), "{text}");
         }
     }
 

@@ -49,7 +49,7 @@ mod rule;
 mod sending;
 mod status;
 mod token;
-mod transport;
+pub(crate) mod transport;
 mod upstream;
 mod upstreams;
 

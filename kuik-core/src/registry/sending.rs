@@ -160,15 +160,22 @@ impl Exchange {
             // Once everything is sent, the registry has the time for an answer; before that, something has to move.
             let limit = if sent == size { self.timeouts.headers } else { self.timeouts.stall };
             match timeout(limit, &mut answering).await {
-                Ok(answered) => {
-                    let response = answered.map_err(|error| failed(question, error))?;
+                Ok(Ok(response)) => {
                     let receiving = self.hosts.answered(admission, response.status(), response.headers());
-                    return Ok(Answer { response: response.map(|body| body.held_by(receiving)), elsewhere: false });
+                    let response = response.map(|body| body.held_by(receiving));
+                    return Ok(Answer { response, elsewhere: false });
+                }
+                Ok(Err(error)) => {
+                    let error = failed(question, error);
+                    admission.failed(&error, false);
+                    return Err(error);
                 }
                 Err(_) if told.sent() > sent => sent = told.sent(),
                 Err(_) => {
                     let problem = format_args!("nothing moved for {limit:?} after {sent} of {size} bytes");
-                    return Err(question.error(SourceErrorKind::TimedOut, problem));
+                    let error = question.error(SourceErrorKind::TimedOut, problem);
+                    admission.failed(&error, sent == size);
+                    return Err(error);
                 }
             }
         }

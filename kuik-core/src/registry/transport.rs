@@ -41,9 +41,9 @@ impl<T> RegistryTransport for T where
 }
 
 /// A transport whose type is forgotten, so that the client has no type parameter.
-pub(super) type AnyTransport = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+pub(crate) type AnyTransport = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
-pub(super) fn erase(transport: impl RegistryTransport) -> AnyTransport {
+pub(crate) fn erase(transport: impl RegistryTransport) -> AnyTransport {
     BoxCloneSyncService::new(transport.map_err(Into::into))
 }
 
