@@ -6,7 +6,7 @@ TARGET ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench fuzz ci
+.PHONY: help setup demo serve crds test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -20,6 +20,10 @@ demo: ## pull an image through the proxy, stop its upstream, pull it again (need
 
 serve: ## run the pull-through cache on localhost:7439, with its data in ./data
 	cargo run --locked --release --bin kuik -- serve --data-dir data
+
+crds: ## write the definitions of the custom resources into the chart
+	mkdir -p kuik-bin/chart/crds
+	cargo run --locked --quiet --bin kuik -- crds > kuik-bin/chart/crds/kuik.enix.io.yaml
 
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
 	@tools/test

@@ -1,6 +1,7 @@
 //! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
 //! [`proxy`] and [`registry`] for the binaries `kuik-proxy` and `kuik-registry`.
 
+pub mod crds;
 pub mod demo;
 pub mod gc;
 pub mod image_ref;
@@ -23,6 +24,7 @@ pub struct Cli {
 enum Command {
     Serve(Box<serve::Arguments>),
     Demo(demo::Arguments),
+    Crds(crds::Arguments),
     ImageRef(image_ref::Arguments),
     Rewrite(rewrite::Arguments),
     Gc(gc::Arguments),
@@ -42,6 +44,7 @@ impl Cli {
         let result = match self.command {
             Command::Serve(arguments) => arguments.run(),
             Command::Demo(arguments) => arguments.run(),
+            Command::Crds(arguments) => arguments.run(),
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
             Command::Rewrite(arguments) => arguments.run(),
             Command::Gc(arguments) => arguments.run(),
