@@ -4,6 +4,7 @@
 //! - [`config`]: settings from flags, environment and file, turned into valid types;
 //! - [`cache`], [`registry`]: assemble the libraries into a pull-through cache, and into a complete registry;
 //! - [`proxy`], [`replica`]: assemble a node's proxy, over the replicas of such a cache;
+//! - [`webhook`]: assembles the admission webhook, and the certificate that it is served with;
 //! - [`process`]: serves what was assembled until the process is asked to stop.
 
 pub mod cache;
@@ -16,3 +17,4 @@ pub mod proxy;
 pub mod registry;
 pub mod replica;
 pub mod shutdown;
+pub mod webhook;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future,
     io::{self, IsTerminal as _},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use http::{Request, Response};
 use hyper::body::Incoming;
 use kuik_proxy::{
+    admin::Admin,
     pull_through::PullThrough,
     server::{self, BindAddress, Tls},
     service::ProxyBody,
@@ -58,6 +60,12 @@ impl Process {
         self.tls.clone()
     }
 
+    /// The same process, serving TLS with this.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
     /// Serves until a signal asks to stop; then lets running requests finish, and what `fills` is fetching.
     ///
     /// # Errors
@@ -93,6 +101,23 @@ impl Process {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Answers operators and the kubelet on an address of their own, until the process ends.
+///
+/// # Errors
+/// Where the address is taken.
+pub fn answer_operators(address: &BindAddress, admin: Admin) -> Result<(), Failure> {
+    let listeners = address.listen().map_err(Failure::new)?;
+    for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+        tracing::info!(%address, "operators are answered");
+    }
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(request.method(), request.uri().path()).await) }
+    });
+    tokio::spawn(server::serve(listeners, service, future::pending(), Duration::ZERO));
+    Ok(())
 }
 
 /// What is left of the time to stop: connections and fetches share it.

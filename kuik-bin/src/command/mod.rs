@@ -1,5 +1,5 @@
 //! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
-//! [`proxy`] and [`registry`] for the binaries `kuik-proxy` and `kuik-registry`.
+//! [`proxy`], [`registry`] and [`webhook`] for the binaries `kuik-proxy`, `kuik-registry` and `kuik-webhook`.
 
 pub mod crds;
 pub mod demo;
@@ -9,6 +9,7 @@ pub mod proxy;
 pub mod registry;
 pub mod rewrite;
 pub mod serve;
+pub mod webhook;
 
 use std::{error::Error, io, process::ExitCode};
 

@@ -7,6 +7,7 @@
 //! that belong together ([`pushes`], [`quota`], [`scrub`], [`gc`]); a command's configuration is made of groups and of
 //! what is its alone.
 
+pub mod certificates;
 mod file;
 pub mod gc;
 pub mod location;
@@ -18,11 +19,13 @@ pub mod pushes;
 mod quantity;
 pub mod quota;
 pub mod registry;
+pub mod rewriting;
 pub mod scrub;
 pub mod serve;
 pub mod storage;
 pub mod tls;
 mod value;
+pub mod webhook;
 
 pub use self::{
     file::{ConfigFile, UnusableFile},

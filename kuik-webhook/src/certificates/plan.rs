@@ -43,7 +43,7 @@ pub fn plan(material: Option<&Material>, bundles: &[Vec<u8>], names: &[String], 
         serving.holds_at(now) && serving.is_for(names) && signed
     });
     let due = serving.is_none_or(|serving| serving.is_due_at(now) || !by(serving, authority));
-    let trusted = !bundles.is_empty() && bundles.iter().all(|bundle| trusts(bundle, authority));
+    let trusted = bundles.iter().all(|bundle| trusts(bundle, authority));
     let new_serving = !usable || (due && trusted && !new_authority);
 
     let wanted = material.bundle(now);
