@@ -6,11 +6,11 @@ TARGET ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve crds test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench fuzz ci
+.PHONY: help setup demo serve crds test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench bench-webhook fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-		printf '  make %-11s %s\n' "$$name" "$$text"; done
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 setup: ## install what tests, fuzzing and licence checks need besides Rust
 	@tools/install-parts all
@@ -67,6 +67,9 @@ soak: ## collect garbage under a load of pushes, pulls and deletes for TIME=600 
 
 bench: ## criterion benches against named peers
 	cargo bench --locked -p kuik-benches
+
+bench-webhook: ## load the webhook with 2,000 reviews a second over TLS for a minute: latencies, and CPU per review
+	cargo bench --locked -p kuik-benches --bench webhook_load
 
 fuzz: ## fuzz every target for TIME=600 seconds each, or TARGET=name alone
 	@tools/install-parts fuzz
