@@ -22,8 +22,7 @@ serve: ## run the pull-through cache on localhost:7439, with its data in ./data
 	cargo run --locked --release --bin kuik -- serve --data-dir data
 
 crds: ## write the definitions of the custom resources into the chart
-	mkdir -p kuik-bin/chart/crds
-	cargo run --locked --quiet --bin kuik -- crds > kuik-bin/chart/crds/kuik.enix.io.yaml
+	cargo run --locked --quiet --bin kuik -- crds > kuik-bin/chart/kube-image-keeper/files/crds.yaml
 
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
 	@tools/test

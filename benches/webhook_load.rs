@@ -21,7 +21,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use kuik_proxy::{
-    server::{BindAddress, Tls, serve_with},
+    server::{BindAddress, Tls, TlsMetrics, serve_with},
     service::ProxyBody,
 };
 use kuik_webhook::admission::POD_PATH;
@@ -48,7 +48,7 @@ fn setting(name: &str, default: u32) -> u32 {
 fn main() -> Result<(), Failure> {
     let (rate, seconds) = (setting("RATE", 2000), setting("TIME", 60));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    let tls = Tls::given(&made.cert.pem(), &made.signing_key.serialize_pem())?;
+    let tls = Tls::given(&made.cert.pem(), &made.signing_key.serialize_pem(), TlsMetrics::default())?;
     let server =
         runtime::Builder::new_multi_thread().worker_threads(2).thread_name(SERVER).enable_all().build()?;
     let (sender, address) = oneshot::channel();

@@ -16,7 +16,11 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use kube_client::Client;
-use kuik_proxy::{admin::ReadinessCheck, server::Tls, service::ProxyBody};
+use kuik_proxy::{
+    admin::ReadinessCheck,
+    server::{Tls, TlsMetrics, UnusableCertificate},
+    service::ProxyBody,
+};
 use kuik_webhook::{
     admission::{AdmissionMetrics, AdmissionService},
     certificates::{KeepError, Keeper, KeyPair, KubernetesStore, Lifetimes},
@@ -59,7 +63,7 @@ impl tower::Service<Request<Incoming>> for WebhookService {
 }
 
 /// Looks after a certificate of our own in `namespace`: waits until there is one, and sees to it that the newest is served
-/// from then on.
+/// from then on. TLS is counted in `metrics`.
 ///
 /// # Errors
 /// Where what was made cannot be served.
@@ -67,7 +71,8 @@ pub async fn own_certificate(
     client: &Client,
     config: &CertificatesConfig,
     namespace: &str,
-) -> Result<Tls, kuik_proxy::server::UnusableCertificate> {
+    metrics: TlsMetrics,
+) -> Result<Tls, UnusableCertificate> {
     let store = KubernetesStore::new(client, config.place(namespace));
     let keeper = Keeper::new(store, config.names(namespace), Lifetimes::default());
     let mut served = loop {
@@ -77,7 +82,7 @@ pub async fn own_certificate(
         }
         tokio::time::sleep(RETRY).await;
     };
-    let tls = Tls::given(&served.certificate.pem(), &served.key)?;
+    let tls = Tls::given(&served.certificate.pem(), &served.key, metrics)?;
     let serves = tls.clone();
     // It ends with the process.
     tokio::spawn(async move {

@@ -366,11 +366,10 @@ async fn replicas_share_a_certificate_that_api_servers_are_told_of() {
 
     // Somebody renders the configuration again, without its bundle: it is mended, and pods come in meanwhile.
     let port = cluster.replicas[0].address().port();
-    let forget = ["replace", "mutatingwebhookconfiguration", "--filename"];
     let documents = configuration(port);
     let rendered: Value = serde_json::from_str(documents.split("---").nth(1).unwrap()).unwrap();
     let file = cluster.file(&rendered);
-    cluster.admin().kubectl([forget[0], forget[2], &file]).await.unwrap();
+    cluster.admin().kubectl(["replace", "--filename", &file]).await.unwrap();
     let unseen = cluster.create(&pod("meanwhile", "nginx:1.25"), &[]).await;
     assert!(unseen.is_ok(), "a pod is never refused");
     eventually("the bundle is back", async || cluster.bundles().await == bundles).await;

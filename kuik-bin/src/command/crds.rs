@@ -1,6 +1,7 @@
 //! `kuik crds`: the definitions of the custom resources, as YAML for `kubectl apply -f -`.
 //!
-//! The chart has the same text in `kuik-bin/chart/crds`; a test compares the two, and `make crds` writes it again.
+//! The chart has the same text in `kuik-bin/chart/kube-image-keeper/files/crds.yaml`; a test compares the two, and
+//! `make crds` writes it again.
 
 use std::io::Write as _;
 
@@ -41,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_chart_has_the_definitions_of_this_build() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("chart/crds/kuik.enix.io.yaml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("chart/kube-image-keeper/files/crds.yaml");
         let committed = fs::read_to_string(path).unwrap();
         assert_eq!(committed, text().unwrap(), "make crds writes it again");
     }

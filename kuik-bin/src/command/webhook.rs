@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use kube_client::Client;
-use kuik_proxy::admin::Admin;
+use kuik_proxy::server::TlsMetrics;
 use kuik_webhook::admission::AdmissionMetrics;
-use prometheus_client::registry::Registry;
 
 use super::Failure;
 use crate::{
@@ -41,10 +40,18 @@ impl Cli {
 async fn serve(config: WebhookConfig) -> Result<(), Failure> {
     let WebhookConfig { process, metrics: metrics_address, health, rewriting, certificates } = config;
     let process = Process::start(process)?;
-    let certified = Certified::default();
-    if let Some(address) = health {
-        let checks = vec![Box::new(certified.clone()) as Box<_>];
-        answer_operators(&address, Admin::new(Registry::default(), checks))?;
+    let (certified, metrics, tls_metrics) =
+        (Certified::default(), AdmissionMetrics::default(), TlsMetrics::default());
+    let admin = admin("webhook", vec![Box::new(certified.clone())], |registry| {
+        metrics.register(registry);
+        match process.tls() {
+            Some(tls) => tls.register(registry),
+            None => tls_metrics.register(registry),
+        }
+    });
+    let once = if metrics_address == health { None } else { metrics_address };
+    for address in health.into_iter().chain(once) {
+        answer_operators(&address, admin.clone())?;
     }
     let tls = match process.tls() {
         Some(tls) => tls,
@@ -52,17 +59,9 @@ async fn serve(config: WebhookConfig) -> Result<(), Failure> {
             let client = Client::try_default().await.map_err(Failure::new)?;
             let namespace = rewriting.namespace.clone();
             let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-            own_certificate(&client, &certificates, &namespace).await.map_err(Failure::new)?
+            own_certificate(&client, &certificates, &namespace, tls_metrics).await.map_err(Failure::new)?
         }
     };
     certified.set();
-    let metrics = AdmissionMetrics::default();
-    if let Some(address) = metrics_address {
-        let admin = admin("webhook", Vec::new(), |registry| {
-            metrics.register(registry);
-            tls.register(registry);
-        });
-        answer_operators(&address, admin)?;
-    }
     process.with_tls(tls).serve(webhook(&rewriting, metrics), None).await
 }

@@ -16,10 +16,10 @@ use super::{
 pub struct RawWebhook {
     #[command(flatten)]
     process: RawProcess,
-    /// Where to answer /metrics: HOST:PORT, or 0 for nowhere [default: 0]
+    /// Where to answer /metrics, /healthz and /readyz besides: HOST:PORT, or 0 for nowhere else [default: 0]
     #[arg(long, env = "KUIK_METRICS_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     metrics_bind_address: Option<String>,
-    /// Where to answer /healthz and /readyz: HOST:PORT, or 0 for nowhere [default: :8081]
+    /// Where to answer /healthz, /readyz and /metrics: HOST:PORT, or 0 for nowhere [default: :8081]
     #[arg(long, env = "KUIK_HEALTH_PROBE_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     health_probe_bind_address: Option<String>,
     #[command(flatten)]
@@ -34,9 +34,9 @@ pub struct WebhookConfig {
     /// Where to listen (:9443 unless said otherwise), and how to stop. Where no certificate is given in files, kuik makes
     /// one itself.
     pub process: ProcessConfig,
-    /// Where metrics are answered.
+    /// Where operators ask, besides.
     pub metrics: Option<BindAddress>,
-    /// Where the kubelet asks.
+    /// Where the kubelet and operators ask.
     pub health: Option<BindAddress>,
     /// Which images are rewritten.
     pub rewriting: RewritingConfig,

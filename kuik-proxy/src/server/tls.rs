@@ -59,6 +59,12 @@ struct Shared {
     /// The certificate and its key, where they come from files.
     files: Option<(PathBuf, PathBuf)>,
     state: Mutex<State>,
+    metrics: TlsMetrics,
+}
+
+/// What is counted about TLS. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct TlsMetrics {
     reloads: Family<Outcome, Counter>,
     failed_handshakes: Counter,
 }
@@ -119,13 +125,14 @@ impl Tls {
     }
 
     /// Serves a certificate (its chain after it) with its private key, both as PEM, until it gets [others](Self::replace).
+    /// It counts in `metrics`, which can have been registered before there was a certificate.
     ///
     /// # Errors
     /// Where they cannot be used.
-    pub fn given(certificate: &str, key: &str) -> Result<Self, UnusableCertificate> {
+    pub fn given(certificate: &str, key: &str, metrics: TlsMetrics) -> Result<Self, UnusableCertificate> {
         let pair = Pair { certificate: certificate.into(), key: key.into() };
         let config = pair.config().map_err(UnusableCertificate::Given)?;
-        Ok(Self { shared: Arc::new(Shared::new(None, config, &pair, Instant::now())) })
+        Ok(Self { shared: Arc::new(Shared::new(None, config, &pair, Instant::now(), metrics)) })
     }
 
     /// Serves these from now on. Connections that are open are not touched, and nothing changes where these cannot be used.
@@ -136,21 +143,14 @@ impl Tls {
         let pair = Pair { certificate: certificate.into(), key: key.into() };
         let config = pair.config().map_err(UnusableCertificate::Given);
         let outcome = if config.is_ok() { "ok" } else { "error" };
-        self.shared.reloads.get_or_create(&Outcome { outcome }).inc();
+        self.shared.metrics.reloads.get_or_create(&Outcome { outcome }).inc();
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).config = config?;
         Ok(())
     }
 
     /// Adds its counters to `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("tls");
-        let help = "Changes of the certificate's files, by whether the new pair is in use";
-        registry.register("certificate_reloads", help, self.shared.reloads.clone());
-        registry.register(
-            "failed_handshakes",
-            "Connections without TLS",
-            self.shared.failed_handshakes.clone(),
-        );
+        self.shared.metrics.register(registry);
     }
 
     /// Shakes hands over a connection; its writes time out as those of plain ones do.
@@ -172,9 +172,19 @@ impl Tls {
         let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
         let shaken = shaken.unwrap_or(Err(HandshakeError::Slow));
         if shaken.is_err() {
-            self.shared.failed_handshakes.inc();
+            self.shared.metrics.failed_handshakes.inc();
         }
         shaken
+    }
+}
+
+impl TlsMetrics {
+    /// Adds the counters to `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("tls");
+        let help = "Changes of the certificate, by whether the new pair is in use";
+        registry.register("certificate_reloads", help, self.reloads.clone());
+        registry.register("failed_handshakes", "Connections without TLS", self.failed_handshakes.clone());
     }
 }
 
@@ -197,17 +207,24 @@ impl Shared {
     fn open(certificate: &Path, key: &Path, now: Instant) -> Result<Self, UnusableCertificate> {
         let pair = Pair::read(certificate, key)?;
         let config = pair.config().map_err(|problem| malformed(certificate, key, problem))?;
-        Ok(Self::new(Some((certificate.to_owned(), key.to_owned())), config, &pair, now))
+        Ok(Self::new(
+            Some((certificate.to_owned(), key.to_owned())),
+            config,
+            &pair,
+            now,
+            TlsMetrics::default(),
+        ))
     }
 
-    fn new(files: Option<(PathBuf, PathBuf)>, config: Arc<ServerConfig>, pair: &Pair, now: Instant) -> Self {
+    fn new(
+        files: Option<(PathBuf, PathBuf)>,
+        config: Arc<ServerConfig>,
+        pair: &Pair,
+        now: Instant,
+        metrics: TlsMetrics,
+    ) -> Self {
         let state = State { config, seen: Some(pair.digest()), looked_at: now };
-        Self {
-            files,
-            state: Mutex::new(state),
-            reloads: Family::default(),
-            failed_handshakes: Counter::default(),
-        }
+        Self { files, state: Mutex::new(state), metrics }
     }
 
     fn config_at(&self, now: Instant) -> Arc<ServerConfig> {
@@ -241,7 +258,7 @@ impl Shared {
                 "error"
             }
         };
-        self.reloads.get_or_create(&Outcome { outcome }).inc();
+        self.metrics.reloads.get_or_create(&Outcome { outcome }).inc();
     }
 }
 
@@ -331,7 +348,7 @@ mod tests {
         files.write(&certificate, &key);
         let start = Instant::now();
         let shared = files.open(start).unwrap();
-        let count = |outcome| shared.reloads.get_or_create(&Outcome { outcome }).get();
+        let count = |outcome| shared.metrics.reloads.get_or_create(&Outcome { outcome }).get();
         let first = shared.config_at(start);
 
         files.write(&next, &next_key);
@@ -356,13 +373,13 @@ mod tests {
     #[test]
     fn what_is_given_is_served_until_something_better_is() {
         let ((certificate, key), (next, next_key)) = (pair(), pair());
-        let tls = Tls::given(&certificate, &key).unwrap();
+        let tls = Tls::given(&certificate, &key, TlsMetrics::default()).unwrap();
         let first = tls.shared.config_at(Instant::now());
         assert!(tls.replace(&next, &key).is_err(), "the key is of another certificate");
         assert!(Arc::ptr_eq(&tls.shared.config_at(Instant::now() + LOOK_EVERY), &first));
         tls.replace(&next, &next_key).unwrap();
         assert!(!Arc::ptr_eq(&tls.shared.config_at(Instant::now()), &first));
-        assert!(Tls::given("", &key).is_err());
+        assert!(Tls::given("", &key, TlsMetrics::default()).is_err());
     }
 
     #[test]

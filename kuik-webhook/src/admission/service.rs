@@ -189,7 +189,7 @@ impl Shared {
         if !resource.is_of(&request.kind) {
             let kind = &request.kind;
             let (group, version, kind) = (&kind.group, &kind.version, &kind.kind);
-            tracing::warn!(%group, %version, %kind, path = resource.as_label(), "the webhook's configuration sends what is not of its kind");
+            tracing::debug!(%group, %version, %kind, path = resource.as_label(), "the webhook's configuration sends what is not of its kind");
             return self.leave_alone(resource, &request, LeftAlone::OtherKind);
         }
         match resource {
@@ -236,7 +236,7 @@ impl Shared {
         match patch_cached_image(&request.object, &request.old_object) {
             Ok(patch) => self.allow(resource, request, &patch),
             Err(refusal) => {
-                tracing::info!(name = %request.name, %refusal, "a CachedImage is refused");
+                tracing::debug!(name = %request.name, %refusal, "a CachedImage is refused");
                 self.metrics.reviewed(resource.as_label(), "refused", "invalid_image");
                 answer::refused(&request.uid, &refusal.to_string())
             }
