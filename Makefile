@@ -7,11 +7,11 @@ STORAGE ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model bench bench-hits fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model crds bench-webhook bench bench-hits fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-		printf '  make %-11s %s\n' "$$name" "$$text"; done
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 setup: ## install what tests, fuzzing and licence checks need besides Rust
 	@tools/install-parts all
@@ -21,6 +21,9 @@ demo: ## pull an image through the proxy, stop its upstream, pull it again (need
 
 serve: ## run the pull-through cache on localhost:7439, with its data in ./data
 	cargo run --locked --release --bin kuik -- serve --data-dir data
+
+crds: ## write the definitions of the custom resources into the chart
+	cargo run --locked --quiet --bin kuik -- crds > kuik-bin/chart/kube-image-keeper/files/crds.yaml
 
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
 	@tools/test
@@ -83,6 +86,9 @@ bench-hits: ## throughput, CPU and latency of what is stored, beside nginx and D
 	@tools/install-parts bench
 	cargo build --locked --release -p kuik-bin --bin kuik-registry
 	@benches/hits
+
+bench-webhook: ## load the webhook with 2,000 reviews a second over TLS for a minute: latencies, and CPU per review
+	cargo bench --locked -p kuik-benches --bench webhook_load
 
 fuzz: ## fuzz every target for TIME=600 seconds each, or TARGET=name alone
 	@tools/install-parts fuzz

@@ -5,6 +5,7 @@
 //! - [`cache`], [`registry`]: assemble the libraries into a pull-through cache, and into a complete registry;
 //! - [`proxy`], [`replica`]: assemble a node's proxy, over the replicas of such a cache;
 //! - [`otlp`]: sends traces to an OpenTelemetry collector;
+//! - [`webhook`]: assembles the admission webhook, and the certificate that it is served with;
 //! - [`process`]: serves what was assembled until the process is asked to stop.
 
 pub mod cache;
@@ -19,3 +20,4 @@ pub mod registry;
 pub mod replica;
 pub mod shutdown;
 mod upstream_metrics;
+pub mod webhook;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future,
     io::{self, IsTerminal as _},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use kuik_core::trace::SpanSink;
 use kuik_proxy::{
+    admin::Admin,
     pull_through::PullThrough,
     server::{self, BindAddress, Tls},
     service::ProxyBody,
@@ -68,6 +70,12 @@ impl Process {
         self.traces.as_ref().map(Traces::sink)
     }
 
+    /// The same process, serving TLS with this.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
     /// Serves until a signal asks to stop; then lets running requests finish, and what `fills` is fetching.
     ///
     /// # Errors
@@ -106,6 +114,23 @@ impl Process {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Answers operators and the kubelet on an address of their own, until the process ends.
+///
+/// # Errors
+/// Where the address is taken.
+pub fn answer_operators(address: &BindAddress, admin: Admin) -> Result<(), Failure> {
+    let listeners = address.listen().map_err(Failure::new)?;
+    for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+        tracing::info!(%address, "operators are answered");
+    }
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let admin = admin.clone();
+        async move { Ok::<_, Infallible>(admin.answer(request.method(), request.uri().path()).await) }
+    });
+    tokio::spawn(server::serve(listeners, service, future::pending(), Duration::ZERO));
+    Ok(())
 }
 
 /// What is left of the time to stop: connections and fetches share it.

@@ -1,7 +1,8 @@
 //! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
-//! [`proxy`] and [`registry`] for the binaries `kuik-proxy` and `kuik-registry`.
+//! [`proxy`], [`registry`] and [`webhook`] for the binaries `kuik-proxy`, `kuik-registry` and `kuik-webhook`.
 
 pub mod configure_containerd;
+pub mod crds;
 pub mod demo;
 pub mod gc;
 pub mod image_ref;
@@ -9,6 +10,7 @@ pub mod proxy;
 pub mod registry;
 pub mod rewrite;
 pub mod serve;
+pub mod webhook;
 
 use std::{error::Error, io, process::ExitCode};
 
@@ -24,6 +26,7 @@ pub struct Cli {
 enum Command {
     Serve(Box<serve::Arguments>),
     Demo(demo::Arguments),
+    Crds(crds::Arguments),
     ImageRef(image_ref::Arguments),
     Rewrite(rewrite::Arguments),
     Gc(gc::Arguments),
@@ -43,6 +46,7 @@ impl Cli {
         let result = match self.command {
             Command::Serve(arguments) => arguments.run(),
             Command::Demo(arguments) => arguments.run(),
+            Command::Crds(arguments) => arguments.run(),
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
             Command::Rewrite(arguments) => arguments.run(),
             Command::Gc(arguments) => arguments.run(),

@@ -1,20 +1,14 @@
 //! `kuik-proxy`: what every node pulls through.
 
-use std::{convert::Infallible, future, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use http::Request;
-use hyper::body::Incoming;
-use kuik_proxy::{
-    admin::Admin,
-    chain::{ReplicaSet, ReplicaSetOptions},
-    server::{self, BindAddress},
-};
+use kuik_proxy::chain::{ReplicaSet, ReplicaSetOptions};
 
 use super::{Failure, configure_containerd};
 use crate::{
     cache::{self, Outside},
     config::proxy::{ProxyConfig, RawProxy},
-    process::{self, Process},
+    process::{self, Process, answer_operators},
     proxy::proxy,
     replica::HttpReplicas,
 };
@@ -69,24 +63,10 @@ async fn serve(config: ProxyConfig) -> Result<(), Failure> {
     let cache = ReplicaSet::new(replicas, HttpReplicas, ReplicaSetOptions::default());
     let proxy = proxy(&cache, origin, origins.ports, process.tls().as_ref());
     if let Some(address) = metrics {
-        serve_metrics(&address, proxy.admin)?;
+        answer_operators(&address, proxy.admin)?;
     }
     // Both end with the process.
     tokio::spawn(async move { cache.maintain().await });
     let frontend = proxy.frontend.recorded_by(process.sink());
     process.serve(frontend, None).await
-}
-
-/// Answers operators on an address of their own, until the process ends.
-fn serve_metrics(address: &BindAddress, admin: Admin) -> Result<(), Failure> {
-    let listeners = address.listen().map_err(Failure::new)?;
-    for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
-        tracing::info!(%address, "metrics are answered");
-    }
-    let service = tower::service_fn(move |request: Request<Incoming>| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(admin.answer(request.method(), request.uri().path()).await) }
-    });
-    tokio::spawn(server::serve(listeners, service, future::pending(), Duration::ZERO));
-    Ok(())
 }

@@ -7,6 +7,7 @@
 //! that belong together ([`pushes`], [`quota`], [`scrub`], [`gc`]); a command's configuration is made of groups and of
 //! what is its alone.
 
+pub mod certificates;
 pub mod credentials;
 mod file;
 pub mod gc;
@@ -19,6 +20,7 @@ pub mod pushes;
 mod quantity;
 pub mod quota;
 pub mod registry;
+pub mod rewriting;
 pub mod scrub;
 pub mod serve;
 pub mod storage;
@@ -26,6 +28,7 @@ pub mod tls;
 pub mod traces;
 pub mod upstreams;
 mod value;
+pub mod webhook;
 
 pub use self::{
     file::{ConfigFile, UnusableFile},

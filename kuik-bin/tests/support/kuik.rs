@@ -1,4 +1,4 @@
-//! `kuik`, `kuik-registry` and `kuik-proxy`, the built binaries, in an environment that configures nothing.
+//! `kuik`, `kuik-registry`, `kuik-proxy` and `kuik-webhook`, the built binaries, in an environment that configures nothing.
 
 use std::{
     ffi::OsStr,
@@ -32,6 +32,11 @@ pub(crate) fn kuik_proxy<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>
     binary(env!("CARGO_BIN_EXE_kuik-proxy"), arguments)
 }
 
+/// `kuik-webhook`, likewise.
+pub(crate) fn kuik_webhook<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    binary(env!("CARGO_BIN_EXE_kuik-webhook"), arguments)
+}
+
 fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
@@ -49,7 +54,7 @@ fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -
     command
 }
 
-/// A running `kuik serve`, `kuik-registry` or `kuik-proxy`.
+/// A running `kuik serve`, `kuik-registry`, `kuik-proxy` or `kuik-webhook`.
 #[derive(Debug)]
 pub(crate) struct Kuik {
     child: Child,
@@ -122,6 +127,13 @@ impl Kuik {
         let proxy = Self::start(command).await;
         proxy.logs("the cache's replicas are known").await;
         proxy
+    }
+
+    /// A webhook with these arguments and environment; waits until it has a certificate and listens.
+    pub(crate) async fn webhook(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = kuik_webhook(arguments);
+        command.envs(environment.iter().copied());
+        Self::start(command).await
     }
 
     async fn start(mut command: Command) -> Self {

@@ -22,7 +22,7 @@ pub(crate) use self::{
     client::{Client, Lost, Reply},
     containerd::Containerd,
     image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},
-    kuik::{Kuik, kuik, kuik_proxy, kuik_registry, output},
+    kuik::{Kuik, kuik, kuik_proxy, kuik_registry, kuik_webhook, output},
     nginx::Nginx,
     remote::{Failed, LeftUpload, Remote},
     storage::Storage,

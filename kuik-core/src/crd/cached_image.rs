@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lenient;
+
 /// One image that is kept in the cache: asked for by the pods that use it, or by hand (pre-heating).
 #[derive(
     Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, kube_derive::CustomResource,
@@ -36,7 +38,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct CachedImageSpec {
     /// The image to keep, as a pod names it: `nginx:1.25`, `quay.io/prometheus/prometheus@sha256:…`.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[a-zA-Z0-9._:/@+\[\]-]+$"))]
     pub source_image: String,
     /// When the image goes, if no pod uses it by then. Set when the last pod is gone, cleared when one uses it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +56,7 @@ pub struct CachedImageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_cached: Option<bool>,
     /// What is happening to the image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::known")]
     pub phase: Option<CachedImagePhase>,
     /// The pods that use the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +111,7 @@ pub struct PodReference {
     pub namespaced_name: String,
 }
 
-/// What is happening to an image.
+/// What is happening to an image. One that is not known here is read as none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum CachedImagePhase {
     /// Its own registry is asked what the image is now.

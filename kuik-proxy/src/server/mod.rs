@@ -28,7 +28,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt as _;
 
 pub use bind::{BindAddress, BindError, InvalidBindAddress};
-pub use tls::{OverTls, Tls, UnusableCertificate};
+pub use tls::{OverTls, Tls, TlsMetrics, UnusableCertificate};
 
 use crate::service::ProxyBody;
 

@@ -1,4 +1,4 @@
-//! TLS on a listener: a certificate and its key in two files, read again when they change.
+//! TLS on a listener: a certificate and its key in two files, read again when they change; or given, and given anew.
 //!
 //! Whoever shakes hands gets the newest pair that was whole. A pair that cannot be used (half written, or a key of
 //! another certificate) leaves the last one in place, is logged once, and counted. Connections that are open are not
@@ -49,16 +49,22 @@ Content-Length: 41\r\n\r\nThis port speaks TLS: ask it over https.\n";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverTls;
 
-/// Serves TLS with what two files hold. Cheap to clone; prints no secret.
+/// Serves TLS with what two files hold, or with what it is given. Cheap to clone; prints no secret.
 #[derive(Clone)]
 pub struct Tls {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    certificate: PathBuf,
-    key: PathBuf,
+    /// The certificate and its key, where they come from files.
+    files: Option<(PathBuf, PathBuf)>,
     state: Mutex<State>,
+    metrics: TlsMetrics,
+}
+
+/// What is counted about TLS. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct TlsMetrics {
     reloads: Family<Outcome, Counter>,
     failed_handshakes: Counter,
 }
@@ -92,6 +98,9 @@ pub enum UnusableCertificate {
         /// What is wrong with them.
         problem: String,
     },
+    /// What was given is no certificate with its key.
+    #[error("what was given is no certificate with its key, both as PEM: {0}")]
+    Given(String),
 }
 
 /// Why there was no handshake.
@@ -115,16 +124,33 @@ impl Tls {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Serves a certificate (its chain after it) with its private key, both as PEM, until it gets [others](Self::replace).
+    /// It counts in `metrics`, which can have been registered before there was a certificate.
+    ///
+    /// # Errors
+    /// Where they cannot be used.
+    pub fn given(certificate: &str, key: &str, metrics: TlsMetrics) -> Result<Self, UnusableCertificate> {
+        let pair = Pair { certificate: certificate.into(), key: key.into() };
+        let config = pair.config().map_err(UnusableCertificate::Given)?;
+        Ok(Self { shared: Arc::new(Shared::new(None, config, &pair, Instant::now(), metrics)) })
+    }
+
+    /// Serves these from now on. Connections that are open are not touched, and nothing changes where these cannot be used.
+    ///
+    /// # Errors
+    /// Where they cannot be used.
+    pub fn replace(&self, certificate: &str, key: &str) -> Result<(), UnusableCertificate> {
+        let pair = Pair { certificate: certificate.into(), key: key.into() };
+        let config = pair.config().map_err(UnusableCertificate::Given);
+        let outcome = if config.is_ok() { "ok" } else { "error" };
+        self.shared.metrics.reloads.get_or_create(&Outcome { outcome }).inc();
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).config = config?;
+        Ok(())
+    }
+
     /// Adds its counters to `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("tls");
-        let help = "Changes of the certificate's files, by whether the new pair is in use";
-        registry.register("certificate_reloads", help, self.shared.reloads.clone());
-        registry.register(
-            "failed_handshakes",
-            "Connections without TLS",
-            self.shared.failed_handshakes.clone(),
-        );
+        self.shared.metrics.register(registry);
     }
 
     /// Shakes hands over a connection; its writes time out as those of plain ones do.
@@ -146,15 +172,26 @@ impl Tls {
         let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
         let shaken = shaken.unwrap_or(Err(HandshakeError::Slow));
         if shaken.is_err() {
-            self.shared.failed_handshakes.inc();
+            self.shared.metrics.failed_handshakes.inc();
         }
         shaken
     }
 }
 
+impl TlsMetrics {
+    /// Adds the counters to `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("tls");
+        let help = "Changes of the certificate, by whether the new pair is in use";
+        registry.register("certificate_reloads", help, self.reloads.clone());
+        registry.register("failed_handshakes", "Connections without TLS", self.failed_handshakes.clone());
+    }
+}
+
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("certificate", &self.shared.certificate).finish_non_exhaustive()
+        let certificate = self.shared.files.as_ref().map(|(certificate, _)| certificate);
+        f.debug_struct("Tls").field("certificate", &certificate).finish_non_exhaustive()
     }
 }
 
@@ -170,38 +207,49 @@ impl Shared {
     fn open(certificate: &Path, key: &Path, now: Instant) -> Result<Self, UnusableCertificate> {
         let pair = Pair::read(certificate, key)?;
         let config = pair.config().map_err(|problem| malformed(certificate, key, problem))?;
+        Ok(Self::new(
+            Some((certificate.to_owned(), key.to_owned())),
+            config,
+            &pair,
+            now,
+            TlsMetrics::default(),
+        ))
+    }
+
+    fn new(
+        files: Option<(PathBuf, PathBuf)>,
+        config: Arc<ServerConfig>,
+        pair: &Pair,
+        now: Instant,
+        metrics: TlsMetrics,
+    ) -> Self {
         let state = State { config, seen: Some(pair.digest()), looked_at: now };
-        Ok(Self {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            state: Mutex::new(state),
-            reloads: Family::default(),
-            failed_handshakes: Counter::default(),
-        })
+        Self { files, state: Mutex::new(state), metrics }
     }
 
     fn config_at(&self, now: Instant) -> Arc<ServerConfig> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(state.looked_at) >= LOOK_EVERY {
+        if let Some((certificate, key)) = &self.files
+            && now.saturating_duration_since(state.looked_at) >= LOOK_EVERY
+        {
             state.looked_at = now;
-            self.look(&mut state);
+            self.look(&mut state, certificate, key);
         }
         state.config.clone()
     }
 
-    fn look(&self, state: &mut State) {
-        let read = Pair::read(&self.certificate, &self.key);
+    fn look(&self, state: &mut State, certificate: &Path, key: &Path) {
+        let read = Pair::read(certificate, key);
         let seen = read.as_ref().ok().map(Pair::digest);
         if seen == state.seen {
             return;
         }
         state.seen = seen;
-        let config = read.and_then(|pair| {
-            pair.config().map_err(|problem| malformed(&self.certificate, &self.key, problem))
-        });
+        let config =
+            read.and_then(|pair| pair.config().map_err(|problem| malformed(certificate, key, problem)));
         let outcome = match config {
             Ok(config) => {
-                tracing::info!(file = %self.certificate.display(), "the certificate has changed");
+                tracing::info!(file = %certificate.display(), "the certificate has changed");
                 state.config = config;
                 "ok"
             }
@@ -210,7 +258,7 @@ impl Shared {
                 "error"
             }
         };
-        self.reloads.get_or_create(&Outcome { outcome }).inc();
+        self.metrics.reloads.get_or_create(&Outcome { outcome }).inc();
     }
 }
 
@@ -300,7 +348,7 @@ mod tests {
         files.write(&certificate, &key);
         let start = Instant::now();
         let shared = files.open(start).unwrap();
-        let count = |outcome| shared.reloads.get_or_create(&Outcome { outcome }).get();
+        let count = |outcome| shared.metrics.reloads.get_or_create(&Outcome { outcome }).get();
         let first = shared.config_at(start);
 
         files.write(&next, &next_key);
@@ -320,6 +368,18 @@ mod tests {
         fs::remove_file(files.key()).unwrap();
         assert!(Arc::ptr_eq(&shared.config_at(now + LOOK_EVERY), &second));
         assert_eq!((count("ok"), count("error")), (1, 4), "each change is counted once");
+    }
+
+    #[test]
+    fn what_is_given_is_served_until_something_better_is() {
+        let ((certificate, key), (next, next_key)) = (pair(), pair());
+        let tls = Tls::given(&certificate, &key, TlsMetrics::default()).unwrap();
+        let first = tls.shared.config_at(Instant::now());
+        assert!(tls.replace(&next, &key).is_err(), "the key is of another certificate");
+        assert!(Arc::ptr_eq(&tls.shared.config_at(Instant::now() + LOOK_EVERY), &first));
+        tls.replace(&next, &next_key).unwrap();
+        assert!(!Arc::ptr_eq(&tls.shared.config_at(Instant::now()), &first));
+        assert!(Tls::given("", &key, TlsMetrics::default()).is_err());
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! `kuik-webhook`: the admission webhook alone.
+
+use std::process::ExitCode;
+
+use kube_client::Client;
+use kuik_proxy::server::TlsMetrics;
+use kuik_webhook::admission::AdmissionMetrics;
+
+use super::Failure;
+use crate::{
+    cache::admin,
+    config::webhook::{RawWebhook, WebhookConfig},
+    process::{self, Process, answer_operators},
+    webhook::{Certified, own_certificate, webhook},
+};
+
+/// Rewrite the images of pods to the proxy, as an admission webhook of Kubernetes.
+///
+/// Reviews are answered over TLS. Its certificate is given in files, or made, renewed and announced to API servers by this
+/// program itself, which then needs a cluster: the one that it runs in, or that of the kubeconfig. Replicas share it.
+///
+/// SIGTERM lets running requests finish. The exit code is 2 where the configuration is wrong, and 1 where something else is.
+#[derive(Debug, clap::Parser)]
+#[command(name = "kuik-webhook", version)]
+pub struct Cli {
+    #[command(flatten)]
+    raw: RawWebhook,
+}
+
+impl Cli {
+    /// Serves until it is asked to stop. What goes wrong is said on standard error.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let config = self.raw.validate().map_err(Failure::usage);
+        let result = config.and_then(|config| process::run(serve(config)));
+        Failure::exit_code("kuik-webhook", result)
+    }
+}
+
+async fn serve(config: WebhookConfig) -> Result<(), Failure> {
+    let WebhookConfig { process, metrics: metrics_address, health, rewriting, certificates } = config;
+    let process = Process::start(process)?;
+    let (certified, metrics, tls_metrics) =
+        (Certified::default(), AdmissionMetrics::default(), TlsMetrics::default());
+    let admin = admin("webhook", vec![Box::new(certified.clone())], |registry| {
+        metrics.register(registry);
+        match process.tls() {
+            Some(tls) => tls.register(registry),
+            None => tls_metrics.register(registry),
+        }
+    });
+    let once = if metrics_address == health { None } else { metrics_address };
+    for address in health.into_iter().chain(once) {
+        answer_operators(&address, admin.clone())?;
+    }
+    let tls = match process.tls() {
+        Some(tls) => tls,
+        None => {
+            let client = Client::try_default().await.map_err(Failure::new)?;
+            let namespace = rewriting.namespace.clone();
+            let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+            own_certificate(&client, &certificates, &namespace, tls_metrics).await.map_err(Failure::new)?
+        }
+    };
+    certified.set();
+    process.with_tls(tls).serve(webhook(&rewriting, metrics), None).await
+}

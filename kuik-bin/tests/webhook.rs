@@ -1,0 +1,394 @@
+//! `kuik-webhook` as it is run: over TLS from files, and in front of a real API server with a certificate of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+mod support;
+
+use std::{collections::BTreeSet, fs, sync::Arc};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use kuik_core::testkit::real::{ApiServer, KubeUser, RealPartError, free_address};
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use serde_json::{Value, json};
+use support::{Kuik, eventually, get, output};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+const POD_PATH: &str = "/mutate-core-v1-pod";
+
+/// A pod as people write one.
+fn pod(name: &str, image: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "shop" },
+        "spec": { "containers": [{ "name": "web", "image": image }] },
+    })
+}
+
+#[tokio::test]
+async fn reviews_are_answered_over_tls_and_the_metrics_are_those_of_the_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    fs::write(&certificate, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let [metrics, health] = [free_address().await.unwrap(), free_address().await.unwrap()];
+    let (metrics_text, health_text) = (metrics.to_string(), health.to_string());
+    let webhook = Kuik::webhook(
+        &[
+            "--bind-address",
+            "127.0.0.1:0",
+            "--proxy-port",
+            "7439",
+            "--ignore-images",
+            "^ignored",
+            "--metrics-bind-address",
+            &metrics_text,
+            "--health-probe-bind-address",
+            &health_text,
+            "--tls-cert-file",
+            certificate.to_str().unwrap(),
+            "--tls-private-key-file",
+            key.to_str().unwrap(),
+        ],
+        &[],
+    )
+    .await;
+    assert_eq!(get(health, "/readyz").await.status, 200);
+
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(webhook.address()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "u", "kind": { "group": "", "version": "v1", "kind": "Pod" }, "operation": "CREATE",
+            "namespace": "shop", "object": pod("web", "nginx:1.25"),
+        },
+    });
+    let request = http::Request::post(POD_PATH)
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Full::from(review.to_string()))
+        .unwrap();
+    let body = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer["response"]["allowed"], true);
+    assert_eq!(answer["response"]["patchType"], "JSONPatch");
+
+    let text = String::from_utf8(get(metrics, "/metrics").await.body).unwrap();
+    let exposed: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    let document = include_str!("../../docs/metrics.md");
+    let names = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let own = ["kube_image_keeper_webhook_", "kube_image_keeper_tls_"];
+    let documented: BTreeSet<String> =
+        names.filter(|name| own.iter().any(|own| name.starts_with(own))).map(str::to_owned).collect();
+    assert_eq!(exposed, documented);
+    assert!(
+        text.contains(r#"kube_image_keeper_webhook_images_total{decision="rewritten",reason=""} 1"#),
+        "{text}"
+    );
+}
+
+/// What a webhook needs of the API, and no more.
+const RIGHTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: kuik-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: webhook, namespace: kuik-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: webhook, namespace: kuik-system}
+rules:
+- {apiGroups: [''], resources: [secrets], resourceNames: [kuik-certificate], verbs: [get, patch]}
+- {apiGroups: [''], resources: [secrets], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: webhook, namespace: kuik-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: webhook}
+subjects: [{kind: ServiceAccount, namespace: kuik-system, name: webhook}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: webhook}
+rules:
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [mutatingwebhookconfigurations]
+  resourceNames: [kuik]
+  verbs: [get, patch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: webhook}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: webhook}
+subjects: [{kind: ServiceAccount, namespace: kuik-system, name: webhook}]
+";
+
+/// An API server that asks a webhook at `port` of this machine: its Service is the name of another host.
+fn configuration(port: u16) -> String {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "kuik-webhook", "namespace": "kuik-system" },
+        "spec": { "type": "ExternalName", "externalName": "localhost", "ports": [{ "port": port }] },
+    });
+    let client = |path: &str| json!({ "service": { "name": "kuik-webhook", "namespace": "kuik-system", "path": path, "port": port } });
+    let rule = |group: &str, version: &str, resources: &[&str]| {
+        json!([{
+            "apiGroups": [group], "apiVersions": [version], "resources": resources, "operations": ["CREATE", "UPDATE"],
+        }])
+    };
+    let webhooks = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": { "name": "kuik" },
+        "webhooks": [
+            {
+                "name": "mpod.kb.io", "clientConfig": client(POD_PATH), "failurePolicy": "Ignore",
+                "reinvocationPolicy": "IfNeeded", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "rules": rule("", "v1", &["pods", "pods/ephemeralcontainers"]),
+            },
+            {
+                "name": "mcachedimage.kb.io", "failurePolicy": "Fail", "sideEffects": "None",
+                "clientConfig": client("/mutate-kuik-enix-io-v1alpha1-cachedimage"), "admissionReviewVersions": ["v1"],
+                "rules": rule("kuik.enix.io", "v1alpha1", &["cachedimages"]),
+            },
+        ],
+    });
+    format!("{service}\n---\n{webhooks}\n")
+}
+
+/// Two replicas of the webhook and an API server that asks one of them.
+struct Cluster {
+    server: ApiServer,
+    replicas: Vec<Kuik>,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let server = ApiServer::start().await.unwrap();
+        let admin = server.admin();
+        let crds = output(&["crds"]).await;
+        admin.apply(std::str::from_utf8(&crds.stdout).unwrap()).await.unwrap();
+        admin.apply(RIGHTS).await.unwrap();
+        let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+        admin.kubectl(wait).await.unwrap();
+        let [first, second] = [free_address().await.unwrap(), free_address().await.unwrap()];
+        admin.apply(&configuration(first.port())).await.unwrap();
+
+        let account = server.service_account("kuik-system", "webhook").await.unwrap();
+        let kubeconfig = account.kubeconfig().to_str().unwrap().to_owned();
+        let start = |address: String| {
+            let environment = kubeconfig.clone();
+            async move {
+                let arguments = [
+                    "--bind-address",
+                    &address,
+                    "--proxy-port",
+                    "7439",
+                    "--health-probe-bind-address",
+                    "0",
+                    "--namespace",
+                    "kuik-system",
+                    "--certificate-secret",
+                    "kuik-certificate",
+                    "--webhook-configuration",
+                    "kuik",
+                    "--webhook-service",
+                    "kuik-webhook",
+                    "--ignore-images",
+                    "^ignored",
+                ];
+                Kuik::webhook(&arguments, &[("KUBECONFIG", &environment)]).await
+            }
+        };
+        let (first, second) = tokio::join!(start(first.to_string()), start(second.to_string()));
+        let cluster = Self { server, replicas: vec![first, second], folder: tempfile::tempdir().unwrap() };
+        // API servers hear of a configuration by a watch.
+        eventually("the API server asks the webhook", async || {
+            let made = cluster.create(&pod("probe", "nginx:1"), &["--dry-run=server"]).await.unwrap();
+            made.pointer("/metadata/labels/kuik.enix.io~1managed").is_some()
+        })
+        .await;
+        cluster
+    }
+
+    fn admin(&self) -> &KubeUser {
+        self.server.admin()
+    }
+
+    fn file(&self, object: &Value) -> String {
+        let path = self.folder.path().join("object.json");
+        fs::write(&path, object.to_string()).unwrap();
+        path.display().to_string()
+    }
+
+    /// Makes an object; what was made.
+    async fn create(&self, object: &Value, arguments: &[&str]) -> Result<Value, RealPartError> {
+        let file = self.file(object);
+        let all = [&["create", "--output=json", "--filename", &file], arguments].concat();
+        Ok(serde_json::from_str(&self.admin().kubectl(all).await?).unwrap())
+    }
+
+    async fn get(&self, arguments: &[&str]) -> Value {
+        let all = [&["get", "--output=json"], arguments].concat();
+        serde_json::from_str(&self.admin().kubectl(all).await.unwrap()).unwrap()
+    }
+
+    async fn bundles(&self) -> Vec<Value> {
+        let found = self.get(&["mutatingwebhookconfiguration", "kuik"]).await;
+        let webhooks = found["webhooks"].as_array().unwrap();
+        webhooks.iter().map(|webhook| webhook["clientConfig"]["caBundle"].clone()).collect()
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_real_api_server_has_pods_rewritten_and_wrong_images_refused() {
+    let cluster = Cluster::start().await;
+
+    // Everything that names an image, and a dry run before it.
+    let mut whole = pod("whole", "nginx:1.25");
+    whole["spec"]["initContainers"] = json!([
+        { "name": "setup", "image": "busybox:1" },
+        { "name": "mesh", "image": "quay.io/mesh:2", "restartPolicy": "Always" },
+    ]);
+    whole["spec"]["volumes"] = json!([{ "name": "model", "image": { "reference": "ghcr.io/m/weights:v1" } }]);
+    let dry = cluster.create(&whole, &["--dry-run=server"]).await.unwrap();
+    let made = cluster.create(&whole, &[]).await.unwrap();
+    assert_eq!(dry["spec"]["containers"], made["spec"]["containers"]);
+    assert_eq!(made["spec"]["containers"][0]["image"], "localhost:7439/nginx:1.25");
+    assert_eq!(made["spec"]["initContainers"][0]["image"], "localhost:7439/busybox:1");
+    assert_eq!(made["spec"]["initContainers"][1]["image"], "localhost:7439/quay.io/mesh:2");
+    assert_eq!(made["spec"]["volumes"][0]["image"]["reference"], "localhost:7439/ghcr.io/m/weights:v1");
+    assert_eq!(made["metadata"]["labels"], json!({ "kuik.enix.io/managed": "true" }));
+    let annotations = json!({
+        "kuik.enix.io/rewrite-images": "true", "original-image-web": "nginx:1.25",
+        "original-init-image-setup": "busybox:1", "original-init-image-mesh": "quay.io/mesh:2",
+    });
+    assert_eq!(made["metadata"]["annotations"], annotations);
+
+    // An image that is set, as a person does it.
+    let set = ["set", "image", "--namespace=shop", "pod/whole", "web=nginx:1.27"];
+    cluster.admin().kubectl(set).await.unwrap();
+    let now = cluster.get(&["pod", "whole", "--namespace=shop"]).await;
+    assert_eq!(now["spec"]["containers"][0]["image"], "localhost:7439/nginx:1.27");
+    assert_eq!(now["metadata"]["annotations"]["original-image-web"], "nginx:1.27");
+
+    // A debug container.
+    let mut debugged = now.clone();
+    debugged["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "image": "tools:1" }]);
+    let file = cluster.file(&debugged);
+    let raw = "/api/v1/namespaces/shop/pods/whole/ephemeralcontainers";
+    cluster.admin().kubectl(["replace", "--raw", raw, "--filename", &file]).await.unwrap();
+    let now = cluster.get(&["pod", "whole", "--namespace=shop"]).await;
+    assert_eq!(now["spec"]["ephemeralContainers"][0]["image"], "localhost:7439/tools:1");
+
+    // Whom kuik leaves alone.
+    let mut own = pod("own", "nginx:1.25");
+    own["metadata"]["namespace"] = json!("kuik-system");
+    let mut out = pod("out", "nginx:1.25");
+    out["metadata"]["labels"] = json!({ "kube-image-keeper.enix.io/image-caching-policy": "ignore" });
+    for alone in [own, out] {
+        let made = cluster.create(&alone, &[]).await.unwrap();
+        assert_eq!(made["spec"]["containers"][0]["image"], "nginx:1.25");
+        assert!(made.pointer("/metadata/annotations").is_none());
+    }
+    let many: Vec<_> =
+        (0..200).map(|n| json!({ "name": format!("c{n}"), "image": format!("quay.io/a/b{n}:1") })).collect();
+    let mut large = pod("large", "nginx");
+    large["spec"]["containers"] = json!(many);
+    let made = cluster.create(&large, &[]).await.unwrap();
+    assert_eq!(made["spec"]["containers"][199]["image"], "localhost:7439/quay.io/a/b199:1");
+
+    // CachedImages.
+    let image = |name: &str, image: &str| {
+        json!({
+            "apiVersion": "kuik.enix.io/v1alpha1", "kind": "CachedImage", "metadata": { "name": name },
+            "spec": { "sourceImage": image },
+        })
+    };
+    let made = cluster.create(&image("docker.io-library-nginx-1.25", "nginx:1.25"), &[]).await.unwrap();
+    assert_eq!(made["metadata"]["labels"]["kuik.enix.io/repository"], "docker.io-library-nginx");
+    let refused = cluster.create(&image("wrong", "nginx:1.25:2"), &[]).await.unwrap_err().to_string();
+    let words = kuik_core::reference::ImageReference::parse("nginx:1.25:2").unwrap_err().to_string();
+    assert!(refused.contains(&words) && refused.contains("mcachedimage.kb.io"), "{refused}");
+    for (name, wrong) in [("space", "nginx latest"), ("empty", "")] {
+        let refused = cluster.create(&image(name, wrong), &[]).await.unwrap_err().to_string();
+        assert!(refused.contains("spec.sourceImage"), "{refused}");
+    }
+    let table = cluster.admin().kubectl(["get", "ci"]).await.unwrap();
+    let columns: Vec<_> = table.lines().next().unwrap().split("  ").filter(|word| !word.is_empty()).collect();
+    let columns: Vec<_> = columns.into_iter().map(str::trim).collect();
+    assert_eq!(columns, ["NAME", "STATUS", "CACHED", "RETAIN", "EXPIRES AT", "PODS COUNT", "AGE"]);
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn replicas_share_a_certificate_that_api_servers_are_told_of() {
+    let mut cluster = Cluster::start().await;
+    let secret = ["secret", "kuik-certificate", "--namespace=kuik-system"];
+    let first = cluster.get(&secret).await["data"].clone();
+    let bundles = cluster.bundles().await;
+    assert!(bundles.iter().all(|bundle| *bundle == first["ca.crt"]), "{bundles:?}");
+
+    // Somebody renders the configuration again, without its bundle: it is mended, and pods come in meanwhile.
+    let port = cluster.replicas[0].address().port();
+    let documents = configuration(port);
+    let rendered: Value = serde_json::from_str(documents.split("---").nth(1).unwrap()).unwrap();
+    let file = cluster.file(&rendered);
+    cluster.admin().kubectl(["replace", "--filename", &file]).await.unwrap();
+    let unseen = cluster.create(&pod("meanwhile", "nginx:1.25"), &[]).await;
+    assert!(unseen.is_ok(), "a pod is never refused");
+    eventually("the bundle is back", async || cluster.bundles().await == bundles).await;
+    assert_eq!(cluster.get(&secret).await["data"], first, "no certificate had to be made for that");
+
+    // Without a webhook there are pods as they are written.
+    let gone = cluster.replicas.remove(0);
+    gone.kill().await;
+    let made = cluster.create(&pod("without", "nginx:1.25"), &[]).await.unwrap();
+    assert_eq!(made["spec"]["containers"][0]["image"], "nginx:1.25");
+    let other = cluster.replicas[0].address().port();
+    cluster.admin().apply(&configuration(other)).await.ok();
+    let moved: Value = serde_json::from_str(configuration(other).split("---").nth(1).unwrap()).unwrap();
+    let file = cluster.file(&moved);
+    cluster.admin().kubectl(["replace", "--filename", &file]).await.unwrap();
+    eventually("the other replica is asked, with the same certificate", async || {
+        let made = cluster.create(&pod("probe", "nginx:1"), &["--dry-run=server"]).await.unwrap();
+        made["spec"]["containers"][0]["image"] == "localhost:7439/nginx:1"
+    })
+    .await;
+    assert_eq!(cluster.get(&secret).await["data"], first);
+}

@@ -1,0 +1,134 @@
+//! JSON Patch (RFC 6902): the changes that an answer asks the API server for, and nothing else.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// A list of changes, made one after the other.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Patch(Vec<Operation>);
+
+/// One change, at a JSON pointer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Operation {
+    /// A field that was not there.
+    Add {
+        /// Where.
+        path: String,
+        /// What it holds.
+        value: Value,
+    },
+    /// A field that held something else.
+    Replace {
+        /// Where.
+        path: String,
+        /// What it holds.
+        value: Value,
+    },
+    /// A field that goes.
+    Remove {
+        /// Where.
+        path: String,
+    },
+}
+
+impl Patch {
+    /// The changes.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.0
+    }
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The string at `pointer` becomes another.
+    pub(super) fn replace(&mut self, pointer: &str, value: &str) {
+        self.0.push(Operation::Replace { path: pointer.to_owned(), value: value.into() });
+    }
+
+    /// The strings of an object at `pointer` become those that are `wanted` (`None`: there is to be none), and its others
+    /// stay. `present` is the object: where it is absent it is made; where it is something else it is left alone.
+    pub(super) fn entries(
+        &mut self,
+        pointer: &str,
+        present: Option<&Value>,
+        wanted: &[(String, Option<String>)],
+    ) {
+        let Some(Value::Object(present)) = present else {
+            if present.is_none_or(Value::is_null) {
+                let set = wanted.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?.into())));
+                let value: Map<String, Value> = set.collect();
+                if !value.is_empty() {
+                    self.0.push(Operation::Add { path: pointer.to_owned(), value: value.into() });
+                }
+            }
+            return;
+        };
+        // Of what is wanted twice, the last holds: the first would not find any more what it was to change.
+        let wanted: BTreeMap<&String, &Option<String>> =
+            wanted.iter().map(|(key, value)| (key, value)).collect();
+        for (key, value) in wanted {
+            let path = || format!("{pointer}/{}", escaped(key));
+            match (present.get(key), value) {
+                (Some(Value::String(now)), Some(value)) if now == value => {}
+                (None, None) => {}
+                (Some(_), Some(value)) => self.replace(&path(), value),
+                (None, Some(value)) => {
+                    self.0.push(Operation::Add { path: path(), value: value.as_str().into() });
+                }
+                (Some(_), None) => self.0.push(Operation::Remove { path: path() }),
+            }
+        }
+    }
+}
+
+/// A key as a part of a JSON pointer (RFC 6901).
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entries(present: &Value, wanted: &[(&str, Option<&str>)]) -> Value {
+        let wanted: Vec<_> =
+            wanted.iter().map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned))).collect();
+        let mut patch = Patch::default();
+        patch.entries("/m", present.get("m"), &wanted);
+        serde_json::to_value(patch).unwrap()
+    }
+
+    #[test]
+    fn only_what_differs_is_changed() {
+        let present = json!({ "m": { "a/b~c": "1", "same": "2", "gone": "3", "other": "4" } });
+        let wanted =
+            [("a/b~c", Some("9")), ("same", Some("2")), ("gone", None), ("none", None), ("new", Some("5"))];
+        let expected = json!([
+            { "op": "replace", "path": "/m/a~1b~0c", "value": "9" },
+            { "op": "remove", "path": "/m/gone" },
+            { "op": "add", "path": "/m/new", "value": "5" },
+        ]);
+        assert_eq!(entries(&present, &wanted), expected);
+    }
+
+    #[test]
+    fn an_object_that_is_absent_is_made_with_what_is_wanted_in_it() {
+        for present in [json!({}), json!({ "m": null })] {
+            let expected = json!([{ "op": "add", "path": "/m", "value": { "a": "1" } }]);
+            assert_eq!(entries(&present, &[("a", Some("1")), ("b", None)]), expected);
+            assert_eq!(entries(&present, &[("b", None)]), json!([]));
+        }
+        assert_eq!(entries(&json!({ "m": "text" }), &[("a", Some("1"))]), json!([]), "that is no object");
+    }
+}
