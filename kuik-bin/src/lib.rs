@@ -6,11 +6,14 @@
 //! - [`proxy`], [`replica`]: assemble a node's proxy, over the replicas of such a cache;
 //! - [`otlp`]: sends traces to an OpenTelemetry collector;
 //! - [`webhook`]: assembles the admission webhook, and the certificate that it is served with;
+//! - [`copier`], [`controller_metrics`]: what the controllers put images into the cache with, and what they count;
 //! - [`process`]: serves what was assembled until the process is asked to stop.
 
 pub mod cache;
 pub mod command;
 pub mod config;
+pub mod controller_metrics;
+pub mod copier;
 pub mod frontend;
 pub mod keeping;
 pub mod otlp;

@@ -139,7 +139,7 @@ fn left(limit: Duration, since: Option<&Instant>) -> Duration {
 }
 
 /// Logs go to standard error. A process has one log, and this is the one place that installs it.
-fn install_log(log: LogConfig) {
+pub(crate) fn install_log(log: LogConfig) {
     let registry = tracing_subscriber::registry().with(log.filter);
     let lines =
         tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());

@@ -1,12 +1,15 @@
 //! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
-//! [`proxy`], [`registry`] and [`webhook`] for the binaries `kuik-proxy`, `kuik-registry` and `kuik-webhook`.
+//! [`controller`], [`proxy`], [`registry`] and [`webhook`] for the binaries `kuik-controller`, `kuik-proxy`,
+//! `kuik-registry` and `kuik-webhook`.
 
 pub mod configure_containerd;
+pub mod controller;
 pub mod crds;
 pub mod demo;
 pub mod gc;
 pub mod image_ref;
 pub mod proxy;
+pub mod rbac;
 pub mod registry;
 pub mod rewrite;
 pub mod serve;
@@ -30,6 +33,7 @@ enum Command {
     ImageRef(image_ref::Arguments),
     Rewrite(rewrite::Arguments),
     Gc(gc::Arguments),
+    Rbac(rbac::Arguments),
 }
 
 /// Why a command failed, and what that means for the exit code.
@@ -50,6 +54,7 @@ impl Cli {
             Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
             Command::Rewrite(arguments) => arguments.run(),
             Command::Gc(arguments) => arguments.run(),
+            Command::Rbac(arguments) => arguments.run(),
         };
         Failure::exit_code("kuik", result)
     }

@@ -35,6 +35,13 @@ pub enum UnusableFile {
 }
 
 impl ConfigFile {
+    /// The file that is named, where one is; it may have the settings of all `groups`.
+    pub fn named(path: Option<&Path>, groups: &[&[&str]], problems: &mut Problems) -> Self {
+        let Some(path) = path else { return Self::default() };
+        let read = Self::read(path, &groups.concat(), problems);
+        problems.check("config", read).unwrap_or_default()
+    }
+
     /// Reads a file. `known` are the keys that there are; others, and values that are no texts, become problems.
     ///
     /// # Errors

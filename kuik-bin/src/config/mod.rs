@@ -8,6 +8,7 @@
 //! what is its alone.
 
 pub mod certificates;
+pub mod controller;
 pub mod credentials;
 mod file;
 pub mod gc;

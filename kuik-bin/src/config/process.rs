@@ -29,12 +29,8 @@ pub struct RawProcess {
     /// How long requests that are running may take to finish after SIGTERM [default: 5m]
     #[arg(long, env = "KUIK_SHUTDOWN_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     pub(super) shutdown_timeout: Option<String>,
-    /// What to log: error, warn, info, debug, or directives such as info,kuik_proxy=debug [default: info]
-    #[arg(long, env = "KUIK_LOG", hide_env_values = true, value_name = "LEVEL")]
-    pub(super) log: Option<String>,
-    /// How to log: text or json [default: text]
-    #[arg(long, env = "KUIK_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
-    pub(super) log_format: Option<String>,
+    #[command(flatten)]
+    pub(super) log: RawLog,
     /// Send traces to this OpenTelemetry collector, by OTLP over HTTP: http://localhost:4318. OpenTelemetry's own
     /// variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME) are read too [default: nowhere]
     #[arg(long, env = "KUIK_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
@@ -42,6 +38,17 @@ pub struct RawProcess {
     /// A YAML file with any of these settings, their names in camel case; flags and environment win over it
     #[arg(long, env = "KUIK_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+}
+
+/// What a process is told of its log, before anybody has looked at it.
+#[derive(Debug, Default, clap::Args)]
+pub struct RawLog {
+    /// What to log: error, warn, info, debug, or directives such as info,kuik_proxy=debug [default: info]
+    #[arg(long, env = "KUIK_LOG", hide_env_values = true, value_name = "LEVEL")]
+    pub(super) log: Option<String>,
+    /// How to log: text or json [default: text]
+    #[arg(long, env = "KUIK_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
 }
 
 /// How a process serves.
@@ -80,9 +87,7 @@ impl RawProcess {
 
     /// The file that is named, which may have the settings of all `groups`.
     pub(super) fn file(&self, groups: &[&[&str]], problems: &mut Problems) -> ConfigFile {
-        let Some(path) = &self.config else { return ConfigFile::default() };
-        let read = ConfigFile::read(path, &groups.concat(), problems);
-        problems.check("config", read).unwrap_or_default()
+        ConfigFile::named(self.config.as_deref(), groups, problems)
     }
 
     /// What was given here, and for the rest what the file says.
@@ -91,8 +96,7 @@ impl RawProcess {
             bind_address: file.list(BIND_ADDRESS, self.bind_address),
             tls: self.tls.over(file),
             shutdown_timeout: file.one(SHUTDOWN, self.shutdown_timeout),
-            log: file.one(LOG, self.log),
-            log_format: file.one(LOG_FORMAT, self.log_format),
+            log: self.log.over(file),
             otlp_endpoint: file.one(traces::KEY, self.otlp_endpoint),
             config: self.config,
         }
@@ -111,20 +115,31 @@ impl RawProcess {
         let shutdown_timeout =
             duration(SHUTDOWN, self.shutdown_timeout.as_deref(), Duration::from_secs(300), problems);
         let traces = traces::read(self.otlp_endpoint.as_deref(), traces::Environment::read(), problems);
-        let log = log(self.log.as_deref(), self.log_format.as_deref(), problems)?;
+        let log = self.log.read(problems)?;
         Some(ProcessConfig { bind, tls, shutdown_timeout, log, traces })
     }
 }
 
-fn log(filter: Option<&str>, format: Option<&str>, problems: &mut Problems) -> Option<LogConfig> {
-    let json = match format {
-        None | Some("text") => false,
-        Some("json") => true,
-        Some(other) => {
-            problems.add(LOG_FORMAT, format_args!("{other:?} is neither text nor json"));
-            false
-        }
-    };
-    let filter = filter.unwrap_or("info").parse();
-    Some(LogConfig { filter: problems.check(LOG, filter)?, json })
+impl RawLog {
+    /// The settings that a file can have.
+    pub(super) const KEYS: [&str; 2] = [LOG, LOG_FORMAT];
+
+    /// What was given here, and for the rest what the file says.
+    pub(super) fn over(self, file: &ConfigFile) -> Self {
+        Self { log: file.one(LOG, self.log), log_format: file.one(LOG_FORMAT, self.log_format) }
+    }
+
+    /// `None` only where a problem was added.
+    pub(super) fn read(self, problems: &mut Problems) -> Option<LogConfig> {
+        let json = match self.log_format.as_deref() {
+            None | Some("text") => false,
+            Some("json") => true,
+            Some(other) => {
+                problems.add(LOG_FORMAT, format_args!("{other:?} is neither text nor json"));
+                false
+            }
+        };
+        let filter = self.log.as_deref().unwrap_or("info").parse();
+        Some(LogConfig { filter: problems.check(LOG, filter)?, json })
+    }
 }

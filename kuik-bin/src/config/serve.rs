@@ -66,7 +66,7 @@ mod tests {
     use kuik_proxy::pull_through::Revalidate;
 
     use super::*;
-    use crate::config::{credentials::RawCredentials, tls::RawTls};
+    use crate::config::{credentials::RawCredentials, process::RawLog, tls::RawTls};
 
     #[test]
     fn the_defaults_need_a_directory_only() {
@@ -84,8 +84,7 @@ mod tests {
                 tls: RawTls::default(),
                 bind_address: vec!["7439".to_owned()],
                 shutdown_timeout: text("-5m"),
-                log: text("kuik=loud"),
-                log_format: text("xml"),
+                log: RawLog { log: text("kuik=loud"), log_format: text("xml") },
                 otlp_endpoint: text("collector"),
                 config: Some("/does/not/exist.yaml".into()),
             },
