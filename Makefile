@@ -6,7 +6,7 @@ TARGET ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak bench fuzz ci
+.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance image values soak bench fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -24,7 +24,7 @@ serve: ## run the pull-through cache on localhost:7439, with its data in ./data
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
 	@tools/test
 
-built: ## the tests that make test ignores: with crane, Docker's registry 3, MinIO and a Kubernetes API server, built from Go, and on very large stores
+built: ## the tests that make test ignores: with crane, Docker's registry 3, MinIO, Helm and a Kubernetes API server, built from Go, and on very large stores
 	@tools/test built
 
 unit: ## the tests that need no part besides Rust: unit, property and doc tests
@@ -57,6 +57,12 @@ conformance: ## the OCI distribution conformance suite against kuik-registry, on
 	@tools/install-parts conformance go
 	@tools/conformance
 	@tools/conformance s3
+
+image: ## the image with all binaries, as an OCI layout in target/image (needs no container engine)
+	@tools/image
+
+values: ## write docs/chart-values.md from the comments in the chart's values.yaml
+	@tools/chart-values write
 
 soak: ## collect garbage under a load of pushes, pulls and deletes for TIME=600 seconds, and print the figures
 	KUIK_SOAK_SECONDS=$(TIME) cargo test --locked --release -p kuik-bin --all-features --test soak -- --nocapture
