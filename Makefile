@@ -7,7 +7,7 @@ STORAGE ?=
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model crds bench-webhook bench bench-hits fuzz ci
+.PHONY: help setup demo serve crds values image test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model bench bench-hits bench-webhook fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -28,7 +28,7 @@ crds: ## write the definitions of the custom resources into the chart
 test: ## install missing parts, then all tests: unit, property, doc, and with real registries and clients
 	@tools/test
 
-built: ## the tests that make test ignores: with crane, Docker's registry 3, MinIO and a Kubernetes API server, built from Go, and on very large stores
+built: ## the tests that make test ignores: with crane, Docker's registry 3, MinIO, Helm and a Kubernetes API server, built from Go, and on very large stores
 	@tools/test built
 
 unit: ## the tests that need no part besides Rust: unit, property and doc tests
@@ -78,6 +78,12 @@ stampede: ## 200 clients pull one cold image at the same moment: what upstream s
 
 cold-pull: ## a cold pull of 1 GiB through kuik against one from its upstream directly: ratios
 	cargo bench --locked -p kuik-benches --bench cold_pull
+
+image: ## the image with all binaries, as an OCI layout in target/image (needs no container engine)
+	@tools/image
+
+values: ## write docs/chart-values.md from the comments in the chart's values.yaml
+	@tools/chart-values write
 
 bench: ## criterion benches against named peers
 	cargo bench --locked -p kuik-benches --bench reference --bench manifest_hit

@@ -16,7 +16,7 @@ impl RealPartError {
         let remedy = match origin {
             Origin::Debian(package) => format!("install the Debian package {package}"),
             Origin::BuiltFromGo => {
-                "run tools/install-parts go, and the tests that need it with make built".to_owned()
+                "run tools/install-parts go chart, and the tests that need it with make built".to_owned()
             }
             Origin::Kubernetes => {
                 "run tools/install-parts kube, and the tests that need it with make built; or set \
@@ -53,7 +53,7 @@ impl From<io::Error> for RealPartError {
 pub enum Origin {
     /// A Debian package of this name.
     Debian(&'static str),
-    /// `tools/install-parts go`, which builds it at a pinned version.
+    /// `tools/install-parts go chart`, which builds it at a pinned version.
     BuiltFromGo,
     /// `tools/install-parts kube`, which builds it at a pinned version, or the folder that `KUBEBUILDER_ASSETS` names.
     Kubernetes,

@@ -1,0 +1,14 @@
+{{/* Where the webhook's certificate comes from. */}}
+
+{{/* self or cert-manager. Values of a chart that knew cert-manager alone ask for it by its issuer. */}}
+{{- define "kuik.certificates" -}}
+{{- $webhook := .Values.controllers.webhook -}}
+{{- if $webhook.certificates -}}{{ $webhook.certificates }}
+{{- else if or $webhook.createCertificateIssuer $webhook.certificateIssuerRef.name -}}cert-manager
+{{- else -}}self
+{{- end -}}
+{{- end -}}
+
+{{- define "kuik.certificateSecret" -}}
+{{ include "kuik.fullname" . }}-webhook-certificate
+{{- end -}}

@@ -1,0 +1,272 @@
+//! The chart: what it renders is what an API server takes, twice the same, and what cannot work is refused in words.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
+use std::{collections::BTreeSet, path::PathBuf, process::Command};
+
+use kuik_core::{
+    controller::rbac::{Component, RULES, Scope},
+    testkit::real::{ApiServer, Origin, RealPartError, run},
+};
+use serde_json::Value;
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn chart() -> String {
+    repository().join("kuik-bin/chart/kube-image-keeper").to_str().unwrap().to_owned()
+}
+
+fn every_value() -> String {
+    repository().join("kuik-bin/tests/chart/every-value.yaml").to_str().unwrap().to_owned()
+}
+
+/// What a release renders with these arguments.
+async fn template(helm: &str, arguments: &[&str]) -> Result<String, RealPartError> {
+    let chart = chart();
+    let mut all = vec!["template", "kube-image-keeper", &chart, "--namespace", "kuik-system"];
+    all.extend(arguments);
+    run(helm, Origin::BuiltFromGo, all).await
+}
+
+/// The name of every object in a rendering, after its kind.
+fn objects(rendered: &str) -> BTreeSet<String> {
+    let field = |document: &str, name: &str| {
+        document.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    rendered
+        .split("\n---")
+        .filter_map(|document| {
+            let kind = field(document, "kind: ")?;
+            let metadata = document.split_once("\nmetadata:\n")?.1;
+            Some(format!("{kind}/{}", field(metadata, "  name: ")?.trim_matches('"')))
+        })
+        .collect()
+}
+
+/// Ways in which people install it, by the values that differ.
+const INSTALLATIONS: [(&str, &[&str]); 9] = [
+    ("as it is", &[]),
+    ("on a volume", &["--set=registry.persistence.enabled=true"]),
+    (
+        "on a bucket with inline keys",
+        &[
+            "--set=registry.persistence.s3.bucket=b,registry.persistence.s3.accesskey=a,registry.persistence.s3.secretkey=s",
+            "--set=registry.replicas=2",
+        ],
+    ),
+    ("on GCS", &["--set=registry.persistence.gcs.bucket=b,registry.persistence.gcsExistingSecret=s"]),
+    (
+        "on Azure",
+        &[
+            "--set=registry.persistence.azure.container=c,registry.persistence.azure.accountname=n,registry.persistence.azure.accountkey=k",
+        ],
+    ),
+    ("by containerd", &["--set=proxy.mode=containerd,proxy.containerd.registries={docker.io}"]),
+    ("both ways, on the node's network", &["--set=proxy.mode=both,proxy.hostNetwork=true"]),
+    (
+        "with Docker's registry",
+        &[
+            "--set=registry.kind=distribution,registry.persistence.enabled=true",
+            "--set-string=registry.garbageCollectionSchedule=0 3 * * 0",
+        ],
+    ),
+    (
+        "with all that is off by default",
+        &[
+            "--set=networkPolicy.create=true,priorityClass.create=true,grafanaDashboard.create=true,proxy.readPullSecrets=true,controllers.pdb.create=true,registry.pdb.create=true",
+        ],
+    ),
+];
+
+/// Kinds of others, which no API server knows by itself.
+const FOREIGN: [&str; 4] = ["PodMonitor", "ServiceMonitor", "Certificate", "Issuer"];
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn an_api_server_takes_every_rendering_to_the_last_field() {
+    let server = ApiServer::start().await.unwrap();
+    server.admin().kubectl(["create", "namespace", "kuik-system"]).await.unwrap();
+    let file = every_value();
+    let every: (&str, &[&str]) = ("with every value", &["--values", &file]);
+    let folder = tempfile::tempdir().unwrap();
+    for (name, values) in INSTALLATIONS.into_iter().chain([every]) {
+        let rendered = template("helm-3", values).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(rendered, template("helm-3", values).await.unwrap(), "{name}, rendered twice");
+        let known: Vec<_> = rendered
+            .split("\n---")
+            .filter(|document| !FOREIGN.iter().any(|kind| document.contains(&format!("\nkind: {kind}\n"))))
+            .collect();
+        let path = folder.path().join("rendered.yaml");
+        std::fs::write(&path, known.join("\n---")).unwrap();
+        let apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename"];
+        let arguments = apply.iter().map(AsRef::as_ref).chain([path.as_os_str()]);
+        server.admin().kubectl(arguments).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn both_helms_render_the_same_objects_and_find_nothing_to_complain_of() {
+    for values in [vec![], vec!["--values".to_owned(), every_value()]] {
+        let values: Vec<_> = values.iter().map(String::as_str).collect();
+        let three = template("helm-3", &values).await.unwrap();
+        let four = template("helm-4", &values).await.unwrap();
+        assert_eq!(objects(&three), objects(&four));
+    }
+    for helm in ["helm-3", "helm-4"] {
+        run(helm, Origin::BuiltFromGo, ["lint", "--strict", &chart(), "--values", &every_value()])
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn objects_have_the_names_that_they_always_had() {
+    let found = objects(&template("helm-3", &[]).await.unwrap());
+    for name in [
+        "Deployment/kube-image-keeper-controllers",
+        "DaemonSet/kube-image-keeper-proxy",
+        "StatefulSet/kube-image-keeper-registry",
+        "Service/kube-image-keeper-webhook",
+        "Service/kube-image-keeper-registry",
+        "CustomResourceDefinition/cachedimages.kuik.enix.io",
+        "CustomResourceDefinition/repositories.kuik.enix.io",
+    ] {
+        assert!(found.contains(name), "{name} is not among {found:#?}");
+    }
+    let (_, shared) = INSTALLATIONS[2];
+    let shared = objects(&template("helm-3", shared).await.unwrap());
+    assert!(shared.contains("Deployment/kube-image-keeper-registry"));
+    assert!(shared.contains("Secret/kube-image-keeper-bucket"));
+    let (_, containerd) = INSTALLATIONS[5];
+    let containerd = objects(&template("helm-3", containerd).await.unwrap());
+    assert!(!containerd.iter().any(|name| name.starts_with("MutatingWebhookConfiguration/")));
+}
+
+/// Every rule of a role in a rendering, one for each verb: group, resource, its one object or none, verb.
+fn granted(rendered: &str, kind: &str, name: &str) -> BTreeSet<[String; 4]> {
+    let documents = rendered.split("\n---").filter(|document| document.contains("\nkind: "));
+    let roles = documents.map(|document| serde_saphyr::from_str::<Value>(document).unwrap());
+    let role =
+        roles.into_iter().find(|role| role["kind"] == kind && role["metadata"]["name"] == name).unwrap();
+    let texts = |value: &Value| -> Vec<String> {
+        let list = value.as_array().into_iter().flatten();
+        list.map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut granted = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        let mut names = texts(&rule["resourceNames"]);
+        if names.is_empty() {
+            names.push(String::new());
+        }
+        for verb in texts(&rule["verbs"]) {
+            for name in &names {
+                let [group, resource] =
+                    [&rule["apiGroups"], &rule["resources"]].map(|list| texts(list).join(","));
+                granted.insert([group, resource, name.clone(), verb.clone()]);
+            }
+        }
+    }
+    granted
+}
+
+/// With cert-manager, so that nothing is granted for certificates.
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn components_may_do_what_their_code_does_and_no_more() {
+    let certificates = ["--set=controllers.webhook.createCertificateIssuer=true"];
+    let rendered = template("helm-3", &certificates).await.unwrap();
+    for (component, scope, kind, name) in [
+        (Component::Controllers, Scope::Cluster, "ClusterRole", "kube-image-keeper-kuik-system-controllers"),
+        (Component::Controllers, Scope::Own, "Role", "kube-image-keeper-controllers"),
+        (Component::Controllers, Scope::Default, "Role", "kube-image-keeper-kuik-system-events"),
+        (Component::Puller, Scope::Cluster, "ClusterRole", "kube-image-keeper-kuik-system-puller"),
+    ] {
+        let rules = RULES.iter().filter(|rule| rule.component == component && rule.scope == scope);
+        let needed: BTreeSet<_> = rules
+            .flat_map(|rule| {
+                let names = if rule.names.is_empty() { &[""][..] } else { rule.names };
+                names.iter().flat_map(move |name| {
+                    rule.verbs
+                        .iter()
+                        .map(move |verb| [rule.group, rule.resource, name, verb].map(str::to_owned))
+                })
+            })
+            .collect();
+        assert_eq!(granted(&rendered, kind, name), needed, "{kind} {name}");
+    }
+}
+
+/// Values, and what is said of them.
+const REFUSED: [(&[&str], &str); 16] = [
+    (
+        &["--set=registry.persistence.enabled=true,registry.persistence.s3.bucket=b"],
+        "images are kept in one place, and these are set: registry.persistence.enabled, registry.persistence.s3",
+    ),
+    (
+        &["--set=registry.persistence.gcs.bucket=b,registry.persistence.s3.bucket=b"],
+        "registry.persistence.s3, registry.persistence.gcs",
+    ),
+    (
+        &["--set=minio.enabled=true,registry.persistence.enabled=true"],
+        "registry.persistence.enabled, minio.enabled",
+    ),
+    (&["--set=minio.enabled=true"], "set registry.persistence.s3.bucket"),
+    (&["--set=registry.replicas=2"], "or registry.replicas to 1"),
+    (
+        &[
+            "--set=registry.replicas=2,registry.persistence.enabled=true,registry.persistence.accessModes=ReadWriteMany",
+        ],
+        "or registry.replicas to 1",
+    ),
+    (
+        &["--set=registry.replicas=2,registry.persistence.s3.bucket=b,registry.kind=distribution"],
+        "set registry.httpSecret",
+    ),
+    (&["--set=registry.persistence.s3.region=r"], "set registry.persistence.s3.bucket"),
+    (&["--set=registry.persistence.gcs.rootdirectory=r"], "set registry.persistence.gcs.bucket"),
+    (&["--set=registry.persistence.azure.container=c"], "registry.persistence.azure.accountname"),
+    (
+        &["--set=registry.kind=distribution", "--set-string=registry.garbageCollection.schedule=0 3 * * 0"],
+        "would wipe the cache",
+    ),
+    (&["--set=registry.kind=zot"], "set it to kuik or to distribution"),
+    (&["--set=proxy.mode=none"], "set it to webhook, containerd or both"),
+    (
+        &["--set=controllers.webhook.certificates=cert-manager"],
+        "set controllers.webhook.certificateIssuerRef.name",
+    ),
+    (&["--set=rootCertificateAuthorities.secretName=s"], "set rootCertificateAuthorities.keys"),
+    (&["--set=proxy.verbosity=loud"], "set it to ERROR, WARN, INFO or DEBUG"),
+];
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn what_cannot_work_is_refused_with_what_to_set() {
+    for (values, said) in REFUSED {
+        let error = template("helm-3", values).await.unwrap_err().to_string();
+        assert!(error.contains(said), "{values:?}: {error}");
+    }
+    for (value, key) in [("controllers.replicas=many", "replicas"), ("proxy.hostPort=70000", "hostPort")] {
+        let error = template("helm-3", &["--set", value]).await.unwrap_err().to_string();
+        assert!(
+            error.contains("don't meet the specifications of the schema") && error.contains(key),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_page_of_values_is_that_of_the_chart() {
+    let made = Command::new(repository().join("tools/chart-values")).output().unwrap();
+    assert!(made.status.success());
+    let committed = std::fs::read_to_string(repository().join("docs/chart-values.md")).unwrap();
+    assert_eq!(
+        committed,
+        String::from_utf8(made.stdout).unwrap(),
+        "tools/chart-values write writes it again"
+    );
+}

@@ -1,0 +1,69 @@
+//! `tools/image`: the same inputs make the same image, with a bill of materials, and nothing in it but what runs.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use kuik_core::testkit::real::skopeo;
+use serde_json::Value;
+
+/// Makes the image of small programs, so that this tests the tool and not the compiler; returns what it printed.
+fn make(binaries: &Path, output: &Path) -> String {
+    let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let made = Command::new(repository.join("tools/image"))
+        .args(["--binaries".as_ref(), binaries.as_os_str(), "--output".as_ref(), output.as_os_str()])
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
+fn json(layout: &Path, digest: &Value) -> Value {
+    let name = digest.as_str().unwrap().replace(':', "/");
+    serde_json::from_slice(&fs::read(layout.join("blobs").join(name)).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_same_inputs_make_the_same_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let binaries = folder.path().join("binaries");
+    fs::create_dir(&binaries).unwrap();
+    let sources = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/bin");
+    for source in fs::read_dir(sources).unwrap() {
+        let name = source.unwrap().path().file_stem().unwrap().to_owned();
+        fs::copy("/bin/true", binaries.join(name)).unwrap();
+    }
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let digest = make(&binaries, &one);
+    assert_eq!(digest, make(&binaries, &two));
+    let names = |layout: &Path| {
+        let blobs = fs::read_dir(layout.join("blobs/sha256")).unwrap();
+        let mut names: Vec<_> = blobs.map(|blob| blob.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&one), names(&two), "the bill of materials included");
+    fs::copy("/bin/false", binaries.join("kuik")).unwrap();
+    assert_ne!(digest, make(&binaries, &two));
+
+    let reference = format!("oci:{}:kuik", one.display());
+    let config: Value =
+        serde_json::from_str(&skopeo(["inspect", "--config", &reference]).await.unwrap()).unwrap();
+    assert_eq!(config["config"]["User"], "65532:65532");
+    assert_eq!(config["created"], "2023-11-14T22:13:20Z");
+
+    let top: Value = serde_json::from_slice(&fs::read(one.join("index.json")).unwrap()).unwrap();
+    assert_eq!(top["manifests"][0]["digest"], digest.as_str());
+    let image = json(&one, &top["manifests"][0]["digest"])["manifests"][0].clone();
+    let referrer = json(&one, &top["manifests"][1]["digest"]);
+    assert_eq!(referrer["subject"]["digest"], image["digest"]);
+    let materials = json(&one, &referrer["layers"][0]["digest"]);
+    let packages = materials["packages"].as_array().unwrap();
+    let named = |name: &str| packages.iter().any(|package| package["name"] == name);
+    assert!(named("kuik-bin") && named("rustls") && packages.len() > 100, "{} packages", packages.len());
+}
