@@ -2,11 +2,10 @@
 
 use std::{env, fmt::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
-use kube_client::{Api, Client};
-use kube_runtime::watcher;
+use kube_client::Client;
 use kuik_core::{
     controller::{
-        self, Controllers, Informer, NodePlatforms, PullSecrets,
+        self, Controllers, NodePlatforms,
         leader::{Election, Timing},
         pods::PodRules,
         rbac, registry_token,
@@ -62,9 +61,6 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
     let rules = PodRules::new(config.proxy, Arc::new(config.policy))
         .ignoring_namespaces(config.ignored_namespaces.into_iter().chain([namespace.clone()]));
     let identity = identity()?;
-    for warning in config.origins.credentials.warnings() {
-        tracing::warn!("{warning}");
-    }
 
     let platforms = NodePlatforms::new(config.platforms);
     let token = tokio::select! {

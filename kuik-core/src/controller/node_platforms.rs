@@ -55,7 +55,10 @@ impl NodePlatforms {
                     sleep(REFRESH).await;
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the platforms of the nodes are not known");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the platforms of the nodes are not known"
+                    );
                     sleep(RETRY).await;
                 }
             }

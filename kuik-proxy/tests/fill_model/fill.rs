@@ -17,6 +17,7 @@ use self::{
     window::{Position, Window},
 };
 
+mod explore;
 #[path = "../../src/fill/progress.rs"]
 pub(crate) mod progress;
 #[path = "../../src/fill/reader.rs"]
@@ -82,20 +83,20 @@ pub(crate) mod run {
     }
 }
 
-pub(crate) struct Fill {
-    pub(crate) fetched_from: RepositoryName,
-    pub(crate) digest: Digest,
-    pub(crate) upstream: Arc<dyn ContentSource>,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) progress: watch::Sender<Progress>,
-    pub(crate) aside: Aside,
-    pub(crate) spool: OnceLock<Arc<dyn BlobSpool>>,
-    pub(crate) window: Arc<Window>,
+struct Fill {
+    fetched_from: RepositoryName,
+    digest: Digest,
+    upstream: Arc<dyn ContentSource>,
+    tasks: TaskTracker,
+    progress: watch::Sender<Progress>,
+    aside: Aside,
+    spool: OnceLock<Arc<dyn BlobSpool>>,
+    window: Arc<Window>,
     overflow: watch::Sender<bool>,
 }
 
 impl Fill {
-    pub(crate) fn new(upstream: Arc<dyn ContentSource>) -> Self {
+    fn new(upstream: Arc<dyn ContentSource>) -> Self {
         Self {
             fetched_from: RepositoryName::new("registry.example", "app").unwrap(),
             digest: Digest::sha256(b""),
@@ -109,20 +110,20 @@ impl Fill {
         }
     }
 
-    pub(crate) fn overflow(&self) {
+    fn overflow(&self) {
         self.overflow.send_replace(true);
         self.window.has_moved();
     }
 
-    pub(crate) fn is_overflowing(&self) -> bool {
+    fn is_overflowing(&self) -> bool {
         *self.overflow.borrow()
     }
 
-    pub(crate) fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: Phase) {
         self.progress.send_modify(|progress| progress.phase = phase);
     }
 
-    pub(crate) fn reader(&self) -> Position {
+    fn reader(&self) -> Position {
         self.window.reader_at(0)
     }
 }
