@@ -64,7 +64,7 @@ pub fn registry_client<C: CredentialProvider>(
 #[must_use]
 pub fn cache(
     store: Arc<dyn ContentStore>,
-    upstream: RegistryClient,
+    upstream: &RegistryClient,
     options: PullThroughOptions,
     ports: PortForms,
     tls: Option<&Tls>,
@@ -73,7 +73,7 @@ pub fn cache(
     let proxy_metrics = ProxyMetrics::default();
     let admin = admin("proxy", vec![Box::new(Writable(store))], |metrics| {
         proxy_metrics.register(metrics);
-        upstream_metrics::register(&upstream, metrics);
+        upstream_metrics::register(upstream, metrics);
         if let Some(tls) = tls {
             tls.register(metrics);
         }

@@ -23,7 +23,7 @@ pub struct Proxy {
 
 /// A proxy over `cache` and `origin`, which keeps nothing itself; `tls` is what it is served over, for its counters.
 #[must_use]
-pub fn proxy(cache: &ReplicaSet, origin: RegistryClient, ports: PortForms, tls: Option<&Tls>) -> Proxy {
+pub fn proxy(cache: &ReplicaSet, origin: &RegistryClient, ports: PortForms, tls: Option<&Tls>) -> Proxy {
     let chain = Chain::new(vec![
         Link::new("cache", Role::Copy, Arc::new(cache.clone())),
         Link::new("origin", Role::Origin, Arc::new(origin.clone())),
@@ -32,7 +32,7 @@ pub fn proxy(cache: &ReplicaSet, origin: RegistryClient, ports: PortForms, tls: 
     let admin = admin("proxy", Vec::new(), |registry| {
         metrics.register(registry);
         cache.register(registry);
-        upstream_metrics::register(&origin, registry);
+        upstream_metrics::register(origin, registry);
         if let Some(tls) = tls {
             tls.register(registry);
         }

@@ -102,7 +102,7 @@ fn serve(tls: &Tls, served: &mut KeyPair, pair: KeyPair) {
     match tls.replace(&pair.certificate.pem(), &pair.key) {
         Ok(()) => *served = pair,
         Err(error) => {
-            tracing::warn!(%error, "the new certificate cannot be served: the last one stays in use")
+            tracing::warn!(%error, "the new certificate cannot be served: the last one stays in use");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The chart: what it renders is what an API server takes, twice the same, and what cannot work is refused in words.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 use std::{collections::BTreeSet, path::PathBuf, process::Command};
 

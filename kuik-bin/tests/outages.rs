@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test may fail"
+    clippy::print_stdout,
+    reason = "a test may fail, and prints its table"
 )]
 
 mod support;

@@ -108,10 +108,8 @@ fn rest(pod: &Value) -> Value {
         let items = pod["spec"].get_mut(field).and_then(Value::as_array_mut);
         for item in items.into_iter().flatten().filter_map(Value::as_object_mut) {
             match item.get_mut("image") {
-                Some(Value::Object(image)) => {
-                    if image.get("reference").is_some_and(Value::is_string) {
-                        image.insert("reference".to_owned(), Value::Null);
-                    }
+                Some(Value::Object(image)) if image.get("reference").is_some_and(Value::is_string) => {
+                    image.insert("reference".to_owned(), Value::Null);
                 }
                 Some(image) if image.is_string() => *image = Value::Null,
                 _ => {}

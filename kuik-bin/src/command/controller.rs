@@ -95,7 +95,7 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         }
     };
     if config.leader_elect {
-        election.run(stop, lead).await;
+        Box::pin(election.run(stop, lead)).await;
     } else {
         tokio::select! {
             () = lead(client) => {}

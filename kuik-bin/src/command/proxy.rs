@@ -61,7 +61,7 @@ async fn serve(config: ProxyConfig) -> Result<(), Failure> {
     })
     .map_err(Failure::usage)?;
     let cache = ReplicaSet::new(replicas, HttpReplicas, ReplicaSetOptions::default());
-    let proxy = proxy(&cache, origin, origins.ports, process.tls().as_ref());
+    let proxy = proxy(&cache, &origin, origins.ports, process.tls().as_ref());
     if let Some(address) = metrics {
         answer_operators(&address, proxy.admin)?;
     }

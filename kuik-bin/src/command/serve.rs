@@ -50,7 +50,7 @@ async fn serve(config: ServeConfig) -> Result<(), Failure> {
     let store = Arc::new(FilesystemStore::open(&data_dir).map_err(Failure::new)?.as_cache());
     let mut options = PullThroughOptions::default();
     options.revalidate = origins.revalidate;
-    let cache = cache::cache(store, upstream, options, origins.ports, process.tls().as_ref());
+    let cache = cache::cache(store, &upstream, options, origins.ports, process.tls().as_ref());
     tracing::info!(data_dir = %data_dir.display(), "images are cached");
     let frontend = cache.frontend.recorded_by(process.sink());
     process.serve(frontend, Some(cache.pull_through)).await

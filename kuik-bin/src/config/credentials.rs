@@ -73,10 +73,10 @@ impl RawCredentials {
                 providers = plugins.into_iter().fold(providers, |all, one| all.and(Arc::new(one)));
             }
             (Some(_), None) => {
-                problems.add(PLUGINS, format_args!("{PLUGINS_DIR} is not set: say where the plugins are"))
+                problems.add(PLUGINS, format_args!("{PLUGINS_DIR} is not set: say where the plugins are"));
             }
             (None, Some(_)) => {
-                problems.add(PLUGINS_DIR, format_args!("{PLUGINS} is not set: say which plugins there are"))
+                problems.add(PLUGINS_DIR, format_args!("{PLUGINS} is not set: say which plugins there are"));
             }
             (None, None) => {}
         }

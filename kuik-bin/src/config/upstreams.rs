@@ -55,13 +55,13 @@ impl Rules<'_> {
             }
             Some(_) => problems.add(KEY, "it is no mapping of registries to their upstreams"),
         }
-        for (prefix, rule) in self.from_flags(problems) {
+        for (prefix, rule) in self.flags(problems) {
             rules.insert(prefix, rule);
         }
         rules.into_values().collect()
     }
 
-    fn from_flags(self, problems: &mut Problems) -> BTreeMap<String, UpstreamRule> {
+    fn flags(self, problems: &mut Problems) -> BTreeMap<String, UpstreamRule> {
         let mut rules: BTreeMap<String, UpstreamRule> = BTreeMap::new();
         for text in self.moved {
             let Some(rule) = problems.check(UPSTREAM, UpstreamRule::moved(text)) else { continue };

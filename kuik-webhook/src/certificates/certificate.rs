@@ -1,4 +1,8 @@
 //! A certificate, with what decisions are made from: when it holds, for which names, who has signed it.
+#![expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method itself is of one lifetime, and the reader wants a function of any"
+)]
 
 use std::time::Duration;
 

@@ -48,17 +48,17 @@ impl Default for Webhook {
 impl Webhook {
     /// What a review of a pod is answered.
     pub(crate) fn pod(&self, request: Value) -> Answer {
-        self.ask(POD_PATH, review(request))
+        self.ask(POD_PATH, &review(request))
     }
 
     /// What a review of a CachedImage is answered.
     pub(crate) fn cached_image(&self, mut request: Value) -> Answer {
         let kind = json!({ "group": "kuik.enix.io", "version": "v1alpha1", "kind": "CachedImage" });
         request["kind"] = kind;
-        self.ask(CACHED_IMAGE_PATH, review(request))
+        self.ask(CACHED_IMAGE_PATH, &review(request))
     }
 
-    fn ask(&self, path: &str, review: Value) -> Answer {
+    fn ask(&self, path: &str, review: &Value) -> Answer {
         let response = self.service.answer(path, review.to_string().as_bytes());
         assert_eq!(response.status(), StatusCode::OK);
         let body = response.into_body().collect().now_or_never().unwrap().unwrap().to_bytes();

@@ -125,7 +125,7 @@ impl LocalCache {
             .overriding(&format!("{REGISTRY}=http://127.0.0.1:{upstream_port}"))
             .map_err(Failure::new)?;
         let client = client_of(upstreams)?;
-        let cache = cache::cache(store, client, PullThroughOptions::default(), PortForms::default(), None);
+        let cache = cache::cache(store, &client, PullThroughOptions::default(), PortForms::default(), None);
         let listeners = BindAddress::localhost(0).listen().map_err(Failure::new)?;
         let port = upstream::port_of(&listeners)?;
         let (stop, stopped) = oneshot::channel();

@@ -2,7 +2,7 @@
 //!
 //! [`Reconciler`] watches nothing itself: it is given [`Informer`]s of CachedImages and Repositories and a [`Usage`],
 //! which others share, and an [`ImageCopier`] that knows the cache. What is to be done is
-//! [`plan`](crate::plan::plan)ned; a reconcile of an unchanged object reads nothing from the API server and writes
+//! [planned](crate::plan::plan); a reconcile of an unchanged object reads nothing from the API server and writes
 //! nothing. Copies and looks into the cache are [jobs](crate::plan::Job) that go on beside, so that a slow pull holds up
 //! nothing else.
 //!

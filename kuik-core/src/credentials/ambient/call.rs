@@ -52,10 +52,12 @@ impl Caller {
             let uri: Uri = url.parse().ok()?;
             Some((uri.authority()?.as_str().parse::<HostPort>().ok()?, uri.scheme_str() == Some("http")))
         });
-        let mut config = TransportConfig::default();
-        config.guard = named.fold(Guard::default(), |guard, (host, http)| guard.naming(host, http));
-        // On a machine without a metadata server nobody answers: that is to be known soon.
-        config.timeouts = Timeouts { connect: Duration::from_secs(1), ..Timeouts::default() };
+        let config = TransportConfig {
+            guard: named.fold(Guard::default(), |guard, (host, http)| guard.naming(host, http)),
+            // On a machine without a metadata server nobody answers: that is to be known soon.
+            timeouts: Timeouts { connect: Duration::from_secs(1), ..Timeouts::default() },
+            ..TransportConfig::default()
+        };
         HttpTransport::new(config).map(Self::new)
     }
 
@@ -208,6 +210,6 @@ mod tests {
         let caller = Caller::local(&["http://127.0.0.1:9"]).unwrap();
         let error = caller.bytes(Call::get("it", "http://127.0.0.1:10/")).await.unwrap_err();
         let cause = std::iter::successors(std::error::Error::source(&error), |&cause| cause.source());
-        assert!(cause.into_iter().any(|cause| cause.is::<Refused>()), "{error:?}");
+        assert!(cause.into_iter().any(<dyn std::error::Error>::is::<Refused>), "{error:?}");
     }
 }

@@ -99,11 +99,11 @@ impl GoogleIdentity {
     async fn fetch(&self) -> Result<(Secret, Duration), CredentialError> {
         match self.variables.get(CREDENTIALS) {
             Some(file) => self.federated(file).await,
-            None => self.from_metadata().await,
+            None => self.machine_token().await,
         }
     }
 
-    async fn from_metadata(&self) -> Result<(Secret, Duration), CredentialError> {
+    async fn machine_token(&self) -> Result<(Secret, Duration), CredentialError> {
         let path = "/computeMetadata/v1/instance/service-accounts/default/token";
         let what = format!("the token of Google's metadata server at {}", self.metadata);
         let call = Call::get(&what, format!("{}{path}?scopes={SCOPE}", self.metadata));

@@ -259,8 +259,8 @@ mod tests {
     async fn a_plugin_is_asked_as_the_kubelet_asks_it() {
         let rig = Rig::new(&response(r#""cacheKeyType":"Registry","#));
         let [u, b] = ["u", "b"].map(|user| Credential::basic(user, "hunter2"));
-        assert_eq!(rig.ask("a.registry.example", "team/app").await.unwrap(), [u.clone()]);
-        assert_eq!(rig.ask("a.registry.example", "other").await.unwrap(), [u.clone()]);
+        assert_eq!(rig.ask("a.registry.example", "team/app").await.unwrap(), std::slice::from_ref(&u));
+        assert_eq!(rig.ask("a.registry.example", "other").await.unwrap(), std::slice::from_ref(&u));
         assert_eq!(
             rig.ask("b.registry.example", "app").await.unwrap(),
             [b, u],
