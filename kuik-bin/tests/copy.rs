@@ -17,7 +17,8 @@ use kuik_core::{
     credentials::Credential,
     reference::{ImageReference, RepositoryName},
     registry::{
-        HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver, Upstreams,
+        HostLimits, HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver,
+        Upstreams,
     },
     testkit::{Behaviour, Rule, SampleImage, ScriptedRegistry, Target},
 };
@@ -55,7 +56,13 @@ impl Rig {
         let mut config = TransportConfig::default();
         config.guard = upstream.guard();
         config.system_roots = false;
-        RegistryClient::new(HttpTransport::new(config).unwrap(), upstream, credentials, Timeouts::default())
+        RegistryClient::limited(
+            HttpTransport::new(config).unwrap(),
+            upstream,
+            credentials,
+            Timeouts::default(),
+            HostLimits::none(),
+        )
     }
 
     fn at_cache(&self) -> RegistryClient {

@@ -163,7 +163,7 @@ async fn an_origin_that_says_no_is_believed() {
         assert_eq!(get(proxy.address(), path).await.status, 200, "{path}");
     }
     let log = proxy.log();
-    let line = log.lines().find(|line| line.contains("metrics are answered")).unwrap();
+    let line = log.lines().find(|line| line.contains("operators are answered")).unwrap();
     let address = line.split_once("address=").unwrap().1.trim().parse().unwrap();
     assert!(exposes(address, "kube_image_keeper_proxy_http_requests_total").await);
     assert_eq!(get(address, "/v2/").await.status, 404, "nothing is pulled there");

@@ -23,7 +23,9 @@ use kuik_core::{
     copy::{CopyError, ImageCopier, Platforms, Progress, PushCopier, SourceImage, Verdict},
     credentials::{Anonymous, Credential, CredentialProvider},
     reference::{ImageReference, RepositoryName},
-    registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver as _},
+    registry::{
+        HostLimits, HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver as _,
+    },
     testkit::{
         Behaviour, Rule, SampleImage, ScriptedRegistry, Target,
         real::{DockerRegistry, RegistryOptions, skopeo},
@@ -55,7 +57,13 @@ impl Rig {
         config.guard = upstream.guard();
         config.system_roots = false;
         let transport = HttpTransport::new(config).unwrap();
-        let client = RegistryClient::new(transport, upstream, credentials, Timeouts::default());
+        let client = RegistryClient::limited(
+            transport,
+            upstream,
+            credentials,
+            Timeouts::default(),
+            HostLimits::none(),
+        );
         Self { source: ScriptedRegistry::start().await.unwrap(), cache, storage, client }
     }
 

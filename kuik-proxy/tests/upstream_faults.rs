@@ -116,7 +116,7 @@ fn refusals() -> Vec<Row> {
         ("429", always(answer(429, &[(RETRY_AFTER, "77")], b"")), Refused(429, "TOOMANYREQUESTS", "77"), FEW, Nothing),
         ("429 without a time", always(answer(429, &[], b"")), Refused(429, "TOOMANYREQUESTS", "2"), FEW, Nothing),
         ("500", always(answer(500, &[], b"oops")), LATER, FEW, Nothing),
-        ("503", always(answer(503, &[(RETRY_AFTER, "9")], b"")), LATER, FEW, Nothing),
+        ("503", always(answer(503, &[(RETRY_AFTER, "9")], b"")), Refused(503, "UNAVAILABLE", "9"), FEW, Nothing),
         ("HTML with 500", always(answer(500, &[(CONTENT_TYPE, "text/html")], html)), LATER, FEW, Nothing),
         ("204", always(answer(204, &[], b"")), BAD_GATEWAY, FEW, Nothing),
         ("206 that nobody asked for", always(answer(206, &[], b"x")), BAD_GATEWAY, FEW, Nothing),
@@ -199,11 +199,12 @@ fn token_faults() -> Vec<Row> {
         ("sends no headers", always(Behaviour::DelayHeaders(Gate::new())), LATER, FEW, Nothing),
         ("500", always(answer(500, &[], b"oops")), LATER, FEW, Nothing),
         ("429", always(answer(429, &[(RETRY_AFTER, "77")], b"")), Refused(429, "TOOMANYREQUESTS", "77"), FEW, Nothing),
-        ("403", always(answer(403, &[], b"")), Refused(403, "DENIED", ""), FEW, Nothing),
         ("a redirect in circles", always(Behaviour::Circle), BAD_GATEWAY, Asked(20, 1), Nothing),
         ("sends without end", always(Behaviour::Flood), Broken, Asked(6, 100_000), Nothing),
         ("HTML with 200", always(answer(200, &[(CONTENT_TYPE, "text/html")], b"<html>")), BAD_GATEWAY, FEW, Nothing),
         ("fails, once", once([answer(500, &[], b"")]), LATER, FEW, Nothing),
+        // The last, because a refusal is remembered for a while.
+        ("403", always(answer(403, &[], b"")), Refused(403, "DENIED", ""), FEW, Nothing),
     ]
 }
 

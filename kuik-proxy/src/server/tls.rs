@@ -183,6 +183,10 @@ impl TlsMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tls");
         let help = "Changes of the certificate, by whether the new pair is in use";
+        for outcome in ["ok", "error"] {
+            // What has not happened yet is zero, not missing.
+            self.reloads.get_or_create(&Outcome { outcome });
+        }
         registry.register("certificate_reloads", help, self.reloads.clone());
         registry.register("failed_handshakes", "Connections without TLS", self.failed_handshakes.clone());
     }
