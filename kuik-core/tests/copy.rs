@@ -327,14 +327,6 @@ async fn errors_say_whose_they_are() {
     assert!(copier.copy(&rig.image("app:none"), &()).await.unwrap_err().is_not_found());
     assert!(copier.ask_source(&rig.image("app:none")).await.unwrap_err().is_not_found());
 
-    let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("77"))]);
-    let limited = Behaviour::Answer { status: StatusCode::TOO_MANY_REQUESTS, headers, body: Bytes::new() };
-    rig.source.script(Rule::on(Target::Manifest).method(Method::GET).does(limited));
-    let error = copier.copy(&app, &()).await.unwrap_err();
-    assert!(error.is_of_registry() && !error.is_of_cache(), "{}", error.chain());
-    assert_eq!(error.content().unwrap().retry_after().unwrap().as_secs(), 77);
-    rig.source.clear_script();
-
     rig.cache.stop().await.unwrap();
     for error in [
         copier.copy(&app, &()).await.map(drop).unwrap_err(),
@@ -343,6 +335,19 @@ async fn errors_say_whose_they_are() {
     ] {
         assert!(error.is_of_registry() && error.is_of_cache(), "{}", error.chain());
     }
+}
+
+#[tokio::test]
+async fn a_limit_of_the_source_is_told_with_its_time() {
+    let rig = Rig::start().await;
+    rig.source.add_image("app", "1", &two_platforms(9));
+    let (copier, app) = (rig.copier(&["all"]), rig.image("app:1"));
+    let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("77"))]);
+    let limited = Behaviour::Answer { status: StatusCode::TOO_MANY_REQUESTS, headers, body: Bytes::new() };
+    rig.source.script(Rule::on(Target::Manifest).method(Method::GET).does(limited));
+    let error = copier.copy(&app, &()).await.unwrap_err();
+    assert!(error.is_of_registry() && !error.is_of_cache(), "{}", error.chain());
+    assert_eq!(error.content().unwrap().retry_after().unwrap().as_secs(), 77);
 }
 
 #[tokio::test]
