@@ -48,6 +48,13 @@ impl Shared {
                     };
                     let mut replaces = unreadable;
                     if !unreadable && let Ok(Some(size)) = self.store.has_blob(digest).await {
+                        // A fill may have run its whole course between the two looks.
+                        if self.fills.join(repository, digest).is_some() {
+                            continue;
+                        }
+                        if let Kept::Readable(blob) = self.kept_blob(repository, digest, range).await? {
+                            return Ok(blob);
+                        }
                         // Another repository's: ours once upstream shows that it is this one's too.
                         if self.upstream_shows(repository, digest, size).await? {
                             match self.store.link_blob(repository, digest).await {
