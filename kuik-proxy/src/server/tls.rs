@@ -185,7 +185,7 @@ impl TlsMetrics {
         let help = "Changes of the certificate, by whether the new pair is in use";
         for outcome in ["ok", "error"] {
             // What has not happened yet is zero, not missing.
-            self.reloads.get_or_create(&Outcome { outcome });
+            drop(self.reloads.get_or_create(&Outcome { outcome }));
         }
         registry.register("certificate_reloads", help, self.reloads.clone());
         registry.register("failed_handshakes", "Connections without TLS", self.failed_handshakes.clone());
