@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
+#[path = "chart/commands.rs"]
+mod commands;
+
 use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
 use kuik_core::{
@@ -46,7 +49,7 @@ fn objects(rendered: &str) -> BTreeSet<String> {
 }
 
 /// Ways in which people install it, by the values that differ.
-const INSTALLATIONS: [(&str, &[&str]); 9] = [
+const INSTALLATIONS: [(&str, &[&str]); 10] = [
     ("as it is", &[]),
     ("on a volume", &["--set=registry.persistence.enabled=true"]),
     (
@@ -76,6 +79,12 @@ const INSTALLATIONS: [(&str, &[&str]); 9] = [
         "with all that is off by default",
         &[
             "--set=networkPolicy.create=true,priorityClass.create=true,grafanaDashboard.create=true,proxy.readPullSecrets=true,controllers.pdb.create=true,registry.pdb.create=true",
+        ],
+    ),
+    (
+        "with what kuik 1.14 had not",
+        &[
+            "--set=architectures={auto},registry.maxSize=20Gi,registry.revalidateAfter=1h,registry.garbageCollection.deleteUntagged=true",
         ],
     ),
 ];

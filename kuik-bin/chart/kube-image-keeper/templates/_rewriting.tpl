@@ -16,7 +16,9 @@
 
 {{- define "kuik.webhook.arguments" -}}
 - --bind-address=:9443
+# One port for metrics and health. The controllers have 8081, in the same pod.
 - --metrics-bind-address=:8082
+- --health-probe-bind-address=:8082
 {{- if eq (include "kuik.certificates" .) "cert-manager" }}
 - --tls-cert-file=/etc/kuik/certificate/tls.crt
 - --tls-private-key-file=/etc/kuik/certificate/tls.key
