@@ -34,13 +34,15 @@ const PULLERS: u64 = 2;
 const TAGS: u64 = 8;
 /// Longer than any push or pull takes here; what takes longer may be done again.
 const GRACE: Duration = Duration::from_secs(5);
-const ARGUMENTS: [&str; 7] = [
+const ARGUMENTS: [&str; 9] = [
     "--allow-anonymous-push",
     "--sparse",
     "nothing",
     "--gc-delete-untagged",
     "--gc-grace",
     "5s",
+    "--gc-notice",
+    "1s",
     "--gc-interval",
 ];
 
