@@ -112,7 +112,10 @@ impl Remote {
         let target = self.target(&format!("manifests/{at}"));
         let kind = manifest.media_type().as_str().to_owned();
         let reply = self.client.send(Method::PUT, &target, &kind, manifest.bytes().clone()).await?;
-        if matches!(reply.status, 400 | 404) && reply.text().contains("MANIFEST_BLOB_UNKNOWN") {
+        let lacks = matches!(reply.status, 400 | 404) && reply.text().contains("MANIFEST_BLOB_UNKNOWN");
+        // What it refers to is being removed at this moment, by a replica: to be tried again.
+        let later = reply.status == 503 && !reply.header("retry-after").is_empty();
+        if lacks || later {
             return Err(Failed::Missing(format!("{target}: {}", reply.text())));
         }
         expect(reply, &[201]).map(drop)
