@@ -4,6 +4,8 @@
 
 #[path = "chart/commands.rs"]
 mod commands;
+#[path = "chart/notes.rs"]
+mod notes;
 
 use std::{collections::BTreeSet, path::PathBuf, process::Command};
 

@@ -160,13 +160,20 @@ spec:
       {{- include "kuik.selector" $root | nindent 6 }}
       app.kubernetes.io/component: {{ $component }}
   podMetricsEndpoints:
-    - port: metrics
-      interval: {{ .scrapeInterval }}
-      scrapeTimeout: {{ .scrapeTimeout }}
-      {{- with .relabelings }}
+    {{- $ports := list "metrics" }}
+    {{- if and (eq $component "controllers") (ne $root.Values.proxy.mode "containerd") }}
+    {{- $ports = append $ports "webhook-metrics" }}
+    {{- end }}
+    {{- $monitor := . }}
+    {{- range $ports }}
+    - port: {{ . }}
+      interval: {{ $monitor.scrapeInterval }}
+      scrapeTimeout: {{ $monitor.scrapeTimeout }}
+      {{- with $monitor.relabelings }}
       relabelings:
         {{- toYaml . | nindent 8 }}
       {{- end }}
+    {{- end }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
