@@ -71,7 +71,7 @@ storm: ## 200 clients pull through an upstream that fails at random for TIME=600
 	KUIK_STORM_SECONDS=$(TIME) cargo test --locked -p kuik-proxy --all-features --test storm -- --nocapture
 
 model: ## every order in which the parts of a fill can take turns, further than make test looks (minutes)
-	LOOM_MAX_PREEMPTIONS=4 cargo test --locked --release -p kuik-proxy --all-features --test fill_model
+	KUIK_MODEL_PREEMPTIONS=5 cargo test --locked --release -p kuik-proxy --all-features --test fill_model
 
 stampede: ## 200 clients pull one cold image at the same moment: what upstream sees, and how long it takes
 	cargo test --locked --release -p kuik-proxy --all-features --test stampede -- --nocapture

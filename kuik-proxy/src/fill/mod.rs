@@ -20,7 +20,6 @@ mod resume;
 mod room;
 mod run;
 mod spool;
-mod sync;
 mod window;
 #[cfg(test)]
 mod window_tests;

@@ -6,13 +6,14 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use tokio::sync::{Notify, futures::Notified};
-
-use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// How many bytes the window holds before upstream has to wait.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;

@@ -1,5 +1,4 @@
-//! A fill whose parts are the real ones (what readers may have, the window, the readers, the spool, the wait for room),
-//! over memory that a model checker watches.
+//! A fill whose parts are the real ones: what readers may have, the window, the readers, the spool, the wait for room.
 #![allow(dead_code, unused_imports, reason = "the real files have more in them than is modelled")]
 
 use std::sync::{Arc, OnceLock};
@@ -18,6 +17,7 @@ use self::{
 };
 
 mod explore;
+mod parts;
 #[path = "../../src/fill/progress.rs"]
 pub(crate) mod progress;
 #[path = "../../src/fill/reader.rs"]
@@ -28,14 +28,6 @@ pub(crate) mod room;
 pub(crate) mod spool;
 #[path = "../../src/fill/window.rs"]
 pub(crate) mod window;
-
-/// Memory that loom watches.
-pub(crate) mod sync {
-    pub(crate) use loom::sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    };
-}
 
 /// What comes aside is not modelled: nothing here is that far ahead.
 pub(crate) mod aside {
