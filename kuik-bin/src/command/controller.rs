@@ -6,6 +6,7 @@ use kube_client::Client;
 use kuik_core::{
     controller::{
         self, Controllers, NodePlatforms,
+        cached_image::Metrics,
         leader::{Election, Timing},
         pods::PodRules,
         rbac, registry_token,
@@ -76,15 +77,20 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
     .map_err(Failure::usage)?;
     let CacheConfig { endpoint, fills_itself, .. } = &config.cache;
     let copier = copier(endpoint, token, *fills_itself, Arc::new(source), Arc::new(platforms.clone()))?;
-    let controllers = Arc::new(Controllers::new(rules, copier, config.options, identity.clone()));
+    let counted = Metrics::default();
+    let controllers =
+        Controllers::new(rules, copier, config.options, identity.clone()).with_metrics(counted.clone());
+    let controllers = Arc::new(controllers);
 
     let election = Election::new(client.clone(), namespace, rbac::LEASE, identity, Timing::default());
     let leading = if config.leader_elect { election.leading() } else { watch::channel(true).1 };
     let metrics = ControllerMetrics::new(controllers.clone(), leading);
     let admin = admin("controller", Vec::new(), |registry| {
+        counted.register(registry);
         registry.sub_registry_with_prefix("controller").register_collector(Box::new(metrics));
     });
-    for address in config.metrics.iter().chain(&config.health) {
+    let apart = config.metrics.filter(|address| config.health.as_ref() != Some(address));
+    for address in config.health.iter().chain(&apart) {
         answer_operators(address, admin.clone())?;
     }
 
