@@ -181,6 +181,58 @@ async fn an_image_is_kept_from_its_first_pod_until_its_date() {
     assert_eq!(holder, "", "the next one need not wait");
 }
 
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_private_image_is_pushed_into_a_registry_of_another_make() {
+    let server = api_server().await;
+    let admin = server.admin();
+    let user = server.user("controllers", None).unwrap();
+    let image = SampleImage::small(96);
+    let private = RegistryOptions {
+        basic: Some(("reader".to_owned(), "its-password".to_owned())),
+        ..RegistryOptions::default()
+    };
+    let docker = DockerRegistry::start(&private).await.unwrap();
+    let cache = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
+    let (source, host, kept_in) = (format!("{}/team/app:v1", docker.host()), docker.host(), cache.host());
+    push(&image, &source, &["--dest-creds=reader:its-password"]).await;
+
+    let arguments = [
+        "--namespace=kuik-system",
+        "--registry-kind=oci",
+        "--registry-token-secret=",
+        "--registry-endpoint",
+        &kept_in,
+        "--insecure-registries",
+        &host,
+    ];
+    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
+    let controller = Kuik::controller(&arguments, &environment).await;
+
+    // A pod from before the webhook, with a secret of its namespace.
+    let opens = STANDARD.encode("reader:its-password");
+    let config = json!({ "auths": { host.as_str(): { "auth": opens } } }).to_string();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": { "name": "opens", "namespace": "shop" }, "stringData": { ".dockerconfigjson": config },
+    });
+    admin.apply(&secret.to_string()).await.unwrap();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "private", "namespace": "shop" },
+        "spec": { "containers": [{ "name": "web", "image": source }], "imagePullSecrets": [{ "name": "opens" }] },
+    });
+    admin.apply(&pod.to_string()).await.unwrap();
+    let name = format!("{}-team-app-v1", host.replace(':', "-"));
+    eventually("the image is cached", async || {
+        object(admin, &["cachedimages", &name])
+            .await
+            .is_some_and(|image| image["status"]["phase"] == "Ready" && image["status"]["isCached"] == true)
+    })
+    .await;
+    pull_with_skopeo(&format!("{kept_in}/{}:v1", proxied(&host, "team/app")), &image).await;
+    assert!(!controller.log().contains("its-password") && !controller.log().contains("forbidden"));
+}
+
 /// Compares the metrics of a leader with the document, both ways.
 async fn exposes_what_is_documented(controller: &Kuik) {
     let text = String::from_utf8(get(controller.address(), "/metrics").await.body).unwrap();

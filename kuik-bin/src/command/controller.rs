@@ -2,16 +2,18 @@
 
 use std::{env, fmt::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
-use kube_client::Client;
+use kube_client::{Api, Client};
+use kube_runtime::watcher;
 use kuik_core::{
     controller::{
-        self, Controllers, NodePlatforms,
+        self, Controllers, Informer, NodePlatforms, PullSecrets,
         cached_image::Metrics,
         leader::{Election, Timing},
         pods::PodRules,
         rbac, registry_token,
     },
-    credentials::Secret,
+    crd::Repository,
+    credentials::{Providers, Secret},
 };
 use tokio::sync::watch;
 
@@ -68,14 +70,18 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         token = token(&client, &namespace, &config.cache) => token?,
         () = &mut stop => return Ok(()),
     };
+    let CacheConfig { endpoint, fills_itself, .. } = &config.cache;
+    let mut credentials = Providers::default();
+    if !fills_itself {
+        credentials = credentials.and(Arc::new(pull_secrets(&client)));
+    }
     let source = cache::registry_client(Outside {
         upstreams: config.origins.upstreams,
-        credentials: config.origins.credentials,
+        credentials: credentials.and(Arc::new(config.origins.credentials)),
         roots: config.origins.roots,
         proxy: config.origins.proxy,
     })
     .map_err(Failure::usage)?;
-    let CacheConfig { endpoint, fills_itself, .. } = &config.cache;
     let copier = copier(endpoint, token, *fills_itself, Arc::new(source), Arc::new(platforms.clone()))?;
     let counted = Metrics::default();
     let controllers =
@@ -110,6 +116,16 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What opens private images for who pushes them into the cache: the pull secrets that Repositories name, kept in memory.
+fn pull_secrets(client: &Client) -> PullSecrets {
+    let everywhere = Api::<Repository>::all(client.clone());
+    let (repositories, watching) = Informer::new(everywhere, watcher::Config::default());
+    let (secrets, reading) = PullSecrets::new(client.clone(), repositories);
+    // It ends with the process.
+    tokio::spawn(async move { tokio::join!(watching, reading) });
+    secrets
 }
 
 /// The token of the cache; waits for the API server where it is away.
