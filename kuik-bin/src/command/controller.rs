@@ -2,15 +2,18 @@
 
 use std::{env, fmt::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
-use kube_client::Client;
+use kube_client::{Api, Client};
+use kube_runtime::watcher;
 use kuik_core::{
     controller::{
-        self, Controllers, NodePlatforms,
+        self, Controllers, Informer, NodePlatforms, PullSecrets,
+        cached_image::Metrics,
         leader::{Election, Timing},
         pods::PodRules,
         rbac, registry_token,
     },
-    credentials::Secret,
+    crd::Repository,
+    credentials::{Providers, Secret},
 };
 use tokio::sync::watch;
 
@@ -67,24 +70,33 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         token = token(&client, &namespace, &config.cache) => token?,
         () = &mut stop => return Ok(()),
     };
+    let CacheConfig { endpoint, fills_itself, .. } = &config.cache;
+    let mut credentials = Providers::default();
+    if !fills_itself {
+        credentials = credentials.and(Arc::new(pull_secrets(&client)));
+    }
     let source = cache::registry_client(Outside {
         upstreams: config.origins.upstreams,
-        credentials: config.origins.credentials,
+        credentials: credentials.and(Arc::new(config.origins.credentials)),
         roots: config.origins.roots,
         proxy: config.origins.proxy,
     })
     .map_err(Failure::usage)?;
-    let CacheConfig { endpoint, fills_itself, .. } = &config.cache;
     let copier = copier(endpoint, token, *fills_itself, Arc::new(source), Arc::new(platforms.clone()))?;
-    let controllers = Arc::new(Controllers::new(rules, copier, config.options, identity.clone()));
+    let counted = Metrics::default();
+    let controllers =
+        Controllers::new(rules, copier, config.options, identity.clone()).with_metrics(counted.clone());
+    let controllers = Arc::new(controllers);
 
     let election = Election::new(client.clone(), namespace, rbac::LEASE, identity, Timing::default());
     let leading = if config.leader_elect { election.leading() } else { watch::channel(true).1 };
     let metrics = ControllerMetrics::new(controllers.clone(), leading);
     let admin = admin("controller", Vec::new(), |registry| {
+        counted.register(registry);
         registry.sub_registry_with_prefix("controller").register_collector(Box::new(metrics));
     });
-    for address in config.metrics.iter().chain(&config.health) {
+    let apart = config.metrics.filter(|address| config.health.as_ref() != Some(address));
+    for address in config.health.iter().chain(&apart) {
         answer_operators(address, admin.clone())?;
     }
 
@@ -104,6 +116,16 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What opens private images for who pushes them into the cache: the pull secrets that Repositories name, kept in memory.
+fn pull_secrets(client: &Client) -> PullSecrets {
+    let everywhere = Api::<Repository>::all(client.clone());
+    let (repositories, watching) = Informer::new(everywhere, watcher::Config::default());
+    let (secrets, reading) = PullSecrets::new(client.clone(), repositories);
+    // It ends with the process.
+    tokio::spawn(async move { tokio::join!(watching, reading) });
+    secrets
 }
 
 /// The token of the cache; waits for the API server where it is away.

@@ -1,4 +1,4 @@
-//! `kuik`, `kuik-registry`, `kuik-proxy` and `kuik-webhook`, the built binaries, in an environment that configures nothing.
+//! `kuik`, `kuik-registry`, `kuik-proxy`, `kuik-webhook` and `kuik-controller`, the built binaries, in an environment that configures nothing.
 
 use std::{
     ffi::OsStr,
@@ -54,7 +54,7 @@ fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -
     command
 }
 
-/// A running `kuik serve`, `kuik-registry`, `kuik-proxy` or `kuik-webhook`.
+/// A running `kuik serve`, `kuik-registry`, `kuik-proxy`, `kuik-webhook` or `kuik-controller`.
 #[derive(Debug)]
 pub(crate) struct Kuik {
     child: Child,
@@ -136,13 +136,25 @@ impl Kuik {
         Self::start(command).await
     }
 
-    async fn start(mut command: Command) -> Self {
+    /// The controllers with these arguments and environment; its address is where operators are answered.
+    pub(crate) async fn controller(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = binary(env!("CARGO_BIN_EXE_kuik-controller"), arguments);
+        command.args(["--health-probe-bind-address", "127.0.0.1:0"]).envs(environment.iter().copied());
+        Self::start_saying(command, "operators are answered").await
+    }
+
+    async fn start(command: Command) -> Self {
+        Self::start_saying(command, " serving ").await
+    }
+
+    /// Starts it, and waits until a line with `words` has its address.
+    async fn start_saying(mut command: Command, words: &str) -> Self {
         let mut child = command.spawn().unwrap();
         let pid = child.id().unwrap();
         let log = read(child.stderr.take().unwrap());
-        shows(&log, |log| address_in(log).is_some()).await;
+        shows(&log, |log| address_in(log, words).is_some()).await;
         let said = log.borrow().clone();
-        let address = address_in(&said).unwrap_or_else(|| panic!("kuik did not start: {said}"));
+        let address = address_in(&said, words).unwrap_or_else(|| panic!("kuik did not start: {said}"));
         Self { child, pid, address, log }
     }
 
@@ -234,8 +246,8 @@ async fn shows(log: &watch::Receiver<String>, condition: impl FnMut(&String) -> 
     matches!(timeout(PATIENCE, log.wait_for(condition)).await, Ok(Ok(_)))
 }
 
-/// The address in the log line that says where it serves.
-fn address_in(log: &str) -> Option<SocketAddr> {
-    let line = log.lines().find(|line| line.contains(" serving "))?;
+/// The address in the first line of the log with these words.
+fn address_in(log: &str, words: &str) -> Option<SocketAddr> {
+    let line = log.lines().find(|line| line.contains(words))?;
     line.split_once("address=")?.1.split_whitespace().next()?.parse().ok()
 }

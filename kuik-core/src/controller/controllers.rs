@@ -32,6 +32,7 @@ pub struct Controllers {
     copier: Arc<dyn ImageCopier>,
     options: cached_image::Options,
     instance: String,
+    metrics: cached_image::Metrics,
     view: Mutex<Option<View>>,
 }
 
@@ -57,7 +58,14 @@ impl Controllers {
         options: cached_image::Options,
         instance: impl Into<String>,
     ) -> Self {
-        Self { rules, copier, options, instance: instance.into(), view: Mutex::new(None) }
+        let metrics = cached_image::Metrics::default();
+        Self { rules, copier, options, instance: instance.into(), metrics, view: Mutex::new(None) }
+    }
+
+    /// The same, counting in `metrics` what is put into the cache and removed from it.
+    #[must_use]
+    pub fn with_metrics(self, metrics: cached_image::Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// What is known now; `None` where nothing runs.
@@ -100,7 +108,8 @@ impl Controllers {
             self.copier.clone(),
             self.options,
         )
-        .with_events(events);
+        .with_events(events)
+        .with_metrics(self.metrics.clone());
 
         let _shown = self.show(View {
             images: images.store(),

@@ -1,0 +1,265 @@
+//! `kuik-controller` as it is run: a real API server with the rights of `docs/rbac.yaml` and no others, `kuik-registry` as
+//! the cache, and Docker's registry, which is stopped as soon as the image has to be in the cache.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+mod support;
+
+use std::{collections::BTreeSet, fs};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kuik_core::testkit::{
+    SampleImage,
+    real::{ApiServer, DockerRegistry, KubeUser, RegistryOptions, free_address},
+};
+use serde_json::{Value, json};
+use support::{Kuik, eventually, get, output, proxied, pull_with_skopeo, push};
+
+/// The roles of the document, bound to the user of the controllers.
+const RIGHTS: &str = concat!(
+    include_str!("../../docs/rbac.yaml"),
+    "
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: kuik-controllers}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: kuik-controllers, namespace: kuik-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: kuik-controllers, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
+"
+);
+
+const NAMESPACES: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: kuik-system}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+";
+
+/// An API server with our resources, and the namespaces that are needed.
+async fn api_server() -> ApiServer {
+    let server = ApiServer::start().await.unwrap();
+    let admin = server.admin();
+    let crds = output(&["crds"]).await;
+    admin.apply(std::str::from_utf8(&crds.stdout).unwrap()).await.unwrap();
+    admin.apply(NAMESPACES).await.unwrap();
+    admin.apply(RIGHTS).await.unwrap();
+    admin.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await.unwrap();
+    server
+}
+
+async fn object(user: &KubeUser, arguments: &[&str]) -> Option<Value> {
+    let all = [&["get", "--output=json", "--ignore-not-found"], arguments].concat();
+    let text = user.kubectl(all).await.unwrap();
+    (!text.trim().is_empty()).then(|| serde_json::from_str(&text).unwrap())
+}
+
+/// A pod as the webhook leaves it.
+fn rewritten(name: &str, original: &str, image: &str) -> String {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "shop", "labels": { "kuik.enix.io/managed": "true" },
+            "annotations": { "kuik.enix.io/rewrite-images": "true", "original-image-web": original },
+        },
+        "spec": { "containers": [{ "name": "web", "image": image }] },
+    })
+    .to_string()
+}
+
+async fn delete_pod(user: &KubeUser, name: &str) {
+    user.kubectl(["delete", "pod", name, "--namespace=shop", "--grace-period=0", "--force"]).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn an_image_is_kept_from_its_first_pod_until_its_date() {
+    let server = api_server().await;
+    let admin = server.admin();
+    let user = server.user("controllers", None).unwrap();
+    let image = SampleImage::small(95);
+    let mut docker = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
+    let source = format!("{}/team/app:v1", docker.host());
+    push(&image, &source, &[]).await;
+
+    let cache = free_address().await.unwrap().to_string();
+    let arguments = ["--leader-elect", "--namespace=kuik-system", "--proxy-port=7439", "--registry-endpoint"];
+    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
+    let mut controller = Kuik::controller(&[&arguments[..], &[&cache]].concat(), &environment).await;
+    assert_eq!(get(controller.address(), "/readyz").await.status, 200);
+
+    // It has made the token that the cache is written to with.
+    let secret = ["secret", "kuik-registry-token", "--namespace=kuik-system"];
+    let secret = object(admin, &secret).await.unwrap();
+    let token = STANDARD.decode(secret["data"]["token"].as_str().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, token).unwrap();
+    let host = docker.host();
+    let flags = ["--pull-through", "--insecure-registries", &host, "--token-file", file.to_str().unwrap()];
+    let registry = Kuik::registry_at(&cache, &folder.path().join("data"), &flags).await;
+
+    // A pod comes: its image is kept.
+    let kept = proxied(&host, "team/app");
+    let through = format!("localhost:7439/{kept}:v1");
+    admin.apply(&rewritten("first", &source, &through)).await.unwrap();
+    let repository = format!("{}-team-app", host.replace(':', "-"));
+    let name = format!("{repository}-v1");
+    let cached = ["cachedimages", &name];
+    eventually("the image is cached", async || {
+        object(admin, &cached).await.is_some_and(|image| {
+            image["status"]["phase"] == "Ready"
+                && image["status"]["isCached"] == true
+                && image["status"]["usedBy"]["count"] == 1
+        })
+    })
+    .await;
+    let made = object(admin, &cached).await.unwrap();
+    assert_eq!(made["spec"], json!({ "sourceImage": source }));
+    assert_eq!(made["status"]["usedBy"]["pods"], json!([{ "namespacedName": "shop/first" }]));
+    eventually("the repository is ready", async || {
+        object(admin, &["repositories.kuik.enix.io", &repository])
+            .await
+            .is_some_and(|found| found["status"]["phase"] == "Ready" && found["status"]["images"] == 1)
+    })
+    .await;
+    docker.stop().await.unwrap();
+    pull_with_skopeo(&format!("{cache}/{kept}:v1"), &image).await;
+
+    let table = admin.kubectl(["get", "cachedimages"]).await.unwrap();
+    let (head, row) = table.trim().split_once('\n').unwrap();
+    let columns: Vec<_> = head.split("  ").filter(|word| !word.is_empty()).map(str::trim).collect();
+    assert_eq!(columns, ["NAME", "STATUS", "CACHED", "RETAIN", "EXPIRES AT", "PODS COUNT", "AGE"]);
+    let row: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(row[..4], [name.as_str(), "Ready", "true", "1"], "neither retained nor expiring: {table}");
+    exposes_what_is_documented(&controller).await;
+
+    // Nobody uses it, then somebody does.
+    let expires = async || {
+        let found = object(admin, &cached).await.unwrap();
+        found["spec"]["expiresAt"].as_str().map(str::to_owned)
+    };
+    delete_pod(admin, "first").await;
+    eventually("it expires", async || expires().await.is_some()).await;
+    admin.apply(&rewritten("second", &source, &through)).await.unwrap();
+    eventually("it no longer does", async || expires().await.is_none()).await;
+
+    // Nobody uses it until its date has passed.
+    delete_pod(admin, "second").await;
+    eventually("it expires again", async || expires().await.is_some()).await;
+    let past = r#"{"spec": {"expiresAt": "2020-01-01T00:00:00Z"}}"#;
+    admin.kubectl(["patch", "cachedimage", &name, "--type=merge", "--patch", past]).await.unwrap();
+    eventually("it is gone", async || object(admin, &cached).await.is_none()).await;
+    let answer = get(registry.address(), &format!("/v2/{kept}/manifests/v1")).await;
+    assert_ne!(answer.status, 200, "its tag is gone, and the source is away");
+
+    // It could do all that it had to, and lets the lead go.
+    assert!(!controller.log().contains("forbidden"), "{}", controller.log());
+    controller.terminate();
+    assert!(controller.ended().await.success(), "{}", controller.log());
+    let lease = object(admin, &["lease", "kuik-controller", "--namespace=kuik-system"]).await.unwrap();
+    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+    assert_eq!(holder, "", "the next one need not wait");
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_private_image_is_pushed_into_a_registry_of_another_make() {
+    let server = api_server().await;
+    let admin = server.admin();
+    let user = server.user("controllers", None).unwrap();
+    let image = SampleImage::small(96);
+    let private = RegistryOptions {
+        basic: Some(("reader".to_owned(), "its-password".to_owned())),
+        ..RegistryOptions::default()
+    };
+    let docker = DockerRegistry::start(&private).await.unwrap();
+    let cache = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
+    let (source, host, kept_in) = (format!("{}/team/app:v1", docker.host()), docker.host(), cache.host());
+    push(&image, &source, &["--dest-creds=reader:its-password"]).await;
+
+    let arguments = [
+        "--namespace=kuik-system",
+        "--registry-kind=oci",
+        "--registry-token-secret=",
+        "--registry-endpoint",
+        &kept_in,
+        "--insecure-registries",
+        &host,
+    ];
+    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
+    let controller = Kuik::controller(&arguments, &environment).await;
+
+    // A pod from before the webhook, with a secret of its namespace.
+    let opens = STANDARD.encode("reader:its-password");
+    let config = json!({ "auths": { host.as_str(): { "auth": opens } } }).to_string();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": { "name": "opens", "namespace": "shop" }, "stringData": { ".dockerconfigjson": config },
+    });
+    admin.apply(&secret.to_string()).await.unwrap();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "private", "namespace": "shop" },
+        "spec": { "containers": [{ "name": "web", "image": source }], "imagePullSecrets": [{ "name": "opens" }] },
+    });
+    admin.apply(&pod.to_string()).await.unwrap();
+    let name = format!("{}-team-app-v1", host.replace(':', "-"));
+    eventually("the image is cached", async || {
+        object(admin, &["cachedimages", &name])
+            .await
+            .is_some_and(|image| image["status"]["phase"] == "Ready" && image["status"]["isCached"] == true)
+    })
+    .await;
+    pull_with_skopeo(&format!("{kept_in}/{}:v1", proxied(&host, "team/app")), &image).await;
+    assert!(!controller.log().contains("its-password") && !controller.log().contains("forbidden"));
+}
+
+/// Compares the metrics of a leader with the document, both ways.
+async fn exposes_what_is_documented(controller: &Kuik) {
+    let text = String::from_utf8(get(controller.address(), "/metrics").await.body).unwrap();
+    let exposed: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    let document = include_str!("../../docs/metrics.md");
+    let names = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<String> =
+        names.filter(|name| name.starts_with("kube_image_keeper_controller_")).map(str::to_owned).collect();
+    assert_eq!(exposed, documented);
+    for series in [
+        "is_leader 1",
+        r#"cached_images{status="Ready",cached="true",expiring="false"} 1"#,
+        r#"containers_with_cached_image{status="Ready",cached="true"} 1"#,
+        r#"repositories{status="Ready"} 1"#,
+        "image_put_in_cache_total 1",
+    ] {
+        assert!(
+            text.contains(&format!("kube_image_keeper_controller_{series}\n")),
+            "{series} is not in:\n{text}"
+        );
+    }
+}
