@@ -4,6 +4,7 @@
 //! - [`config`]: settings from flags, environment and file, turned into valid types;
 //! - [`cache`], [`registry`]: assemble the libraries into a pull-through cache, and into a complete registry;
 //! - [`proxy`], [`replica`]: assemble a node's proxy, over the replicas of such a cache;
+//! - [`origins`]: assembles the client of the registries outside;
 //! - [`otlp`]: sends traces to an OpenTelemetry collector;
 //! - [`webhook`]: assembles the admission webhook, and the certificate that it is served with;
 //! - [`copier`], [`controller_metrics`]: what the controllers put images into the cache with, and what they count;
@@ -16,6 +17,7 @@ pub mod controller_metrics;
 pub mod copier;
 pub mod frontend;
 pub mod keeping;
+pub mod origins;
 pub mod otlp;
 pub mod process;
 pub mod proxy;

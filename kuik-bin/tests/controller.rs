@@ -20,7 +20,7 @@ use kuik_core::testkit::{
 use serde_json::{Value, json};
 use support::{Kuik, eventually, get, output, proxied, pull_with_skopeo, push};
 
-/// The roles of the document, bound to the user of the controllers.
+/// The roles of the document, bound to the users of the controllers and of the cache.
 const RIGHTS: &str = concat!(
     include_str!("../../docs/rbac.yaml"),
     "
@@ -42,6 +42,12 @@ kind: RoleBinding
 metadata: {name: kuik-controllers, namespace: default}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: kuik-puller}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-puller}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: puller}]
 "
 );
 
@@ -181,22 +187,50 @@ async fn an_image_is_kept_from_its_first_pod_until_its_date() {
     assert_eq!(holder, "", "the next one need not wait");
 }
 
-#[tokio::test]
-#[ignore = "needs parts built from Go: make built"]
-async fn a_private_image_is_pushed_into_a_registry_of_another_make() {
-    let server = api_server().await;
-    let admin = server.admin();
-    let user = server.user("controllers", None).unwrap();
-    let image = SampleImage::small(96);
+/// A registry that opens with a password, with an image in it.
+async fn private_source(image: &SampleImage) -> DockerRegistry {
     let private = RegistryOptions {
         basic: Some(("reader".to_owned(), "its-password".to_owned())),
         ..RegistryOptions::default()
     };
     let docker = DockerRegistry::start(&private).await.unwrap();
-    let cache = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
-    let (source, host, kept_in) = (format!("{}/team/app:v1", docker.host()), docker.host(), cache.host());
-    push(&image, &source, &["--dest-creds=reader:its-password"]).await;
+    push(image, &format!("{}/team/app:v1", docker.host()), &["--dest-creds=reader:its-password"]).await;
+    docker
+}
 
+/// A pod from before the webhook, with a secret of its namespace; waits until its image is in the cache.
+async fn private_pod_is_kept(admin: &KubeUser, host: &str) {
+    let opens = STANDARD.encode("reader:its-password");
+    let config = json!({ "auths": { host: { "auth": opens } } }).to_string();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
+        "metadata": { "name": "opens", "namespace": "shop" }, "stringData": { ".dockerconfigjson": config },
+    });
+    admin.apply(&secret.to_string()).await.unwrap();
+    let image = format!("{host}/team/app:v1");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "private", "namespace": "shop" },
+        "spec": { "containers": [{ "name": "web", "image": image }], "imagePullSecrets": [{ "name": "opens" }] },
+    });
+    admin.apply(&pod.to_string()).await.unwrap();
+    let name = format!("{}-team-app-v1", host.replace(':', "-"));
+    eventually("the image is cached", async || {
+        object(admin, &["cachedimages", &name])
+            .await
+            .is_some_and(|image| image["status"]["phase"] == "Ready" && image["status"]["isCached"] == true)
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_private_image_is_pushed_into_a_registry_of_another_make() {
+    let server = api_server().await;
+    let user = server.user("controllers", None).unwrap();
+    let image = SampleImage::small(96);
+    let docker = private_source(&image).await;
+    let cache = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
+    let (host, kept_in) = (docker.host(), cache.host());
     let arguments = [
         "--namespace=kuik-system",
         "--registry-kind=oci",
@@ -209,28 +243,35 @@ async fn a_private_image_is_pushed_into_a_registry_of_another_make() {
     let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
     let controller = Kuik::controller(&arguments, &environment).await;
 
-    // A pod from before the webhook, with a secret of its namespace.
-    let opens = STANDARD.encode("reader:its-password");
-    let config = json!({ "auths": { host.as_str(): { "auth": opens } } }).to_string();
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson",
-        "metadata": { "name": "opens", "namespace": "shop" }, "stringData": { ".dockerconfigjson": config },
-    });
-    admin.apply(&secret.to_string()).await.unwrap();
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "private", "namespace": "shop" },
-        "spec": { "containers": [{ "name": "web", "image": source }], "imagePullSecrets": [{ "name": "opens" }] },
-    });
-    admin.apply(&pod.to_string()).await.unwrap();
-    let name = format!("{}-team-app-v1", host.replace(':', "-"));
-    eventually("the image is cached", async || {
-        object(admin, &["cachedimages", &name])
-            .await
-            .is_some_and(|image| image["status"]["phase"] == "Ready" && image["status"]["isCached"] == true)
-    })
-    .await;
+    private_pod_is_kept(server.admin(), &host).await;
     pull_with_skopeo(&format!("{kept_in}/{}:v1", proxied(&host, "team/app")), &image).await;
     assert!(!controller.log().contains("its-password") && !controller.log().contains("forbidden"));
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn the_cache_opens_a_private_image_with_the_secrets_of_its_pods() {
+    let server = api_server().await;
+    let (user, puller) = (server.user("controllers", None).unwrap(), server.user("puller", None).unwrap());
+    let image = SampleImage::small(97);
+    let mut docker = private_source(&image).await;
+    let host = docker.host();
+    let data = tempfile::tempdir().unwrap();
+    let storage = format!("file://{}", data.path().join("data").display());
+    let flags = ["--pull-through", "--kubernetes", "--insecure-registries", &host, "--allow-anonymous-push"];
+    let environment = [("KUBECONFIG", puller.kubeconfig().to_str().unwrap())];
+    let registry = Kuik::registry_in(&storage, &flags, &environment).await;
+    let cache = registry.address().to_string();
+    let arguments = ["--namespace=kuik-system", "--registry-token-secret=", "--registry-endpoint", &cache];
+    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
+    let controller = Kuik::controller(&arguments, &environment).await;
+
+    private_pod_is_kept(server.admin(), &host).await;
+    docker.stop().await.unwrap();
+    pull_with_skopeo(&format!("{cache}/{}:v1", proxied(&host, "team/app")), &image).await;
+    for log in [controller.log(), registry.log()] {
+        assert!(!log.contains("its-password") && !log.contains("forbidden"), "{log}");
+    }
 }
 
 /// Compares the metrics of a leader with the document, both ways.

@@ -2,27 +2,26 @@
 
 use std::{env, fmt::Write as _, process::ExitCode, sync::Arc, time::Duration};
 
-use kube_client::{Api, Client};
-use kube_runtime::watcher;
+use kube_client::Client;
 use kuik_core::{
     controller::{
-        self, Controllers, Informer, NodePlatforms, PullSecrets,
+        self, Controllers, NodePlatforms,
         cached_image::Metrics,
         leader::{Election, Timing},
         pods::PodRules,
         rbac, registry_token,
     },
-    crd::Repository,
-    credentials::{Providers, Secret},
+    credentials::Secret,
 };
 use tokio::sync::watch;
 
 use super::Failure;
 use crate::{
-    cache::{self, Outside, admin},
+    cache::admin,
     config::controller::{CacheConfig, ControllerConfig, RawController},
     controller_metrics::ControllerMetrics,
     copier::copier,
+    origins::origins_client,
     process::{self, answer_operators},
     shutdown::Signals,
 };
@@ -71,17 +70,10 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         () = &mut stop => return Ok(()),
     };
     let CacheConfig { endpoint, fills_itself, .. } = &config.cache;
-    let mut credentials = Providers::default();
-    if !fills_itself {
-        credentials = credentials.and(Arc::new(pull_secrets(&client)));
-    }
-    let source = cache::registry_client(Outside {
-        upstreams: config.origins.upstreams,
-        credentials: credentials.and(Arc::new(config.origins.credentials)),
-        roots: config.origins.roots,
-        proxy: config.origins.proxy,
-    })
-    .map_err(Failure::usage)?;
+    let mut origins = config.origins;
+    // Who pushes fetches private images itself.
+    origins.kubernetes |= !fills_itself;
+    let source = origins_client(origins).await?;
     let copier = copier(endpoint, token, *fills_itself, Arc::new(source), Arc::new(platforms.clone()))?;
     let counted = Metrics::default();
     let controllers =
@@ -116,16 +108,6 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// What opens private images for who pushes them into the cache: the pull secrets that Repositories name, kept in memory.
-fn pull_secrets(client: &Client) -> PullSecrets {
-    let everywhere = Api::<Repository>::all(client.clone());
-    let (repositories, watching) = Informer::new(everywhere, watcher::Config::default());
-    let (secrets, reading) = PullSecrets::new(client.clone(), repositories);
-    // It ends with the process.
-    tokio::spawn(async move { tokio::join!(watching, reading) });
-    secrets
 }
 
 /// The token of the cache; waits for the API server where it is away.

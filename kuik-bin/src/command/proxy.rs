@@ -6,8 +6,8 @@ use kuik_proxy::chain::{ReplicaSet, ReplicaSetOptions};
 
 use super::{Failure, configure_containerd};
 use crate::{
-    cache::{self, Outside},
     config::proxy::{ProxyConfig, RawProxy},
+    origins::origins_client,
     process::{self, Process, answer_operators},
     proxy::proxy,
     replica::HttpReplicas,
@@ -53,15 +53,10 @@ impl Cli {
 async fn serve(config: ProxyConfig) -> Result<(), Failure> {
     let ProxyConfig { process, metrics, replicas, origins } = config;
     let process = Process::start(process)?;
-    let origin = cache::registry_client(Outside {
-        upstreams: origins.upstreams,
-        credentials: origins.credentials,
-        roots: origins.roots,
-        proxy: origins.proxy,
-    })
-    .map_err(Failure::usage)?;
+    let ports = origins.ports;
+    let origin = origins_client(origins).await?;
     let cache = ReplicaSet::new(replicas, HttpReplicas, ReplicaSetOptions::default());
-    let proxy = proxy(&cache, &origin, origins.ports, process.tls().as_ref());
+    let proxy = proxy(&cache, &origin, ports, process.tls().as_ref());
     if let Some(address) = metrics {
         answer_operators(&address, proxy.admin)?;
     }

@@ -10,13 +10,13 @@ use kuik_proxy::{
 
 use super::Failure;
 use crate::{
-    cache::{self, Outside},
     config::{
         origins::OriginsConfig,
         registry::{RawRegistry, RegistryConfig},
         storage::Storage,
     },
     keeping::Keeping,
+    origins::origins_client,
     process::{self, Process},
     registry::{Kept, Origins, registry},
 };
@@ -53,7 +53,10 @@ impl Cli {
 async fn serve(config: RegistryConfig) -> Result<(), Failure> {
     let process = Process::start(config.process)?;
     let kept = open(config.storage)?;
-    let origins = config.pull_through.map(origins).transpose()?;
+    let origins = match config.pull_through {
+        Some(config) => Some(origins(config).await?),
+        None => None,
+    };
     if config.access.allow_anonymous_push {
         tracing::warn!("everybody who reaches this registry may push to it and delete from it");
     }
@@ -96,15 +99,9 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn origins(config: OriginsConfig) -> Result<Origins, Failure> {
-    let source = cache::registry_client(Outside {
-        upstreams: config.upstreams,
-        credentials: config.credentials,
-        roots: config.roots,
-        proxy: config.proxy,
-    })
-    .map_err(Failure::usage)?;
+async fn origins(config: OriginsConfig) -> Result<Origins, Failure> {
     let mut options = PullThroughOptions::default();
     options.revalidate = config.revalidate;
-    Ok(Origins { source, options, ports: config.ports })
+    let ports = config.ports;
+    Ok(Origins { source: origins_client(config).await?, options, ports })
 }

@@ -6,8 +6,9 @@ use kuik_proxy::{pull_through::PullThroughOptions, store::FilesystemStore};
 
 use super::Failure;
 use crate::{
-    cache::{self, Outside},
+    cache,
     config::serve::{RawServe, ServeConfig},
+    origins::origins_client,
     process::{self, Process},
 };
 
@@ -40,17 +41,12 @@ impl Arguments {
 async fn serve(config: ServeConfig) -> Result<(), Failure> {
     let ServeConfig { process, data_dir, origins } = config;
     let process = Process::start(process)?;
-    let upstream = cache::registry_client(Outside {
-        upstreams: origins.upstreams,
-        credentials: origins.credentials,
-        roots: origins.roots,
-        proxy: origins.proxy,
-    })
-    .map_err(Failure::usage)?;
+    let (revalidate, ports) = (origins.revalidate, origins.ports);
+    let upstream = origins_client(origins).await?;
     let store = Arc::new(FilesystemStore::open(&data_dir).map_err(Failure::new)?.as_cache());
     let mut options = PullThroughOptions::default();
-    options.revalidate = origins.revalidate;
-    let cache = cache::cache(store, &upstream, options, origins.ports, process.tls().as_ref());
+    options.revalidate = revalidate;
+    let cache = cache::cache(store, &upstream, options, ports, process.tls().as_ref());
     tracing::info!(data_dir = %data_dir.display(), "images are cached");
     let frontend = cache.frontend.recorded_by(process.sink());
     process.serve(frontend, Some(cache.pull_through)).await

@@ -72,6 +72,10 @@ pub struct RawOrigins {
     pub(super) root_certificate_authorities: Vec<String>,
     #[command(flatten)]
     pub(super) credentials: RawCredentials,
+    /// Open private images with the pull secrets that the Repositories of a cluster name, before all other credentials:
+    /// the cluster that this runs in, or that of KUBECONFIG. true or false [default: false]
+    #[arg(long, env = "KUIK_KUBERNETES", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(super) kubernetes: Option<String>,
     /// After how long a cached tag is checked against its registry: 90s, 5m, 1h30m, or never [default: 1m]
     #[arg(long, env = "KUIK_REVALIDATE_AFTER", hide_env_values = true, value_name = "DURATION")]
     pub(super) revalidate_after: Option<String>,
@@ -89,6 +93,8 @@ pub struct OriginsConfig {
     pub roots: Vec<CertificateAuthorities>,
     /// Credentials for registries.
     pub credentials: Providers,
+    /// Whether the pull secrets of a cluster are tried before them.
+    pub kubernetes: bool,
     /// Proxies between here and the registries.
     pub proxy: ProxyConfig,
     /// When tags are checked.
@@ -99,12 +105,13 @@ pub struct OriginsConfig {
 
 const INSECURE: &str = "insecure-registries";
 const ROOTS: &str = "root-certificate-authorities";
+const KUBERNETES: &str = "kubernetes";
 const REVALIDATE: &str = "revalidate-after";
 const LEGACY_PORTS: &str = "legacy-ports";
 
 impl RawOrigins {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 12] = [
+    pub(super) const KEYS: [&str; 13] = [
         INSECURE,
         upstreams::UPSTREAM,
         upstreams::MIRROR,
@@ -115,6 +122,7 @@ impl RawOrigins {
         credentials::PLUGINS,
         credentials::PLUGINS_DIR,
         credentials::AMBIENT,
+        KUBERNETES,
         REVALIDATE,
         LEGACY_PORTS,
     ];
@@ -129,6 +137,7 @@ impl RawOrigins {
             upstreams: self.upstreams.or_else(|| file.form(upstreams::KEY).cloned()),
             root_certificate_authorities: file.list(ROOTS, self.root_certificate_authorities),
             credentials: self.credentials.over(file),
+            kubernetes: file.one(KUBERNETES, self.kubernetes),
             revalidate_after: file.one(REVALIDATE, self.revalidate_after),
             legacy_ports: file.one(LEGACY_PORTS, self.legacy_ports),
         }
@@ -154,6 +163,7 @@ impl RawOrigins {
             upstreams,
             roots,
             credentials,
+            kubernetes: switch(KUBERNETES, self.kubernetes.as_deref(), false, problems),
             proxy,
             revalidate,
             ports: if legacy { PortForms::OrDash } else { PortForms::default() },

@@ -101,6 +101,7 @@ mod tests {
                     ambient_credentials: vec!["heroku".to_owned()],
                     ..RawCredentials::default()
                 },
+                kubernetes: text("perhaps"),
                 revalidate_after: text("soon"),
                 legacy_ports: text("maybe"),
             },
