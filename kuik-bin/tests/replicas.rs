@@ -28,6 +28,7 @@ use support::{Kuik, Storage, Transfer, eventually, proxied};
 const CLIENTS: usize = 64;
 const PROXIES: usize = 4;
 const LAYERS: usize = 10;
+const LAYER: usize = 256 << 10;
 const REPLICAS: usize = 3;
 
 /// The replica that cleans up for all who share a bucket, as eagerly as it can.
@@ -119,7 +120,7 @@ async fn fetch(address: SocketAddr, path: &str, expected: &[u8], patient: bool, 
 
 fn image(seed: u64) -> Arc<SampleImage> {
     let builder = SampleImage::builder().seed(seed).platform("linux", "amd64");
-    Arc::new((0..LAYERS).fold(builder, |builder, _| builder.layer(1 << 20)).build())
+    Arc::new((0..LAYERS).fold(builder, |builder, _| builder.layer(LAYER)).build())
 }
 
 fn size(image: &SampleImage) -> u64 {
@@ -149,17 +150,17 @@ async fn upstream_sends_every_byte_once_and_a_killed_replica_stops_nobody() {
     let gate = Gate::new();
     cluster
         .upstream
-        .script(Rule::on(Target::Blob).does(Behaviour::Stall { after: 500_000, until: gate.clone() }));
+        .script(Rule::on(Target::Blob).does(Behaviour::Stall { after: 100_000, until: gate.clone() }));
     let names: Vec<_> = cluster.replicas.iter().map(Kuik::host).collect();
-    let large = |digest: &&Digest| broken.blobs()[*digest].len() > 500_000;
+    let large = |digest: &&Digest| broken.blobs()[*digest].len() > 100_000;
     let digest = broken.blobs().keys().find(large).unwrap();
     let owner = rank(digest.as_str(), &names).next().unwrap();
     let killed = cluster.replicas.remove(owner);
     let log = cluster.upstream.log().len();
     let killing = async {
         let stalled = |log: &[Logged]| {
-            log.iter().filter(|entry| entry.target == Target::Blob && entry.bytes_sent >= 500_000).count()
-                >= cold.blobs().keys().filter(|digest| cold.blobs()[*digest].len() > 500_000).count() + LAYERS
+            log.iter().filter(|entry| entry.target == Target::Blob && entry.bytes_sent >= 100_000).count()
+                >= cold.blobs().keys().filter(|digest| cold.blobs()[*digest].len() > 100_000).count() + LAYERS
         };
         cluster.upstream.wait_for(stalled).await;
         killed.kill().await;
