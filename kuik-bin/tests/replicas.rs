@@ -127,12 +127,26 @@ fn size(image: &SampleImage) -> u64 {
     image.blobs().values().map(|bytes| bytes.len() as u64).sum()
 }
 
+/// A cluster that has pulled a cold image, every replica of which answered in time. To a proxy, one that a busy machine
+/// keeps from answering a ping for a second is away, so its part is fetched by another: such a cluster shows nothing.
+async fn undisturbed(cold: &Arc<SampleImage>, storages: impl AsyncFn() -> Vec<Storage>) -> Cluster {
+    for _ in 0..10 {
+        let cluster = Cluster::start(storages().await).await;
+        cluster.upstream.add_image("app", "v1", cold);
+        assert_eq!(cluster.pull("v1", cold, false).await, 0);
+        if !cluster.proxies.iter().any(|proxy| proxy.log().contains("is left alone")) {
+            return cluster;
+        }
+        assert!(cluster.sent(cold) <= REPLICAS as u64 * size(cold), "each replica fetches once at most");
+    }
+    panic!("ten times, this machine was too busy for a replica to answer a ping within a second");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn upstream_sends_every_byte_once_and_a_killed_replica_stops_nobody() {
-    let mut cluster = Cluster::start((0..REPLICAS).map(|_| Storage::directory()).collect()).await;
     let cold = image(71);
-    cluster.upstream.add_image("app", "cold", &cold);
-    assert_eq!(cluster.pull("cold", &cold, false).await, 0);
+    let storages = async || (0..REPLICAS).map(|_| Storage::directory()).collect();
+    let mut cluster = undisturbed(&cold, storages).await;
     let (sent, whole) = (cluster.sent(&cold), size(&cold));
     let manifests = cluster.upstream.count(Target::Manifest);
     println!(
@@ -183,10 +197,8 @@ async fn upstream_sends_every_byte_once_and_a_killed_replica_stops_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs parts built from Go: make built"]
 async fn replicas_that_share_a_bucket_fetch_once_and_serve_for_one_another() {
-    let mut cluster = Cluster::start(vec![Storage::bucket().await]).await;
     let image = image(73);
-    cluster.upstream.add_image("app", "v1", &image);
-    assert_eq!(cluster.pull("v1", &image, false).await, 0);
+    let mut cluster = undisturbed(&image, async || vec![Storage::bucket().await]).await;
     assert_eq!(cluster.sent(&image), size(&image), "every byte once");
     let asked = cluster.upstream.count(Target::Blob);
     assert_eq!(asked, image.blobs().len());
