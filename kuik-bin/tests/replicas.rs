@@ -128,7 +128,7 @@ fn size(image: &SampleImage) -> u64 {
 }
 
 /// A cluster that has pulled a cold image, every replica of which answered in time. To a proxy, one that a busy machine
-/// keeps from answering a ping for a second is away, so its part is fetched by another: such a cluster shows nothing.
+/// keeps from answering a ping for a second is away, so its part is fetched by another, or from the origin: such a cluster shows nothing.
 async fn undisturbed(cold: &Arc<SampleImage>, storages: impl AsyncFn() -> Vec<Storage>) -> Cluster {
     for _ in 0..10 {
         let cluster = Cluster::start(storages().await).await;
@@ -137,7 +137,6 @@ async fn undisturbed(cold: &Arc<SampleImage>, storages: impl AsyncFn() -> Vec<St
         if !cluster.proxies.iter().any(|proxy| proxy.log().contains("is left alone")) {
             return cluster;
         }
-        assert!(cluster.sent(cold) <= REPLICAS as u64 * size(cold), "each replica fetches once at most");
     }
     panic!("ten times, this machine was too busy for a replica to answer a ping within a second");
 }
