@@ -18,10 +18,7 @@ use std::{
     },
 };
 
-use kuik_core::{
-    content::Digest,
-    testkit::{Behaviour, Gate, Logged, Rule, SampleImage, ScriptedRegistry, Target},
-};
+use kuik_core::testkit::{Behaviour, Gate, Logged, Rule, SampleImage, ScriptedRegistry, Target};
 use kuik_proxy::chain::rank;
 use support::{Kuik, Storage, Transfer, eventually, proxied};
 

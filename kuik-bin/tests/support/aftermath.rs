@@ -26,23 +26,20 @@ const COLLECT: [&str; 10] = [
 
 /// Has all garbage collected; then asserts that the repositories have their `images`, and nothing else is there.
 pub(crate) async fn nothing_but(storage: &Storage, images: &BTreeMap<String, Vec<SampleImage>>) {
-    let mut kuik = storage.registry(&COLLECT).await;
-    eventually("garbage is collected twice", || async {
-        kuik.metric("kube_image_keeper_registry_gc_runs_total").await >= 2
-    })
-    .await;
-    kuik.terminate();
-    assert!(kuik.ended().await.success(), "{}", kuik.log());
-
     let of = |image: &SampleImage| -> BTreeMap<Digest, u64> {
         let manifests = manifests(image).map(|manifest| (manifest.digest().clone(), manifest.bytes().len()));
         let blobs = image.blobs().iter().map(|(digest, content)| (digest.clone(), content.len()));
         blobs.chain(manifests).map(|(digest, size)| (digest, size as u64)).collect()
     };
     let reachable: BTreeMap<Digest, u64> = images.values().flatten().flat_map(of).collect();
+    let mut stored = collected(storage).await;
+    for _ in 0..5 {
+        // In a bucket, a busy machine has not always the time that was given notice of: the next run removes the rest.
+        if stored != reachable {
+            stored = collected(storage).await;
+        }
+    }
     let store = storage.open();
-    let stored: BTreeMap<Digest, u64> =
-        store.blobs().map_ok(|blob| (blob.digest, blob.size)).try_collect().await.unwrap();
     assert_eq!(stored, reachable, "what is stored is what can be reached");
     if let Some(bytes) = storage.blob_bytes() {
         assert_eq!(bytes, reachable.values().sum::<u64>(), "nothing lies beside it");
@@ -63,6 +60,19 @@ pub(crate) async fn nothing_but(storage: &Storage, images: &BTreeMap<String, Vec
         let dangling: Vec<_> = linked.iter().filter(|digest| !stored.contains_key(digest)).collect();
         assert!(dangling.is_empty(), "{repository} has links to {dangling:?}, which are gone");
     }
+}
+
+/// What is stored after two runs.
+async fn collected(storage: &Storage) -> BTreeMap<Digest, u64> {
+    let mut kuik = storage.registry(&COLLECT).await;
+    eventually("garbage is collected twice", || async {
+        kuik.metric("kube_image_keeper_registry_gc_runs_total").await >= 2
+    })
+    .await;
+    kuik.terminate();
+    assert!(kuik.ended().await.success(), "{}", kuik.log());
+    let store = storage.open();
+    store.blobs().map_ok(|blob| (blob.digest, blob.size)).try_collect().await.unwrap()
 }
 
 fn manifests(image: &SampleImage) -> impl Iterator<Item = &Manifest> {
