@@ -116,11 +116,25 @@ impl Process {
     }
 }
 
-/// Answers operators and the kubelet on an address of their own, until the process ends.
+/// Answers operators and the kubelet on addresses of their own, each of them once, until the process ends.
 ///
 /// # Errors
-/// Where the address is taken.
-pub fn answer_operators(address: &BindAddress, admin: Admin) -> Result<(), Failure> {
+/// Where an address is taken.
+pub fn answer_operators(
+    addresses: impl IntoIterator<Item = BindAddress>,
+    admin: &Admin,
+) -> Result<(), Failure> {
+    let mut answered = Vec::new();
+    for address in addresses {
+        if !answered.contains(&address) {
+            answer_operators_on(&address, admin.clone())?;
+            answered.push(address);
+        }
+    }
+    Ok(())
+}
+
+fn answer_operators_on(address: &BindAddress, admin: Admin) -> Result<(), Failure> {
     let listeners = address.listen().map_err(Failure::new)?;
     for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
         tracing::info!(%address, "operators are answered");

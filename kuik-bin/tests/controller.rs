@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs};
+use std::fs;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kuik_core::testkit::{
@@ -18,7 +18,7 @@ use kuik_core::testkit::{
     real::{ApiServer, DockerRegistry, KubeUser, RegistryOptions, free_address},
 };
 use serde_json::{Value, json};
-use support::{Kuik, eventually, get, output, proxied, pull_with_skopeo, push};
+use support::{Kuik, documented, eventually, exposed, get, output, proxied, pull_with_skopeo, push};
 
 /// The roles of the document, bound to the users of the controllers and of the cache.
 const RIGHTS: &str = concat!(
@@ -277,20 +277,7 @@ async fn the_cache_opens_a_private_image_with_the_secrets_of_its_pods() {
 /// Compares the metrics of a leader with the document, both ways.
 async fn exposes_what_is_documented(controller: &Kuik) {
     let text = String::from_utf8(get(controller.address(), "/metrics").await.body).unwrap();
-    let exposed: BTreeSet<String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .map(|(name, kind)| match kind {
-            "counter" => format!("{name}_total"),
-            "info" => format!("{name}_info"),
-            _ => name.to_owned(),
-        })
-        .collect();
-    let document = include_str!("../../docs/metrics.md");
-    let names = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let documented: BTreeSet<String> =
-        names.filter(|name| name.starts_with("kube_image_keeper_controller_")).map(str::to_owned).collect();
-    assert_eq!(exposed, documented);
+    assert_eq!(exposed(&text), documented(|name| name.starts_with("kube_image_keeper_controller_")));
     for series in [
         "is_leader 1",
         r#"cached_images{status="Ready",cached="true",expiring="false"} 1"#,

@@ -18,7 +18,10 @@ use kuik_core::{
         real::{DockerRegistry, RegistryOptions},
     },
 };
-use support::{Kuik, Transfer, ask, blob_data, eventually, get, proxied, pull_with_skopeo, push};
+use support::{
+    Kuik, Transfer, ask, blob_data, documented, eventually, get, proxied, pull_with_skopeo, push,
+    sample_name, types,
+};
 
 /// What only a fault moves that this test does not have, or what has gone back to nothing.
 const UNMOVED: [&str; 12] = [
@@ -36,33 +39,19 @@ const UNMOVED: [&str; 12] = [
     "kube_image_keeper_registry_uploads_in_flight",
 ];
 
-/// The names in the tables of the document; those of the webhook have a test of their own.
-fn documented() -> Vec<String> {
-    let document = include_str!("../../docs/metrics.md");
-    let names = document.lines().filter_map(|line| line.strip_prefix("| `kube_image_keeper_"));
-    // The controllers have a process of their own.
-    let names = names.filter(|rest| !rest.starts_with("controller_"));
-    let mut names: Vec<_> =
-        names.map(|rest| format!("kube_image_keeper_{}", rest.split('`').next().unwrap())).collect();
-    names.retain(|name| {
-        !name.starts_with("kube_image_keeper_webhook_") && !name.starts_with("kube_image_keeper_tls_")
-    });
-    names.sort();
-    names
+/// Whether a metric is of the registry: the webhook and the controllers have processes and tests of their own.
+fn is_of_registry(name: &str) -> bool {
+    let others = ["kube_image_keeper_controller_", "kube_image_keeper_webhook_", "kube_image_keeper_tls_"];
+    !others.iter().any(|other| name.starts_with(other))
 }
 
 /// The metrics that are exposed, with the sum of their samples.
 async fn exposed(registry: &Kuik) -> BTreeMap<String, f64> {
     let text = String::from_utf8(get(registry.address(), "/metrics").await.body).unwrap();
-    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let mut sums = BTreeMap::new();
-    for (name, kind) in types {
-        let (name, samples) = match kind {
-            "counter" => (format!("{name}_total"), format!("{name}_total")),
-            "info" => (format!("{name}_info"), format!("{name}_info")),
-            "histogram" => (name.to_owned(), format!("{name}_count")),
-            _ => (name.to_owned(), name.to_owned()),
-        };
+    for (name, kind) in types(&text) {
+        let name = sample_name(name, kind);
+        let samples = if kind == "histogram" { format!("{name}_count") } else { name.clone() };
         let of_it = |line: &&str| line.split(['{', ' ']).next() == Some(samples.as_str());
         let value = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap();
         sums.insert(name, text.lines().filter(of_it).map(value).sum());
@@ -154,7 +143,7 @@ async fn every_metric_is_documented_and_moves() {
 
     let exposed = exposed(&registry).await;
     let names: Vec<_> = exposed.keys().cloned().collect();
-    assert_eq!(names, documented(), "what is exposed, and what docs/metrics.md says");
+    assert_eq!(names, documented(is_of_registry), "what is exposed, and what docs/metrics.md says");
     for (name, sum) in &exposed {
         assert!(*sum > 0.0 || UNMOVED.contains(&name.as_str()), "{name} has not moved");
     }

@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::{fs, sync::Arc};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use kuik_core::testkit::real::{ApiServer, KubeUser, RealPartError, free_address};
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
 use serde_json::{Value, json};
-use support::{Kuik, eventually, get, output};
+use support::{Kuik, documented, eventually, exposed, get, output};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -94,21 +94,8 @@ async fn reviews_are_answered_over_tls_and_the_metrics_are_those_of_the_document
     assert_eq!(answer["response"]["patchType"], "JSONPatch");
 
     let text = String::from_utf8(get(metrics, "/metrics").await.body).unwrap();
-    let exposed: BTreeSet<String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .map(|(name, kind)| match kind {
-            "counter" => format!("{name}_total"),
-            "info" => format!("{name}_info"),
-            _ => name.to_owned(),
-        })
-        .collect();
-    let document = include_str!("../../docs/metrics.md");
-    let names = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let own = ["kube_image_keeper_webhook_", "kube_image_keeper_tls_"];
-    let documented: BTreeSet<String> =
-        names.filter(|name| own.iter().any(|own| name.starts_with(own))).map(str::to_owned).collect();
-    assert_eq!(exposed, documented);
+    assert_eq!(exposed(&text), documented(|name| own.iter().any(|own| name.starts_with(own))));
     assert!(
         text.contains(r#"kube_image_keeper_webhook_images_total{decision="rewritten",reason=""} 1"#),
         "{text}"

@@ -87,10 +87,7 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         counted.register(registry);
         registry.sub_registry_with_prefix("controller").register_collector(Box::new(metrics));
     });
-    let apart = config.metrics.filter(|address| config.health.as_ref() != Some(address));
-    for address in config.health.iter().chain(&apart) {
-        answer_operators(address, admin.clone())?;
-    }
+    answer_operators(config.health.into_iter().chain(config.metrics), &admin)?;
 
     let lead = |client: Client| {
         let (controllers, platforms) = (controllers.clone(), platforms.clone());

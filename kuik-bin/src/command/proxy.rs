@@ -57,9 +57,7 @@ async fn serve(config: ProxyConfig) -> Result<(), Failure> {
     let origin = origins_client(origins).await?;
     let cache = ReplicaSet::new(replicas, HttpReplicas, ReplicaSetOptions::default());
     let proxy = proxy(&cache, &origin, ports, process.tls().as_ref());
-    if let Some(address) = metrics {
-        answer_operators(&address, proxy.admin)?;
-    }
+    answer_operators(metrics, &proxy.admin)?;
     // Both end with the process.
     tokio::spawn(async move { cache.maintain().await });
     let frontend = proxy.frontend.recorded_by(process.sink());

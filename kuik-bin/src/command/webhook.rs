@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kube_client::Client;
+use kuik_core::controller;
 use kuik_proxy::server::TlsMetrics;
 use kuik_webhook::admission::AdmissionMetrics;
 
@@ -49,14 +49,11 @@ async fn serve(config: WebhookConfig) -> Result<(), Failure> {
             None => tls_metrics.register(registry),
         }
     });
-    let once = if metrics_address == health { None } else { metrics_address };
-    for address in health.into_iter().chain(once) {
-        answer_operators(&address, admin.clone())?;
-    }
+    answer_operators(health.into_iter().chain(metrics_address), &admin)?;
     let tls = match process.tls() {
         Some(tls) => tls,
         None => {
-            let client = Client::try_default().await.map_err(Failure::new)?;
+            let client = controller::connect().await.map_err(Failure::new)?;
             let namespace = rewriting.namespace.clone();
             let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
             own_certificate(&client, &certificates, &namespace, tls_metrics).await.map_err(Failure::new)?

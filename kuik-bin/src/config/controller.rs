@@ -15,7 +15,7 @@ use super::{
     ConfigFile, InvalidConfig, Problems,
     origins::{OriginsConfig, RawOrigins},
     process::{LogConfig, RawLog},
-    value::{parsed, switch},
+    value::{address, parsed, switch},
 };
 
 /// What `kuik-controller` is told, before anybody has looked at it.
@@ -208,8 +208,8 @@ impl RawController {
     /// `None` only where a problem was added.
     fn read(self, problems: &mut Problems) -> Option<ControllerConfig> {
         let leader_elect = switch(LEADER_ELECT, self.leader_elect.as_deref(), false, problems);
-        let metrics = address(METRICS, self.metrics_bind_address.as_deref().unwrap_or("0"), problems);
-        let health = address(HEALTH, self.health_probe_bind_address.as_deref().unwrap_or(":8081"), problems);
+        let metrics = address(METRICS, self.metrics_bind_address.as_deref(), "0", problems);
+        let health = address(HEALTH, self.health_probe_bind_address.as_deref(), ":8081", problems);
         let port = parsed(PROXY_PORT, self.proxy_port.as_deref(), 8082, "a port", problems);
         let proxy = ProxyAuthority::localhost(port);
         let patterns = problems.check(IGNORE, ImagePatterns::new(&self.ignore_images, &self.accept_images));
@@ -263,11 +263,6 @@ impl RawController {
             log: self.log.read(problems)?,
         })
     }
-}
-
-/// An address, or none where it is `0`.
-fn address(key: &str, text: &str, problems: &mut Problems) -> Option<BindAddress> {
-    if text == "0" { None } else { problems.check(key, BindAddress::from_str(text)) }
 }
 
 #[cfg(test)]

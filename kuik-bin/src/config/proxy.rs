@@ -1,13 +1,12 @@
 //! The configuration of `kuik-proxy`: its flags, and what they mean once they are valid.
 
-use std::str::FromStr as _;
-
 use kuik_proxy::{chain::DnsReplicas, server::BindAddress};
 
 use super::{
     InvalidConfig, Problems,
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
+    value::address,
 };
 
 /// What `kuik-proxy` is told, before anybody has looked at it.
@@ -60,11 +59,8 @@ impl RawProxy {
         let mut problems = Problems::default();
         let groups: [&[&str]; 3] = [&RawProcess::KEYS, &[METRICS, ENDPOINT], &RawOrigins::KEYS];
         let file = self.process.file(&groups, &mut problems);
-        let metrics = match file.one(METRICS, self.metrics_bind_address).as_deref() {
-            None => Some(BindAddress::any(8080)),
-            Some("0") => None,
-            Some(text) => problems.check(METRICS, BindAddress::from_str(text)),
-        };
+        let metrics = file.one(METRICS, self.metrics_bind_address);
+        let metrics = address(METRICS, metrics.as_deref(), ":8080", &mut problems);
         let mut endpoints = file.list(ENDPOINT, self.registry_endpoint);
         if endpoints.is_empty() {
             endpoints.push(DEFAULT_ENDPOINT.to_owned());

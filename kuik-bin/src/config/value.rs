@@ -2,6 +2,8 @@
 
 use std::{fs, io, str::FromStr, time::Duration};
 
+use kuik_proxy::server::BindAddress;
+
 use super::Problems;
 
 /// A file that a setting names cannot be read.
@@ -34,6 +36,19 @@ pub(super) fn duration(
 /// A switch: `true` or `false`.
 pub(super) fn switch(key: &str, text: Option<&str>, default: bool, problems: &mut Problems) -> bool {
     parsed(key, text, default, "true or false", problems)
+}
+
+/// An address, or none where it is `0`.
+pub(super) fn address(
+    key: &str,
+    text: Option<&str>,
+    default: &str,
+    problems: &mut Problems,
+) -> Option<BindAddress> {
+    match text.unwrap_or(default) {
+        "0" => None,
+        text => problems.check(key, BindAddress::from_str(text)),
+    }
 }
 
 /// Anything that reads itself; `expected` says what that is.

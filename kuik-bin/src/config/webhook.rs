@@ -1,14 +1,13 @@
 //! The configuration of `kuik-webhook`: its flags, and what they mean once they are valid.
 
-use std::str::FromStr as _;
-
 use kuik_proxy::server::BindAddress;
 
 use super::{
-    ConfigFile, InvalidConfig, Problems,
+    InvalidConfig, Problems,
     certificates::{CertificatesConfig, RawCertificates},
     process::{ProcessConfig, RawProcess},
     rewriting::{RawRewriting, RewritingConfig},
+    value::address,
 };
 
 /// What `kuik-webhook` is told, before anybody has looked at it.
@@ -57,8 +56,10 @@ impl RawWebhook {
         let groups: [&[&str]; 4] =
             [&RawProcess::KEYS, &[METRICS, HEALTH], &RawRewriting::KEYS, &RawCertificates::KEYS];
         let file = self.process.file(&groups, &mut problems);
-        let metrics = address(METRICS, self.metrics_bind_address, "0", &file, &mut problems);
-        let health = address(HEALTH, self.health_probe_bind_address, ":8081", &file, &mut problems);
+        let metrics = file.one(METRICS, self.metrics_bind_address);
+        let metrics = address(METRICS, metrics.as_deref(), "0", &mut problems);
+        let health = file.one(HEALTH, self.health_probe_bind_address);
+        let health = address(HEALTH, health.as_deref(), ":8081", &mut problems);
         let rewriting = self.rewriting.over(&file).read(&mut problems);
         let certificates = self.certificates.read(&file);
         let process = self.process.over(&file).read(BindAddress::any(9443), &mut problems);
@@ -70,20 +71,6 @@ impl RawWebhook {
             certificates,
         });
         problems.into_result(config)
-    }
-}
-
-/// An address, or none where it is `0`.
-fn address(
-    key: &str,
-    given: Option<String>,
-    default: &str,
-    file: &ConfigFile,
-    problems: &mut Problems,
-) -> Option<BindAddress> {
-    match file.one(key, given).as_deref().unwrap_or(default) {
-        "0" => None,
-        text => problems.check(key, BindAddress::from_str(text)),
     }
 }
 

@@ -7,6 +7,7 @@
 mod aftermath;
 mod client;
 mod containerd;
+mod exposition;
 mod image;
 mod kuik;
 mod nginx;
@@ -21,6 +22,7 @@ pub(crate) use self::{
     aftermath::nothing_but,
     client::{Client, Lost, Reply},
     containerd::Containerd,
+    exposition::{documented, exposed, sample_name, types},
     image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},
     kuik::{Kuik, kuik, kuik_proxy, kuik_registry, kuik_webhook, output},
     nginx::Nginx,

@@ -9,27 +9,17 @@ use http::StatusCode;
 use kuik_core::content::Origin;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-use crate::service::Account;
-
-/// Up to when headers are there, in seconds: from memory, from a disk, from another registry, near the deadline.
-const UNTIL_HEADERS: [f64; 12] =
-    [0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 20.0];
-
-/// Up to when the last byte is out, in seconds.
-const UNTIL_END: [f64; 12] = [0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 1800.0];
-
-type Histograms = Family<Operation, Histogram, fn() -> Histogram>;
+use crate::service::{Account, Durations};
 
 /// The registry's counters. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RegistryMetrics {
     requests: Family<Labels, Counter>,
-    until_headers: Histograms,
-    until_end: Histograms,
+    durations: Durations<Operation>,
     look_ups: Family<LookUp, Counter>,
     pub(super) received: Counter,
     sent: Counter,
@@ -59,21 +49,6 @@ struct Ended {
     outcome: &'static str,
 }
 
-impl Default for RegistryMetrics {
-    fn default() -> Self {
-        Self {
-            requests: Family::default(),
-            until_headers: Family::new_with_constructor(|| Histogram::new(UNTIL_HEADERS)),
-            until_end: Family::new_with_constructor(|| Histogram::new(UNTIL_END)),
-            look_ups: Family::default(),
-            received: Counter::default(),
-            sent: Counter::default(),
-            uploads: Gauge::default(),
-            ended_uploads: Family::default(),
-        }
-    }
-}
-
 impl RegistryMetrics {
     /// Registers the counters. `registry` carries the prefix `kube_image_keeper`.
     pub fn register(&self, registry: &mut Registry) {
@@ -83,16 +58,7 @@ impl RegistryMetrics {
             "Requests by what they ask for, and whether it was done, refused, or failed",
             self.requests.clone(),
         );
-        registry.register(
-            "headers_duration_seconds",
-            "From a request to the headers of its answer",
-            self.until_headers.clone(),
-        );
-        registry.register(
-            "request_duration_seconds",
-            "From a request to the last byte of its answer, or to its client's leaving",
-            self.until_end.clone(),
-        );
+        self.durations.register(registry);
         registry.register(
             "lookups",
             "Manifests and blobs that were served, and whether they were here",
@@ -128,10 +94,7 @@ impl RegistryMetrics {
         if let Some(outcome) = ended(operation, outcome) {
             self.ended_uploads.get_or_create(&Ended { outcome }).inc();
         }
-        let operation = Operation { operation };
-        self.until_headers.get_or_create(&operation).observe(began.elapsed().as_secs_f64());
-        let until_end = self.until_end.get_or_create(&operation).clone();
-        Account { sent: self.sent.clone(), until_end, began }
+        self.durations.count(&Operation { operation }, self.sent.clone(), began)
     }
 }
 

@@ -10,11 +10,11 @@ use http::StatusCode;
 use kuik_core::content::Origin;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 
-use super::Account;
+use super::{Account, Durations};
 
 /// Registries beyond so many are counted together: their names come from requests, and a series is for ever.
 const MAX_REGISTRIES: usize = 200;
@@ -22,22 +22,12 @@ const MAX_REGISTRIES: usize = 200;
 /// What registries are called that are counted together.
 const OTHER: &str = "other";
 
-/// Up to when headers are there, in seconds: from memory, from a disk, from another registry, near the deadline.
-const UNTIL_HEADERS: [f64; 12] =
-    [0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 20.0];
-
-/// Up to when the last byte is out, in seconds.
-const UNTIL_END: [f64; 12] = [0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 1800.0];
-
-type Histograms = Family<OutcomeLabels, Histogram, fn() -> Histogram>;
-
 /// The proxy's counters. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ProxyMetrics {
     requests: Family<RequestLabels, Counter>,
     stale: Family<RegistryLabels, Counter>,
-    until_headers: Histograms,
-    until_end: Histograms,
+    durations: Durations<OutcomeLabels>,
     sent: Family<RegistryLabels, Counter>,
     registries: Arc<Mutex<HashSet<Box<str>>>>,
 }
@@ -58,19 +48,6 @@ struct RegistryLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     result: &'static str,
-}
-
-impl Default for ProxyMetrics {
-    fn default() -> Self {
-        Self {
-            requests: Family::default(),
-            stale: Family::default(),
-            until_headers: Family::new_with_constructor(|| Histogram::new(UNTIL_HEADERS)),
-            until_end: Family::new_with_constructor(|| Histogram::new(UNTIL_END)),
-            sent: Family::default(),
-            registries: Arc::default(),
-        }
-    }
 }
 
 /// How the cache took part in an answer.
@@ -105,16 +82,7 @@ impl ProxyMetrics {
             "Manifests served from the cache because upstream could not say whether the tag has moved",
             self.stale.clone(),
         );
-        registry.register(
-            "headers_duration_seconds",
-            "From a request to the headers of its answer, which the first bytes follow",
-            self.until_headers.clone(),
-        );
-        registry.register(
-            "request_duration_seconds",
-            "From a request to the last byte of its answer, or to its client's leaving",
-            self.until_end.clone(),
-        );
+        self.durations.register(registry);
         registry.register(
             "sent_bytes",
             "Bytes of response bodies, by the registry that is named",
@@ -145,13 +113,11 @@ impl ProxyMetrics {
             Outcome::Miss => "miss",
         };
         let sent = self.sent.get_or_create_owned(&RegistryLabels { registry: registry.clone() });
-        let timed = OutcomeLabels { result };
-        self.until_headers.get_or_create(&timed).observe(began.elapsed().as_secs_f64());
-        let until_end = self.until_end.get_or_create_owned(&timed);
+        let account = self.durations.count(&OutcomeLabels { result }, sent, began);
         let hit = if outcome == Outcome::Miss { "false" } else { "true" };
         let labels = RequestLabels { registry, statusCode: status.as_u16(), cacheHit: hit.to_owned() };
         self.requests.get_or_create(&labels).inc();
-        Account { sent, until_end, began }
+        account
     }
 
     fn known(&self, registry: &str) -> String {

@@ -4,6 +4,7 @@
 //! never fails; its errors are responses.
 
 mod body;
+mod durations;
 mod metrics;
 mod refusal;
 mod respond;
@@ -22,9 +23,9 @@ use kuik_core::{
     reference::RepositoryName,
 };
 
-pub(crate) use self::body::Account;
 pub(crate) use self::refusal::{Refusal, insert, is_full};
 pub(crate) use self::respond::DIGEST;
+pub(crate) use self::{body::Account, durations::Durations};
 pub use self::{body::ProxyBody, metrics::ProxyMetrics};
 use self::{metrics::Outcome, respond::Answer};
 use crate::route::{Names, Route};
