@@ -69,7 +69,8 @@ impl At {
         let what = format!("{method} {kind} {path}{name} from {}", self.upstream.base());
         let is_pull = method == Method::GET && kind == "manifest";
         let uri = self.url(&rest, &what)?;
-        self.put(Question { is_pull, deadline, ..self.question(what, method, uri, headers, body) }).await
+        self.ask_question(Question { is_pull, deadline, ..self.question(what, method, uri, headers, body) })
+            .await
     }
 
     /// A question to this upstream, at any address of it.
@@ -96,7 +97,7 @@ impl At {
     }
 
     /// Asks a question as what opens the repository.
-    pub(super) async fn put(&self, question: Question) -> Result<Asked, SourceError> {
+    pub(super) async fn ask_question(&self, question: Question) -> Result<Asked, SourceError> {
         let answer = self.client.authenticator.ask(&self.client.exchange, &question, &self.door()).await?;
         Ok(Asked { what: question.what, answer })
     }

@@ -23,7 +23,7 @@ use super::{
     body,
     challenge::Challenge,
     exchange::{Answer, Exchange, Question},
-    token::{self, TokenRequest, Tokens},
+    token::{self, Token, TokenRequest, Tokens},
 };
 use crate::{
     content::{SourceError, SourceErrorKind},
@@ -158,11 +158,25 @@ impl Authenticator {
     ) -> Result<Option<HeaderValue>, SourceError> {
         match self.recall(door) {
             None => Ok(None),
-            Some(Way::Basic { username, password }) => header(question, token::basic(&username, &password)),
-            Some(Way::Fixed(secret)) => header(question, token::bearer(&secret)),
-            Some(Way::Bearer { request, credential }) => {
-                let token = self.tokens.get(exchange, question, &request, credential.as_ref(), None).await?;
-                header(question, token::bearer(token.secret()))
+            Some(way) => Ok(self.opened_by(exchange, question, &way).await?.0),
+        }
+    }
+
+    /// The header that goes a way, and the token in it, where that is one that was fetched.
+    async fn opened_by(
+        &self,
+        exchange: &Exchange,
+        question: &Question,
+        way: &Way,
+    ) -> Result<(Option<HeaderValue>, Option<Token>), SourceError> {
+        match way {
+            Way::Basic { username, password } => {
+                Ok((header(question, token::basic(username, password))?, None))
+            }
+            Way::Fixed(secret) => Ok((header(question, token::bearer(secret))?, None)),
+            Way::Bearer { request, credential } => {
+                let token = self.tokens.get(exchange, question, request, credential.as_ref(), None).await?;
+                Ok((header(question, token::bearer(token.secret()))?, Some(token)))
             }
         }
     }
@@ -229,27 +243,16 @@ impl Authenticator {
     /// Asks the question one way. A kept token that is refused is replaced once.
     async fn go(&self, exchange: &Exchange, question: &Question, way: &Way) -> Result<Answer, SourceError> {
         let question = &question.asked_as(way.account());
-        match way {
-            Way::Basic { username, password } => {
-                exchange.send(question, header(question, token::basic(username, password))?.as_ref()).await
-            }
-            Way::Fixed(secret) => {
-                exchange.send(question, header(question, token::bearer(secret))?.as_ref()).await
-            }
-            Way::Bearer { request, credential } => {
-                let credential = credential.as_ref();
-                let token = self.tokens.get(exchange, question, request, credential, None).await?;
-                let authorization = header(question, token::bearer(token.secret()))?;
-                let answer = exchange.send(question, authorization.as_ref()).await?;
-                if answer.status() != StatusCode::UNAUTHORIZED || token.fresh || answer.elsewhere {
-                    return Ok(answer);
-                }
-                body::discard(answer.response.into_body(), exchange.timeouts.stall).await;
-                let refused = Some(token.secret());
-                let token = self.tokens.get(exchange, question, request, credential, refused).await?;
-                exchange.send(question, header(question, token::bearer(token.secret()))?.as_ref()).await
-            }
+        let (authorization, token) = self.opened_by(exchange, question, way).await?;
+        let answer = exchange.send(question, authorization.as_ref()).await?;
+        let (Way::Bearer { request, credential }, Some(token)) = (way, token) else { return Ok(answer) };
+        if answer.status() != StatusCode::UNAUTHORIZED || token.fresh || answer.elsewhere {
+            return Ok(answer);
         }
+        body::discard(answer.response.into_body(), exchange.timeouts.stall).await;
+        let refused = Some(token.secret());
+        let token = self.tokens.get(exchange, question, request, credential.as_ref(), refused).await?;
+        exchange.send(question, header(question, token::bearer(token.secret()))?.as_ref()).await
     }
 
     /// The candidates, and why there are none where they cannot be read. Public images need none, so that is an

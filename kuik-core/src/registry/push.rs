@@ -239,7 +239,7 @@ impl Upload<'_> {
     }
 
     async fn ask(&self, uri: &Uri, method: Method, body: Bytes) -> Result<Asked, SourceError> {
-        self.origin.put(self.question(uri, method, body)).await
+        self.origin.ask_question(self.question(uri, method, body)).await
     }
 
     fn question(&self, uri: &Uri, method: Method, body: Bytes) -> Question {
