@@ -40,7 +40,7 @@ pub fn patch_cached_image(object: &Value, old: &Value) -> Result<Patch, Refusal>
     match label(image) {
         Ok(label) => {
             let wanted = [(REPOSITORY_LABEL.to_owned(), Some(label))];
-            patch.entries("/metadata/labels", object.pointer("/metadata/labels"), &wanted);
+            patch.entries(object, "/metadata/labels", &wanted);
         }
         Err(refusal) if !tolerated => return Err(refusal),
         Err(_) => {}

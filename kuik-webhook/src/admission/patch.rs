@@ -54,16 +54,14 @@ impl Patch {
         self.0.push(Operation::Replace { path: pointer.to_owned(), value: value.into() });
     }
 
-    /// The strings of an object at `pointer` become those that are `wanted` (`None`: there is to be none), and its others
-    /// stay. `present` is the object: where it is absent it is made; where it is something else it is left alone.
-    pub(super) fn entries(
-        &mut self,
-        pointer: &str,
-        present: Option<&Value>,
-        wanted: &[(String, Option<String>)],
-    ) {
+    /// The strings of the map at `pointer` in `object` become those that are `wanted` (`None`: there is to be none), and
+    /// its others stay. Where it is absent it is made, if there is something to make it in; where it is something else it
+    /// is left alone.
+    pub(super) fn entries(&mut self, object: &Value, pointer: &str, wanted: &[(String, Option<String>)]) {
+        let present = object.pointer(pointer);
         let Some(Value::Object(present)) = present else {
-            if present.is_none_or(Value::is_null) {
+            let parent = pointer.rsplit_once('/').and_then(|(parent, _)| object.pointer(parent));
+            if present.is_none_or(Value::is_null) && parent.is_some_and(Value::is_object) {
                 let set = wanted.iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?.into())));
                 let value: Map<String, Value> = set.collect();
                 if !value.is_empty() {
@@ -105,7 +103,7 @@ mod tests {
         let wanted: Vec<_> =
             wanted.iter().map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned))).collect();
         let mut patch = Patch::default();
-        patch.entries("/m", present.get("m"), &wanted);
+        patch.entries(present, "/m", &wanted);
         serde_json::to_value(patch).unwrap()
     }
 
@@ -130,5 +128,14 @@ mod tests {
             assert_eq!(entries(&present, &[("b", None)]), json!([]));
         }
         assert_eq!(entries(&json!({ "m": "text" }), &[("a", Some("1"))]), json!([]), "that is no object");
+    }
+
+    #[test]
+    fn nothing_is_made_where_there_is_nothing_to_make_it_in() {
+        for object in [json!({}), json!({ "metadata": null }), json!({ "metadata": [] })] {
+            let mut patch = Patch::default();
+            patch.entries(&object, "/metadata/labels", &[("a".to_owned(), Some("1".to_owned()))]);
+            assert!(patch.is_empty(), "{object}");
+        }
     }
 }

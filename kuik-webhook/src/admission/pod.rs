@@ -106,14 +106,13 @@ pub fn patch_pod(
     let malformed = |kind| ImageOutcome { kind, decision: "kept", reason: "malformed" };
     result.images.extend(decisions.skipped.iter().map(|skipped| malformed(skipped.kind)));
 
-    let metadata = pod.get("metadata").is_some_and(Value::is_object);
-    if metadata && !matches!(change, PodChange::Debug { .. }) {
+    if !matches!(change, PodChange::Debug { .. }) {
         let managed = [(MANAGED_LABEL.to_owned(), Some("true".to_owned()))];
-        result.patch.entries("/metadata/labels", pod.pointer("/metadata/labels"), &managed);
+        result.patch.entries(pod, "/metadata/labels", &managed);
         if !has_room(annotations, &noted) {
             noted.truncate(1);
         }
-        result.patch.entries("/metadata/annotations", annotations, &noted);
+        result.patch.entries(pod, "/metadata/annotations", &noted);
     }
     result
 }
