@@ -145,7 +145,7 @@ impl Exchange {
         let size = sending.size;
         let kind = Kind { account: question.account.clone(), is_pull: false };
         let host = self.hosts.of(&question.uri);
-        let admission = host.admit(&question.what, kind, question.deadline).await?;
+        let admission = host.admit(&question.what, kind, question.deadline).await?.sending();
         let mut request = Request::new(Body::new(sending));
         *request.method_mut() = question.method.clone();
         *request.uri_mut() = question.uri.clone();

@@ -18,6 +18,13 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The claim of a volume that several pods may mount; other volumes have one for each pod. */}}
+{{- define "kuik.registry.sharedClaim" -}}
+{{- if and (eq (include "kuik.storage" .) "volume") (include "kuik.storageIsShared" .) -}}
+{{ include "kuik.fullname" . }}-registry-pvc
+{{- end -}}
+{{- end -}}
+
 {{/* A StatefulSet unless there are several that share their storage. */}}
 {{- define "kuik.registry.workload" -}}
 {{- if and (gt (int .Values.registry.replicas) 1) (include "kuik.storageIsShared" .) -}}Deployment{{- else -}}StatefulSet{{- end -}}

@@ -276,6 +276,12 @@ impl Admission {
         Receiving { counts, _permit }
     }
 
+    /// What is sent takes as long as it takes: who gives up in the middle of it says nothing about the host.
+    pub(in crate::registry) fn sending(mut self) -> Self {
+        self.sent = None;
+        self
+    }
+
     /// It did not; `patient` says whether it was given time to.
     pub(in crate::registry) fn failed(mut self, error: &SourceError, patient: bool) {
         let outcome =

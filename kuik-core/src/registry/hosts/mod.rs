@@ -239,6 +239,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_upload_that_is_given_up_says_nothing_about_the_host() {
+        let hosts = hosts(HostLimits::default());
+        let host = hosts.of(&uri("registry.test"));
+        for _ in 0..10 {
+            let deadline = Instant::now() + Duration::from_secs(1);
+            let upload = host.admit("ask", look(), deadline).await.unwrap().sending();
+            tokio::time::advance(Duration::from_secs(60)).await;
+            drop(upload);
+        }
+        assert!(!hosts.report()[0].left_alone);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_limited_is_not_asked_until_it_may_be() {
         let hosts = hosts(HostLimits::default());
         let retry = HeaderMap::from_iter([(http::header::RETRY_AFTER, "60".parse().unwrap())]);
