@@ -136,10 +136,12 @@ impl Kuik {
         Self::start(command).await
     }
 
-    /// The controllers with these arguments and environment; its address is where operators are answered.
+    /// The controllers with these arguments and environment, without the webhook where nobody says its address; their own
+    /// is where operators are answered.
     pub(crate) async fn controller(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = binary(env!("CARGO_BIN_EXE_kuik-controller"), arguments);
-        command.args(["--health-probe-bind-address", "127.0.0.1:0"]).envs(environment.iter().copied());
+        command.env("KUIK_WEBHOOK_BIND_ADDRESS", "0").envs(environment.iter().copied());
+        command.args(["--health-probe-bind-address", "127.0.0.1:0"]);
         Self::start_saying(command, "operators are answered").await
     }
 
