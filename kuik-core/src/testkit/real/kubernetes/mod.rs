@@ -12,7 +12,7 @@ mod authority;
 mod user;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -121,10 +121,24 @@ impl ApiServer {
     /// # Errors
     /// Where there is no such service account.
     pub async fn service_account(&self, namespace: &str, name: &str) -> Result<KubeUser, RealPartError> {
-        let asked = ["create", "token", name, "--namespace", namespace];
-        let token = self.admin.kubectl(asked).await?;
+        // As `kubectl create token` does, which older releases have not.
+        let request = tempfile::NamedTempFile::new()?;
+        let asked = r#"{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}"#;
+        std::fs::write(request.path(), asked)?;
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let arguments: [&OsStr; 5] = [
+            "create".as_ref(),
+            "--raw".as_ref(),
+            path.as_ref(),
+            "--filename".as_ref(),
+            request.path().as_ref(),
+        ];
+        let answer = self.admin.kubectl(arguments).await?;
+        let given: serde_json::Value = serde_json::from_str(&answer)
+            .map_err(|error| RealPartError::new(format_args!("{path} answered {answer:?}: {error}")))?;
+        let token = given.pointer("/status/token").and_then(serde_json::Value::as_str).unwrap_or_default();
         let name = format!("{namespace}:{name}");
-        KubeUser::by_token(self.users.path(), &name, &self.url(), self.authority.pem(), token.trim())
+        KubeUser::by_token(self.users.path(), &name, &self.url(), self.authority.pem(), token)
     }
 
     /// Kills the API server: from now on, connections are refused. What it stored stays.
