@@ -49,7 +49,11 @@ metadata: {name: shop}
 
 /// An API server with our resources, and the namespaces that are needed.
 pub(crate) async fn api_server() -> ApiServer {
-    let server = ApiServer::start().await.unwrap();
+    api_server_with(ApiServer::start().await.unwrap()).await
+}
+
+/// The same, of one that was started already.
+pub(crate) async fn api_server_with(server: ApiServer) -> ApiServer {
     let admin = server.admin();
     let crds = output(&["crds"]).await;
     admin.apply(std::str::from_utf8(&crds.stdout).unwrap()).await.unwrap();
