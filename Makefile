@@ -4,10 +4,13 @@ SHELL := /bin/bash
 TIME ?= 600
 TARGET ?=
 STORAGE ?=
+PODS ?= 5000
+IMAGES ?= 500
+QUIET ?= 300
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve crds values image test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model bench bench-hits bench-webhook fuzz ci
+.PHONY: help setup demo serve crds values image test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model bench bench-hits bench-webhook scale kube-old fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -69,6 +72,17 @@ soak: ## collect garbage under pushes, pulls and deletes for TIME=600 seconds, i
 
 storm: ## 200 clients pull through an upstream that fails at random for TIME=600 seconds, from a seed that is printed
 	KUIK_STORM_SECONDS=$(TIME) cargo test --locked -p kuik-proxy --all-features --test storm -- --nocapture
+
+scale: ## keep the images of PODS=5000 pods over IMAGES=500 images, then change nothing for QUIET=300 seconds: time, writes, memory, CPU
+	@tools/install-parts kube
+	KUIK_SCALE_PODS=$(PODS) KUIK_SCALE_IMAGES=$(IMAGES) KUIK_SCALE_QUIET=$(QUIET) cargo test --locked --release -p kuik-bin \
+		--all-features --test scale -- --nocapture --ignored
+
+kube-old: ## build Kubernetes 1.20, and run the tests of the webhook and the controllers with it (a quarter of an hour)
+	@tools/install-parts tests
+	assets=$$(tools/kubernetes-old) && source tools/env && KUBEBUILDER_ASSETS=$$assets cargo test --locked --workspace \
+		--all-features --no-fail-fast --test webhook --test 'controller*' --test api_server --test cached_images \
+		--test cluster --test leader --test pull_secrets -- --include-ignored --test-threads=2
 
 model: ## every order in which the parts of a fill can take turns, further than make test looks (minutes)
 	KUIK_MODEL_PREEMPTIONS=5 cargo test --locked --release -p kuik-proxy --all-features --test fill_model

@@ -3,7 +3,11 @@
 //! It is counted when somebody asks, from what the leader knows; a replica that does not lead knows nothing, and says
 //! that it does not lead.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use kuik_core::{
     controller::{Controllers, View},
@@ -20,7 +24,7 @@ use tokio::sync::watch;
 /// Counts what the controllers know. To be registered with the prefix `controller`.
 #[derive(Debug)]
 pub struct ControllerMetrics {
-    controllers: Arc<Controllers>,
+    controllers: Arc<OnceLock<Arc<Controllers>>>,
     leading: watch::Receiver<bool>,
 }
 
@@ -43,9 +47,9 @@ struct RepositoryLabels {
 }
 
 impl ControllerMetrics {
-    /// What `controllers` know, and whether this replica leads.
+    /// What `controllers` know, once there are any, and whether this replica leads.
     #[must_use]
-    pub fn new(controllers: Arc<Controllers>, leading: watch::Receiver<bool>) -> Self {
+    pub fn new(controllers: Arc<OnceLock<Arc<Controllers>>>, leading: watch::Receiver<bool>) -> Self {
         Self { controllers, leading }
     }
 }
@@ -56,7 +60,7 @@ impl Collector for ControllerMetrics {
         let leads = i64::from(*self.leading.borrow());
         single(&mut encoder, "is_leader", "Whether this replica leads", leads)?;
         let (images, containers, repositories) =
-            self.controllers.view().map(|view| count(&view)).unwrap_or_default();
+            self.controllers.get().and_then(|it| it.view()).map(|view| count(&view)).unwrap_or_default();
         family(&mut encoder, "cached_images", "CachedImages", &images)?;
         family(
             &mut encoder,

@@ -8,6 +8,7 @@
 //! - [`otlp`]: sends traces to an OpenTelemetry collector;
 //! - [`webhook`]: assembles the admission webhook, and the certificate that it is served with;
 //! - [`copier`], [`controller_metrics`]: what the controllers put images into the cache with, and what they count;
+//! - [`milestone`]: what has to have happened before a process is ready;
 //! - [`process`]: serves what was assembled until the process is asked to stop.
 
 pub mod cache;
@@ -17,6 +18,7 @@ pub mod controller_metrics;
 pub mod copier;
 pub mod frontend;
 pub mod keeping;
+pub mod milestone;
 pub mod origins;
 pub mod otlp;
 pub mod process;

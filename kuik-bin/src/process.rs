@@ -23,7 +23,7 @@ use crate::{
     command::Failure,
     config::process::{LogConfig, ProcessConfig},
     otlp::Traces,
-    shutdown::Signals,
+    shutdown::Stop,
 };
 
 /// Runs a command on a runtime of its own.
@@ -41,7 +41,7 @@ pub struct Process {
     bind: Vec<BindAddress>,
     tls: Option<Tls>,
     shutdown_timeout: Duration,
-    signals: Signals,
+    stop: Stop,
     traces: Option<Traces>,
 }
 
@@ -53,15 +53,21 @@ impl Process {
     pub fn start(config: ProcessConfig) -> Result<Self, Failure> {
         let ProcessConfig { bind, tls, shutdown_timeout, log, traces } = config;
         install_log(log);
-        let signals = Signals::catch().map_err(Failure::new)?;
+        let stop = Stop::catch().map_err(Failure::new)?;
         let traces = traces.map(Traces::start).transpose().map_err(Failure::usage)?;
-        Ok(Self { bind, tls, shutdown_timeout, signals, traces })
+        Ok(Self { bind, tls, shutdown_timeout, stop, traces })
     }
 
     /// TLS, where it is served.
     #[must_use]
     pub fn tls(&self) -> Option<Tls> {
         self.tls.clone()
+    }
+
+    /// When it is to stop.
+    #[must_use]
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Where traces go, where anybody wants them.
@@ -89,20 +95,12 @@ impl Process {
         S::Future: Send,
     {
         let limit = self.shutdown_timeout;
-        let bound = self.bind.iter().map(BindAddress::listen).collect::<Result<Vec<_>, _>>();
-        let listeners: Vec<_> = bound.map_err(Failure::new)?.into_iter().flatten().collect();
-        for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
-            tracing::info!(%address, "serving");
-        }
         let stopping = OnceLock::new();
         let asked = async {
-            self.signals.asked_to_stop().await;
+            self.stop.asked().await;
             let _ = stopping.set(Instant::now());
         };
-        let cut = server::serve_with(listeners, service, self.tls, asked, limit).await;
-        if cut > 0 {
-            tracing::warn!(connections = cut, "connections that did not end in time were cut");
-        }
+        serve(&self.bind, service, self.tls, asked, limit).await?;
         if let Some(fills) = fills
             && tokio::time::timeout(left(limit, stopping.get()), fills.drain()).await.is_err()
         {
@@ -114,6 +112,36 @@ impl Process {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Serves on `addresses` until `shutdown` ends; then lets running requests finish, for `limit` at most.
+///
+/// # Errors
+/// Where an address is taken.
+pub(crate) async fn serve<S>(
+    addresses: &[BindAddress],
+    service: S,
+    tls: Option<Tls>,
+    shutdown: impl Future<Output = ()>,
+    limit: Duration,
+) -> Result<(), Failure>
+where
+    S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    let bound = addresses.iter().map(BindAddress::listen).collect::<Result<Vec<_>, _>>();
+    let listeners: Vec<_> = bound.map_err(Failure::new)?.into_iter().flatten().collect();
+    for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+        tracing::info!(%address, "serving");
+    }
+    let cut = server::serve_with(listeners, service, tls, shutdown, limit).await;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "connections that did not end in time were cut");
+    }
+    Ok(())
 }
 
 /// Answers operators and the kubelet on addresses of their own, each of them once, until the process ends.

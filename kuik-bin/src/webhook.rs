@@ -5,17 +5,16 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use kube_client::Client;
+use kuik_core::controller;
 use kuik_proxy::{
     admin::ReadinessCheck,
     server::{Tls, TlsMetrics, UnusableCertificate},
@@ -25,8 +24,14 @@ use kuik_webhook::{
     admission::{AdmissionMetrics, AdmissionService},
     certificates::{KeepError, Keeper, KeyPair, KubernetesStore, Lifetimes},
 };
+use prometheus_client::registry::Registry;
 
-use crate::config::{certificates::CertificatesConfig, rewriting::RewritingConfig};
+use crate::{
+    command::Failure,
+    config::{certificates::CertificatesConfig, rewriting::RewritingConfig},
+    milestone::Milestone,
+    shutdown::Stop,
+};
 
 /// How often it is looked whether something has to be done about the certificate.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -34,14 +39,83 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long to wait before the next attempt at the first certificate.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// The webhook of a process: what answers, and the certificate that it answers with.
+#[derive(Debug)]
+pub struct Webhook {
+    service: WebhookService,
+    metrics: AdmissionMetrics,
+    tls: Option<Tls>,
+    tls_metrics: TlsMetrics,
+    certificates: CertificatesConfig,
+    namespace: Option<String>,
+    certified: Milestone,
+}
+
 /// The webhook as a service of [`kuik_proxy::server`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WebhookService(AdmissionService);
 
-/// The webhook for images as `config` has it; it counts in `metrics`.
-#[must_use]
-pub fn webhook(config: &RewritingConfig, metrics: AdmissionMetrics) -> WebhookService {
-    WebhookService(AdmissionService::new(config.admission(), metrics))
+impl Webhook {
+    /// The webhook for images as `rewriting` has it, with the certificate of `tls`, or with its own where none is given.
+    #[must_use]
+    pub fn new(rewriting: &RewritingConfig, tls: Option<Tls>, certificates: CertificatesConfig) -> Self {
+        let metrics = AdmissionMetrics::default();
+        Self {
+            service: WebhookService(AdmissionService::new(rewriting.admission(), metrics.clone())),
+            metrics,
+            tls,
+            tls_metrics: TlsMetrics::default(),
+            certificates,
+            namespace: rewriting.namespace.clone(),
+            certified: Milestone::new("certificate", "there is none to serve yet; the log says why"),
+        }
+    }
+
+    /// Ready from when there is a certificate.
+    #[must_use]
+    pub fn readiness(&self) -> Box<dyn ReadinessCheck> {
+        Box::new(self.certified.clone())
+    }
+
+    /// What is counted of reviews and of TLS.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+        match &self.tls {
+            Some(tls) => tls.register(registry),
+            None => self.tls_metrics.register(registry),
+        }
+    }
+
+    /// What answers reviews.
+    #[must_use]
+    pub fn service(&self) -> WebhookService {
+        self.service.clone()
+    }
+
+    /// Waits until there is a certificate; `None` where the process is to stop before that. The cluster is asked through
+    /// `client`, or through a client of our own, and only where no certificate is given.
+    ///
+    /// # Errors
+    /// Where there is no way to the cluster, or what was made cannot be served.
+    pub async fn certificate(&self, client: Option<Client>, stop: &Stop) -> Result<Option<Tls>, Failure> {
+        let tls = match &self.tls {
+            Some(tls) => tls.clone(),
+            None => {
+                let client = match client {
+                    Some(client) => client,
+                    None => controller::connect().await.map_err(Failure::new)?,
+                };
+                let namespace = self.namespace.as_deref().unwrap_or_else(|| client.default_namespace());
+                let metrics = self.tls_metrics.clone();
+                tokio::select! {
+                    tls = own_certificate(&client, &self.certificates, namespace, metrics) => tls.map_err(Failure::new)?,
+                    () = stop.asked() => return Ok(None),
+                }
+            }
+        };
+        self.certified.reached();
+        Ok(Some(tls))
+    }
 }
 
 impl tower::Service<Request<Incoming>> for WebhookService {
@@ -67,7 +141,7 @@ impl tower::Service<Request<Incoming>> for WebhookService {
 ///
 /// # Errors
 /// Where what was made cannot be served.
-pub async fn own_certificate(
+async fn own_certificate(
     client: &Client,
     config: &CertificatesConfig,
     namespace: &str,
@@ -116,26 +190,4 @@ fn tell(error: &KeepError) {
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// Ready from when there is a certificate.
-#[derive(Debug, Clone, Default)]
-pub struct Certified(Arc<OnceLock<()>>);
-
-impl Certified {
-    /// There is one.
-    pub fn set(&self) {
-        let _ = self.0.set(());
-    }
-}
-
-#[async_trait]
-impl ReadinessCheck for Certified {
-    fn name(&self) -> &str {
-        "certificate"
-    }
-
-    async fn check(&self) -> Result<(), String> {
-        self.0.get().copied().ok_or_else(|| "there is none to serve yet; the log says why".to_owned())
-    }
 }

@@ -15,69 +15,13 @@ use std::fs;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kuik_core::testkit::{
     SampleImage,
-    real::{ApiServer, DockerRegistry, KubeUser, RegistryOptions, free_address},
+    real::{DockerRegistry, KubeUser, RegistryOptions, free_address},
 };
-use serde_json::{Value, json};
-use support::{Kuik, documented, eventually, exposed, get, output, proxied, pull_with_skopeo, push};
-
-/// The roles of the document, bound to the users of the controllers and of the cache.
-const RIGHTS: &str = concat!(
-    include_str!("../../docs/rbac.yaml"),
-    "
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: kuik-controllers}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-controllers}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: kuik-controllers, namespace: kuik-system}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: kuik-controllers, namespace: default}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: kuik-puller}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-puller}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: puller}]
-"
-);
-
-const NAMESPACES: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: kuik-system}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop}
-";
-
-/// An API server with our resources, and the namespaces that are needed.
-async fn api_server() -> ApiServer {
-    let server = ApiServer::start().await.unwrap();
-    let admin = server.admin();
-    let crds = output(&["crds"]).await;
-    admin.apply(std::str::from_utf8(&crds.stdout).unwrap()).await.unwrap();
-    admin.apply(NAMESPACES).await.unwrap();
-    admin.apply(RIGHTS).await.unwrap();
-    admin.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await.unwrap();
-    server
-}
-
-async fn object(user: &KubeUser, arguments: &[&str]) -> Option<Value> {
-    let all = [&["get", "--output=json", "--ignore-not-found"], arguments].concat();
-    let text = user.kubectl(all).await.unwrap();
-    (!text.trim().is_empty()).then(|| serde_json::from_str(&text).unwrap())
-}
+use serde_json::json;
+use support::{
+    Kuik, api_server, documented, eventually, exposed, get, is_cached, object, pod, proxied,
+    pull_with_skopeo, push,
+};
 
 /// A pod as the webhook leaves it.
 fn rewritten(name: &str, original: &str, image: &str) -> String {
@@ -111,7 +55,7 @@ async fn an_image_is_kept_from_its_first_pod_until_its_date() {
     let arguments = ["--leader-elect", "--namespace=kuik-system", "--proxy-port=7439", "--registry-endpoint"];
     let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
     let mut controller = Kuik::controller(&[&arguments[..], &[&cache]].concat(), &environment).await;
-    assert_eq!(get(controller.address(), "/readyz").await.status, 200);
+    eventually("it is ready", async || get(controller.address(), "/readyz").await.status == 200).await;
 
     // It has made the token that the cache is written to with.
     let secret = ["secret", "kuik-registry-token", "--namespace=kuik-system"];
@@ -208,18 +152,11 @@ async fn private_pod_is_kept(admin: &KubeUser, host: &str) {
     });
     admin.apply(&secret.to_string()).await.unwrap();
     let image = format!("{host}/team/app:v1");
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "private", "namespace": "shop" },
-        "spec": { "containers": [{ "name": "web", "image": image }], "imagePullSecrets": [{ "name": "opens" }] },
-    });
-    admin.apply(&pod.to_string()).await.unwrap();
+    let mut private = pod("private", &image);
+    private["spec"]["imagePullSecrets"] = json!([{ "name": "opens" }]);
+    admin.apply(&private.to_string()).await.unwrap();
     let name = format!("{}-team-app-v1", host.replace(':', "-"));
-    eventually("the image is cached", async || {
-        object(admin, &["cachedimages", &name])
-            .await
-            .is_some_and(|image| image["status"]["phase"] == "Ready" && image["status"]["isCached"] == true)
-    })
-    .await;
+    eventually("the image is cached", async || is_cached(admin, &name).await).await;
 }
 
 #[tokio::test]

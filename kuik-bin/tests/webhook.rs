@@ -9,28 +9,21 @@
 
 mod support;
 
-use std::{fs, sync::Arc};
+use std::fs;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use kuik_core::testkit::real::{ApiServer, KubeUser, RealPartError, free_address};
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
 use serde_json::{Value, json};
-use support::{Kuik, documented, eventually, exposed, get, output};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use support::{Kuik, documented, eventually, exposed, get, output, over_tls, pod, webhook_configuration};
+
+/// An API server that asks a webhook at `port` of this machine.
+fn configuration(port: u16) -> String {
+    webhook_configuration("kuik", "kuik-webhook", port)
+}
 
 const POD_PATH: &str = "/mutate-core-v1-pod";
-
-/// A pod as people write one.
-fn pod(name: &str, image: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": name, "namespace": "shop" },
-        "spec": { "containers": [{ "name": "web", "image": image }] },
-    })
-}
 
 #[tokio::test]
 async fn reviews_are_answered_over_tls_and_the_metrics_are_those_of_the_document() {
@@ -63,16 +56,7 @@ async fn reviews_are_answered_over_tls_and_the_metrics_are_those_of_the_document
     .await;
     assert_eq!(get(health, "/readyz").await.status, 200);
 
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TcpStream::connect(webhook.address()).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let stream = over_tls(webhook.address(), made.cert.der().clone()).await;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -144,37 +128,6 @@ metadata: {name: webhook}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: webhook}
 subjects: [{kind: ServiceAccount, namespace: kuik-system, name: webhook}]
 ";
-
-/// An API server that asks a webhook at `port` of this machine: its Service is the name of another host.
-fn configuration(port: u16) -> String {
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "kuik-webhook", "namespace": "kuik-system" },
-        "spec": { "type": "ExternalName", "externalName": "localhost", "ports": [{ "port": port }] },
-    });
-    let client = |path: &str| json!({ "service": { "name": "kuik-webhook", "namespace": "kuik-system", "path": path, "port": port } });
-    let rule = |group: &str, version: &str, resources: &[&str]| {
-        json!([{
-            "apiGroups": [group], "apiVersions": [version], "resources": resources, "operations": ["CREATE", "UPDATE"],
-        }])
-    };
-    let webhooks = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": { "name": "kuik" },
-        "webhooks": [
-            {
-                "name": "mpod.kb.io", "clientConfig": client(POD_PATH), "failurePolicy": "Ignore",
-                "reinvocationPolicy": "IfNeeded", "sideEffects": "None", "admissionReviewVersions": ["v1"],
-                "rules": rule("", "v1", &["pods", "pods/ephemeralcontainers"]),
-            },
-            {
-                "name": "mcachedimage.kb.io", "failurePolicy": "Fail", "sideEffects": "None",
-                "clientConfig": client("/mutate-kuik-enix-io-v1alpha1-cachedimage"), "admissionReviewVersions": ["v1"],
-                "rules": rule("kuik.enix.io", "v1alpha1", &["cachedimages"]),
-            },
-        ],
-    });
-    format!("{service}\n---\n{webhooks}\n")
-}
 
 /// Two replicas of the webhook and an API server that asks one of them.
 struct Cluster {

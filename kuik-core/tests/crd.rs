@@ -122,7 +122,7 @@ fn every_reference_has_only_characters_that_the_schema_takes() {
 }
 
 /// What a node of a schema may say for Kubernetes 1.20 to take it as structural, of what is of use here.
-const KEYWORDS: [&str; 14] = [
+const KEYWORDS: [&str; 13] = [
     "type",
     "description",
     "title",
@@ -130,7 +130,6 @@ const KEYWORDS: [&str; 14] = [
     "required",
     "items",
     "nullable",
-    "default",
     "format",
     "enum",
     "minLength",

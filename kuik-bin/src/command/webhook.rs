@@ -2,16 +2,12 @@
 
 use std::process::ExitCode;
 
-use kuik_core::controller;
-use kuik_proxy::server::TlsMetrics;
-use kuik_webhook::admission::AdmissionMetrics;
-
 use super::Failure;
 use crate::{
     cache::admin,
     config::webhook::{RawWebhook, WebhookConfig},
     process::{self, Process, answer_operators},
-    webhook::{Certified, own_certificate, webhook},
+    webhook::Webhook,
 };
 
 /// Rewrite the images of pods to the proxy, as an admission webhook of Kubernetes.
@@ -38,27 +34,13 @@ impl Cli {
 }
 
 async fn serve(config: WebhookConfig) -> Result<(), Failure> {
-    let WebhookConfig { process, metrics: metrics_address, health, rewriting, certificates } = config;
+    let WebhookConfig { process, metrics, health, rewriting, certificates } = config;
     let process = Process::start(process)?;
-    let (certified, metrics, tls_metrics) =
-        (Certified::default(), AdmissionMetrics::default(), TlsMetrics::default());
-    let admin = admin("webhook", vec![Box::new(certified.clone())], |registry| {
-        metrics.register(registry);
-        match process.tls() {
-            Some(tls) => tls.register(registry),
-            None => tls_metrics.register(registry),
-        }
-    });
-    answer_operators(health.into_iter().chain(metrics_address), &admin)?;
-    let tls = match process.tls() {
-        Some(tls) => tls,
-        None => {
-            let client = controller::connect().await.map_err(Failure::new)?;
-            let namespace = rewriting.namespace.clone();
-            let namespace = namespace.unwrap_or_else(|| client.default_namespace().to_owned());
-            own_certificate(&client, &certificates, &namespace, tls_metrics).await.map_err(Failure::new)?
-        }
-    };
-    certified.set();
-    process.with_tls(tls).serve(webhook(&rewriting, metrics), None).await
+    let webhook = Webhook::new(&rewriting, process.tls(), certificates);
+    let admin = admin("webhook", vec![webhook.readiness()], |registry| webhook.register(registry));
+    answer_operators(health.into_iter().chain(metrics), &admin)?;
+    match webhook.certificate(None, process.stop()).await? {
+        Some(tls) => process.with_tls(tls).serve(webhook.service(), None).await,
+        None => Ok(()),
+    }
 }

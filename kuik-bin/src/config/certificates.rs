@@ -1,5 +1,6 @@
 //! Where the webhook's certificate is kept, where kuik makes it itself.
 
+use kuik_core::controller::rbac;
 use kuik_webhook::certificates::Place;
 
 use super::ConfigFile;
@@ -34,8 +35,8 @@ const SECRET: &str = "certificate-secret";
 const CONFIGURATION: &str = "webhook-configuration";
 const SERVICE: &str = "webhook-service";
 
-/// What the Service and the configuration are called where nobody says otherwise.
-const DEFAULT_NAME: &str = "kube-image-keeper-webhook";
+/// What the Service is called where nobody says otherwise.
+const DEFAULT_SERVICE: &str = "kube-image-keeper-webhook";
 
 impl RawCertificates {
     /// The settings that a file can have.
@@ -45,9 +46,9 @@ impl RawCertificates {
     pub(super) fn read(self, file: &ConfigFile) -> CertificatesConfig {
         let name = |key, given, default: &str| file.one(key, given).unwrap_or_else(|| default.to_owned());
         CertificatesConfig {
-            secret: name(SECRET, self.certificate_secret, "kube-image-keeper-webhook-certificate"),
-            configuration: name(CONFIGURATION, self.webhook_configuration, DEFAULT_NAME),
-            service: name(SERVICE, self.webhook_service, DEFAULT_NAME),
+            secret: name(SECRET, self.certificate_secret, rbac::CERTIFICATE_SECRET),
+            configuration: name(CONFIGURATION, self.webhook_configuration, rbac::WEBHOOK_CONFIGURATION),
+            service: name(SERVICE, self.webhook_service, DEFAULT_SERVICE),
         }
     }
 }

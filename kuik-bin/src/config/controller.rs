@@ -5,17 +5,18 @@ use std::{num::NonZeroUsize, path::PathBuf, str::FromStr as _, time::Duration};
 use kuik_core::{
     controller::{cached_image, rbac},
     copy::Platforms,
-    reference::ProxyAuthority,
     registry::HostPort,
-    rewrite::{ImagePatterns, StandardPolicy},
 };
-use kuik_proxy::server::BindAddress;
+use kuik_proxy::server::{BindAddress, Tls};
 
 use super::{
     ConfigFile, InvalidConfig, Problems,
+    certificates::{CertificatesConfig, RawCertificates},
     origins::{OriginsConfig, RawOrigins},
     process::{LogConfig, RawLog},
-    value::{address, parsed, switch},
+    rewriting::{RawRewriting, RewritingConfig},
+    tls::{self, RawTls},
+    value::{address, duration, parsed, switch},
 };
 
 /// What `kuik-controller` is told, before anybody has looked at it.
@@ -24,39 +25,18 @@ pub struct RawController {
     /// Let one of several replicas lead, by a Lease: true or false [default: false]
     #[arg(long, env = "KUIK_LEADER_ELECT", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     leader_elect: Option<String>,
-    /// The namespace that this process runs in [default: that of its ServiceAccount]
-    #[arg(long, env = "POD_NAMESPACE", hide_env_values = true, value_name = "NAME")]
-    namespace: Option<String>,
-    /// Where to answer /metrics: HOST:PORT, or 0 for nowhere [default: 0]
+    /// Where to answer /metrics, /healthz and /readyz besides: HOST:PORT, or 0 for nowhere else [default: 0]
     #[arg(long, env = "KUIK_METRICS_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     metrics_bind_address: Option<String>,
-    /// Where to answer /healthz and /readyz: HOST:PORT, or 0 for nowhere [default: :8081]
+    /// Where to answer /healthz, /readyz and /metrics: HOST:PORT, or 0 for nowhere [default: :8081]
     #[arg(long, env = "KUIK_HEALTH_PROBE_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     health_probe_bind_address: Option<String>,
     /// After how many days an image goes that no pod uses [default: 30]
     #[arg(long, env = "KUIK_EXPIRY_DELAY", hide_env_values = true, value_name = "DAYS")]
     expiry_delay: Option<String>,
-    /// The port of every node under which images are pulled through the proxy [default: 8082]
-    #[arg(long, env = "KUIK_PROXY_PORT", hide_env_values = true, value_name = "PORT")]
-    proxy_port: Option<String>,
-    /// Leave images alone that match this regular expression; may be given several times
-    #[arg(long, env = "KUIK_IGNORE_IMAGES", hide_env_values = true, value_name = "REGEX")]
-    ignore_images: Vec<String>,
-    /// Leave images alone that match no such regular expression; may be given several times
-    #[arg(long, env = "KUIK_ACCEPT_IMAGES", hide_env_values = true, value_name = "REGEX")]
-    accept_images: Vec<String>,
-    /// Leave images alone that are pulled at every start of a container: true or false [default: true]
-    #[arg(long, env = "KUIK_IGNORE_PULL_POLICY_ALWAYS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    ignore_pull_policy_always: Option<String>,
-    /// Leave the pods of these namespaces alone, besides kube-system and our own
-    #[arg(
-        long,
-        env = "KUIK_IGNORE_NAMESPACES",
-        hide_env_values = true,
-        value_name = "NAME",
-        value_delimiter = ','
-    )]
-    ignore_namespaces: Vec<String>,
+    /// How often what the status of an image says is checked against the cache [default: 50s]
+    #[arg(long, env = "KUIK_VERIFY_INTERVAL", hide_env_values = true, value_name = "DURATION")]
+    verify_interval: Option<String>,
     /// Keep this platform of images that have several: amd64, linux/arm64, linux/arm/v7, or auto for those of the nodes;
     /// may be given several times [default: all]
     #[arg(long, env = "KUIK_ARCH", hide_env_values = true, value_name = "PLATFORM", value_delimiter = ',')]
@@ -80,6 +60,15 @@ pub struct RawController {
         value_name = "N"
     )]
     max_concurrent_cached_image_reconciles: Option<String>,
+    /// Where the admission webhook listens, on every replica: HOST:PORT, or 0 for no webhook [default: :9443]
+    #[arg(long, env = "KUIK_WEBHOOK_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
+    webhook_bind_address: Option<String>,
+    #[command(flatten)]
+    tls: RawTls,
+    #[command(flatten)]
+    certificates: RawCertificates,
+    #[command(flatten)]
+    rewriting: RawRewriting,
     #[command(flatten)]
     origins: RawOrigins,
     #[command(flatten)]
@@ -94,18 +83,14 @@ pub struct RawController {
 pub struct ControllerConfig {
     /// Whether a leader is elected.
     pub leader_elect: bool,
-    /// The namespace that this process runs in, where it is told.
-    pub namespace: Option<String>,
-    /// Where operators ask for metrics.
+    /// Where operators ask, besides.
     pub metrics: Option<BindAddress>,
-    /// Where the kubelet asks for health.
+    /// Where the kubelet and operators ask.
     pub health: Option<BindAddress>,
-    /// The proxy that images are rewritten to.
-    pub proxy: ProxyAuthority,
-    /// Which images are rewritten.
-    pub policy: StandardPolicy,
-    /// The namespaces whose pods are left alone, besides our own.
-    pub ignored_namespaces: Vec<String>,
+    /// The webhook, where there is one.
+    pub webhook: Option<ServedWebhook>,
+    /// Which images are rewritten, and so kept.
+    pub rewriting: RewritingConfig,
     /// Which platforms are kept.
     pub platforms: Platforms,
     /// The cache.
@@ -116,6 +101,17 @@ pub struct ControllerConfig {
     pub origins: OriginsConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+}
+
+/// How the webhook is served.
+#[derive(Debug)]
+pub struct ServedWebhook {
+    /// Where it listens.
+    pub bind: BindAddress,
+    /// Its certificate, where it is given in files.
+    pub tls: Option<Tls>,
+    /// Where our own certificate is kept, where none is given.
+    pub certificates: CertificatesConfig,
 }
 
 /// The registry that images are kept in.
@@ -130,40 +126,37 @@ pub struct CacheConfig {
 }
 
 const LEADER_ELECT: &str = "leader-elect";
-const NAMESPACE: &str = "namespace";
 const METRICS: &str = "metrics-bind-address";
 const HEALTH: &str = "health-probe-bind-address";
 const EXPIRY: &str = "expiry-delay";
-const PROXY_PORT: &str = "proxy-port";
-const IGNORE: &str = "ignore-images";
-const ACCEPT: &str = "accept-images";
-const ALWAYS: &str = "ignore-pull-policy-always";
-const NAMESPACES: &str = "ignore-namespaces";
+const VERIFY: &str = "verify-interval";
 const ARCH: &str = "arch";
 const ENDPOINT: &str = "registry-endpoint";
 const KIND: &str = "registry-kind";
 const TOKEN: &str = "registry-token-secret";
 const CONCURRENT: &str = "max-concurrent-cached-image-reconciles";
-const KEYS: [&str; 15] = [
+const WEBHOOK: &str = "webhook-bind-address";
+const KEYS: [&str; 13] = [
     LEADER_ELECT,
-    NAMESPACE,
     METRICS,
     HEALTH,
     EXPIRY,
-    PROXY_PORT,
-    IGNORE,
-    ACCEPT,
-    ALWAYS,
-    NAMESPACES,
+    VERIFY,
     ARCH,
     ENDPOINT,
     KIND,
     TOKEN,
     CONCURRENT,
+    WEBHOOK,
+    tls::CERTIFICATE,
+    tls::KEY,
 ];
 
 /// The cache's name where nobody says another.
 const DEFAULT_ENDPOINT: &str = "kube-image-keeper-registry:5000";
+
+/// The cache has something else to do, too.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 const DAY: u32 = 24 * 60 * 60;
 
@@ -174,9 +167,10 @@ impl RawController {
     /// Everything that is wrong, together.
     pub fn validate(self) -> Result<ControllerConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 3] = [&KEYS, &RawOrigins::KEYS, &RawLog::KEYS];
+        let groups: [&[&str]; 5] =
+            [&KEYS, &RawCertificates::KEYS, &RawRewriting::KEYS, &RawOrigins::KEYS, &RawLog::KEYS];
         let file = ConfigFile::named(self.config.as_deref(), &groups, &mut problems);
-        let config = self.over(&file).read(&mut problems);
+        let config = self.over(&file).read(&file, &mut problems);
         problems.into_result(config)
     }
 
@@ -184,21 +178,20 @@ impl RawController {
     fn over(self, file: &ConfigFile) -> Self {
         Self {
             leader_elect: file.one(LEADER_ELECT, self.leader_elect),
-            namespace: file.one(NAMESPACE, self.namespace),
             metrics_bind_address: file.one(METRICS, self.metrics_bind_address),
             health_probe_bind_address: file.one(HEALTH, self.health_probe_bind_address),
             expiry_delay: file.one(EXPIRY, self.expiry_delay),
-            proxy_port: file.one(PROXY_PORT, self.proxy_port),
-            ignore_images: file.list(IGNORE, self.ignore_images),
-            accept_images: file.list(ACCEPT, self.accept_images),
-            ignore_pull_policy_always: file.one(ALWAYS, self.ignore_pull_policy_always),
-            ignore_namespaces: file.list(NAMESPACES, self.ignore_namespaces),
+            verify_interval: file.one(VERIFY, self.verify_interval),
             arch: file.list(ARCH, self.arch),
             registry_endpoint: file.one(ENDPOINT, self.registry_endpoint),
             registry_kind: file.one(KIND, self.registry_kind),
             registry_token_secret: file.one(TOKEN, self.registry_token_secret),
             max_concurrent_cached_image_reconciles: file
                 .one(CONCURRENT, self.max_concurrent_cached_image_reconciles),
+            webhook_bind_address: file.one(WEBHOOK, self.webhook_bind_address),
+            tls: self.tls.over(file),
+            certificates: self.certificates,
+            rewriting: self.rewriting.over(file),
             origins: self.origins.over(file),
             log: self.log.over(file),
             config: self.config,
@@ -206,17 +199,13 @@ impl RawController {
     }
 
     /// `None` only where a problem was added.
-    fn read(self, problems: &mut Problems) -> Option<ControllerConfig> {
+    fn read(self, file: &ConfigFile, problems: &mut Problems) -> Option<ControllerConfig> {
         let leader_elect = switch(LEADER_ELECT, self.leader_elect.as_deref(), false, problems);
         let metrics = address(METRICS, self.metrics_bind_address.as_deref(), "0", problems);
         let health = address(HEALTH, self.health_probe_bind_address.as_deref(), ":8081", problems);
-        let port = parsed(PROXY_PORT, self.proxy_port.as_deref(), 8082, "a port", problems);
-        let proxy = ProxyAuthority::localhost(port);
-        let patterns = problems.check(IGNORE, ImagePatterns::new(&self.ignore_images, &self.accept_images));
-        let always = switch(ALWAYS, self.ignore_pull_policy_always.as_deref(), true, problems);
-        let policy = StandardPolicy::new(proxy.clone())
-            .with_patterns(patterns.unwrap_or_default())
-            .with_always_kept(always);
+        let bind = address(WEBHOOK, self.webhook_bind_address.as_deref(), ":9443", problems);
+        let (tls, certificates) = (self.tls.read(problems), self.certificates.read(file));
+        let rewriting = self.rewriting.read(problems);
         let platforms = match self.arch.as_slice() {
             [] => Some(Platforms::all()),
             texts => problems.check(ARCH, Platforms::parse(texts.iter().map(String::as_str))),
@@ -224,6 +213,11 @@ impl RawController {
         let mut options = cached_image::Options::default();
         let days: u32 = parsed(EXPIRY, self.expiry_delay.as_deref(), 30, "a number of days", problems);
         options.expiry_delay = Duration::from_secs(u64::from(days) * u64::from(DAY));
+        let interval = duration(VERIFY, self.verify_interval.as_deref(), options.verify_interval, problems);
+        if interval < SHORTEST_INTERVAL {
+            problems.add(VERIFY, format_args!("it is less than {SHORTEST_INTERVAL:?}"));
+        }
+        options.verify_interval = interval;
         let concurrent = self.max_concurrent_cached_image_reconciles;
         if let Some(most) = NonZeroUsize::new(3) {
             let most = parsed(CONCURRENT, concurrent.as_deref(), most, "a number from 1", problems);
@@ -246,16 +240,12 @@ impl RawController {
             token_secret: Some(token_secret).filter(|name| !name.is_empty()),
         };
         let origins = self.origins.read(problems);
-        let mut ignored_namespaces = self.ignore_namespaces;
-        ignored_namespaces.push("kube-system".to_owned());
         Some(ControllerConfig {
             leader_elect,
-            namespace: self.namespace.filter(|namespace| !namespace.is_empty()),
             metrics,
             health,
-            proxy,
-            policy,
-            ignored_namespaces,
+            webhook: bind.map(|bind| ServedWebhook { bind, tls, certificates }),
+            rewriting: rewriting?,
             platforms: platforms?,
             cache,
             options,
@@ -281,12 +271,17 @@ mod tests {
         assert!(!config.leader_elect && config.metrics.is_none());
         assert_eq!(config.health, Some(BindAddress::any(8081)));
         assert_eq!(config.options.expiry_delay, Duration::from_secs(30 * 24 * 3600));
-        assert_eq!(config.proxy.as_str(), "localhost:8082");
+        assert_eq!(config.options.verify_interval, Duration::from_secs(50));
+        assert_eq!(config.rewriting.proxy.as_str(), "localhost:8082");
         assert_eq!(config.options.max_concurrent_copies, 3);
         assert_eq!(config.cache.endpoint, DEFAULT_ENDPOINT);
         assert_eq!(config.cache.token_secret.as_deref(), Some("kuik-registry-token"));
         assert!(config.cache.fills_itself);
-        assert_eq!(config.ignored_namespaces, ["kube-system"]);
+        assert!(config.rewriting.ignored.contains("kube-system"));
+        let webhook = config.webhook.unwrap();
+        assert_eq!(webhook.bind, BindAddress::any(9443));
+        assert!(webhook.tls.is_none());
+        assert_eq!(webhook.certificates.configuration, "kube-image-keeper-webhook");
     }
 
     #[test]
@@ -296,9 +291,10 @@ mod tests {
             metrics_bind_address: text("8080"),
             health_probe_bind_address: text("nowhere"),
             expiry_delay: text("-1"),
-            proxy_port: text("70000"),
-            ignore_images: vec!["(".to_owned()],
-            ignore_pull_policy_always: text("2"),
+            verify_interval: text("1ms"),
+            webhook_bind_address: text("9443"),
+            tls: RawTls { tls_cert_file: text("/absent"), ..RawTls::default() },
+            rewriting: RawRewriting { proxy_port: text("70000"), ..RawRewriting::default() },
             arch: vec!["a/b/c/d".to_owned()],
             registry_endpoint: text("http://cache"),
             registry_kind: text("other"),
@@ -311,9 +307,10 @@ mod tests {
             METRICS,
             HEALTH,
             EXPIRY,
-            PROXY_PORT,
-            IGNORE,
-            ALWAYS,
+            VERIFY,
+            WEBHOOK,
+            tls::CERTIFICATE,
+            "proxy-port",
             ARCH,
             ENDPOINT,
             KIND,
@@ -332,13 +329,18 @@ mod tests {
                      expiryDelay: 1\nproxyPort: 7439\nignoreImages: ['a,b', c]\nacceptImages: [d]\n\
                      ignorePullPolicyAlways: false\nignoreNamespaces: [x]\narch: [amd64, linux/arm/v7]\n\
                      registryEndpoint: cache:5000\nregistryKind: oci\nregistryTokenSecret: ''\n\
-                     maxConcurrentCachedImageReconciles: 7\nlog: debug\n";
+                     maxConcurrentCachedImageReconciles: 7\nlog: debug\nverifyInterval: 2s\n\
+                     webhookBindAddress: 0\ncertificateSecret: s\n";
         fs::write(&path, lines).unwrap();
         let config = RawController { config: Some(path), ..RawController::default() }.validate().unwrap();
         assert!(config.leader_elect && config.health.is_none() && config.metrics.is_some());
-        assert_eq!(config.namespace.as_deref(), Some("kuik"));
-        assert_eq!((config.proxy.as_str(), config.options.max_concurrent_copies), ("localhost:7439", 7));
+        assert_eq!(config.rewriting.namespace.as_deref(), Some("kuik"));
+        let port = config.rewriting.proxy.as_str();
+        assert_eq!((port, config.options.max_concurrent_copies), ("localhost:7439", 7));
+        assert_eq!(config.options.verify_interval, Duration::from_secs(2));
         assert!(!config.cache.fills_itself && config.cache.token_secret.is_none());
-        assert_eq!(config.ignored_namespaces, ["x", "kube-system"]);
+        assert!(config.webhook.is_none());
+        let ignored: Vec<_> = config.rewriting.ignored.iter().map(String::as_str).collect();
+        assert_eq!(ignored, ["kube-system", "kuik", "x"]);
     }
 }

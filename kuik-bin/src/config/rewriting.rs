@@ -1,9 +1,10 @@
 //! The settings of everything that has to know which images are pulled through the proxy: the proxy's port, the images that
 //! are kept as they are, and the namespaces that are left alone.
 
-use std::{fs, sync::Arc};
+use std::{collections::BTreeSet, fs, sync::Arc};
 
 use kuik_core::{
+    controller::pods::PodRules,
     reference::ProxyAuthority,
     rewrite::{ImagePatterns, StandardPolicy},
 };
@@ -54,8 +55,8 @@ pub struct RewritingConfig {
     pub proxy: ProxyAuthority,
     /// Which they are.
     pub policy: StandardPolicy,
-    /// The namespaces that are left alone.
-    pub ignored: IgnoredNamespaces,
+    /// The namespaces that are left alone: kube-system and our own are among them.
+    pub ignored: BTreeSet<String>,
     /// Our own, where there is one.
     pub namespace: Option<String>,
 }
@@ -93,7 +94,8 @@ impl RawRewriting {
         let policy = StandardPolicy::new(proxy.clone()).with_patterns(patterns).with_always_kept(always);
         let namespace = self.namespace.or_else(|| fs::read_to_string(NAMESPACE_FILE).ok());
         let namespace = namespace.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-        let ignored = IgnoredNamespaces::new(self.ignore_namespaces.into_iter().chain(namespace.clone()));
+        let always_ignored = ["kube-system".to_owned()].into_iter().chain(namespace.clone());
+        let ignored = self.ignore_namespaces.into_iter().chain(always_ignored).collect();
         Some(RewritingConfig { proxy, policy, ignored, namespace })
     }
 }
@@ -102,6 +104,14 @@ impl RewritingConfig {
     /// What reviews of pods are answered by.
     #[must_use]
     pub fn admission(&self) -> Admission {
-        Admission::new(Arc::new(self.policy.clone()), self.proxy.clone(), self.ignored.clone())
+        let ignored = IgnoredNamespaces::new(self.ignored.iter().cloned());
+        Admission::new(Arc::new(self.policy.clone()), self.proxy.clone(), ignored)
+    }
+
+    /// Which images of pods are kept: those that are rewritten.
+    #[must_use]
+    pub fn pod_rules(&self) -> PodRules {
+        PodRules::new(self.proxy.clone(), Arc::new(self.policy.clone()))
+            .ignoring_namespaces(self.ignored.iter().cloned())
     }
 }

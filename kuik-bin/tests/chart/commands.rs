@@ -9,9 +9,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use kuik_bin::config::{
-    controller::RawController, proxy::RawProxy, registry::RawRegistry, webhook::RawWebhook,
-};
+use kuik_bin::config::{controller::RawController, proxy::RawProxy, registry::RawRegistry};
 use serde_json::Value;
 
 use super::{INSTALLATIONS, every_value, template};
@@ -70,7 +68,6 @@ fn executable(program: &str) -> &'static str {
         "kuik-controller" => env!("CARGO_BIN_EXE_kuik-controller"),
         "kuik-proxy" => env!("CARGO_BIN_EXE_kuik-proxy"),
         "kuik-registry" => env!("CARGO_BIN_EXE_kuik-registry"),
-        "kuik-webhook" => env!("CARGO_BIN_EXE_kuik-webhook"),
         other => panic!("the image has no {other}"),
     }
 }
@@ -95,13 +92,12 @@ fn refusal(container: &Container, files: &Path) -> Option<String> {
     let refused = match container.program.as_str() {
         "kuik-controller" => told::<RawController>(&arguments).validate().err(),
         "kuik-proxy" => told::<RawProxy>(&arguments).validate().err(),
-        "kuik-registry" => told::<RawRegistry>(&arguments).validate().err(),
-        _ => told::<RawWebhook>(&arguments).validate().err(),
+        _ => told::<RawRegistry>(&arguments).validate().err(),
     };
     refused.map(|error| error.to_string())
 }
 
-/// The port of every address that a program listens on, by the flag that says it: each that it has is said.
+/// The port of every address that a program listens on, by the flag that says it: each that it has is said, and 0 is none.
 fn ports(container: &Container, help: &str) -> BTreeSet<u64> {
     let flags =
         help.split_whitespace().filter(|word| word.starts_with("--") && word.ends_with("bind-address"));
@@ -109,8 +105,9 @@ fn ports(container: &Container, help: &str) -> BTreeSet<u64> {
         .map(|flag| {
             let said = container.arguments.iter().find_map(|argument| argument.strip_prefix(flag));
             let said = said.unwrap_or_else(|| panic!("{} has its default {flag}", container.program));
-            said.rsplit(':').next().unwrap().parse().unwrap()
+            said.rsplit(['=', ':']).next().unwrap().parse().unwrap()
         })
+        .filter(|port| *port != 0)
         .collect()
 }
 
@@ -168,5 +165,5 @@ async fn programs_take_what_the_chart_tells_them() {
             }
         }
     }
-    assert_eq!(Vec::from_iter(told), ["kuik-controller", "kuik-proxy", "kuik-registry", "kuik-webhook"]);
+    assert_eq!(Vec::from_iter(told), ["kuik-controller", "kuik-proxy", "kuik-registry"]);
 }

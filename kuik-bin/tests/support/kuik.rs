@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{ExitStatus, Output, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -136,10 +137,12 @@ impl Kuik {
         Self::start(command).await
     }
 
-    /// The controllers with these arguments and environment; its address is where operators are answered.
+    /// The controllers with these arguments and environment, without the webhook where nobody says its address; their own
+    /// is where operators are answered.
     pub(crate) async fn controller(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = binary(env!("CARGO_BIN_EXE_kuik-controller"), arguments);
-        command.args(["--health-probe-bind-address", "127.0.0.1:0"]).envs(environment.iter().copied());
+        command.env("KUIK_WEBHOOK_BIND_ADDRESS", "0").envs(environment.iter().copied());
+        command.args(["--health-probe-bind-address", "127.0.0.1:0"]);
         Self::start_saying(command, "operators are answered").await
     }
 
@@ -214,10 +217,28 @@ impl Kuik {
 
     /// Its anonymous resident memory in bytes.
     pub(crate) fn rss_anon(pid: u32) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
+        memory(pid, "RssAnon:")
     }
+
+    /// The most that was ever resident of it, in bytes.
+    pub(crate) fn peak_rss(pid: u32) -> u64 {
+        memory(pid, "VmHWM:")
+    }
+
+    /// The processor time that it has used.
+    pub(crate) fn cpu(pid: u32) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // After the name, which may have spaces: the state is field 3, utime and stime are 14 and 15, in ticks of 10 ms.
+        let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+fn memory(pid: u32, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1024
 }
 
 /// Runs `kuik` to its end.

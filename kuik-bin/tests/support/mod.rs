@@ -6,6 +6,7 @@
 
 mod aftermath;
 mod client;
+mod cluster;
 mod containerd;
 mod exposition;
 mod image;
@@ -21,6 +22,7 @@ use std::{future::Future, path::Path, time::Duration};
 pub(crate) use self::{
     aftermath::nothing_but,
     client::{Client, Lost, Reply},
+    cluster::{api_server, api_server_with, is_cached, object, pod, webhook_configuration},
     containerd::Containerd,
     exposition::{documented, exposed, sample_name, types},
     image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},
@@ -29,7 +31,7 @@ pub(crate) use self::{
     remote::{Failed, LeftUpload, Remote},
     storage::Storage,
     tmpfs::Tmpfs,
-    wire::{Answer, Transfer, ask, get, head},
+    wire::{Answer, Transfer, ask, get, head, over_tls},
 };
 
 /// How long a test waits for anything that has to happen.

@@ -1,12 +1,18 @@
 //! HTTP/1.1 as bytes on a socket: what a client library would mend or refuse has to reach the server as it is.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::PATIENCE;
 
@@ -44,6 +50,20 @@ pub(crate) async fn head(address: SocketAddr, target: &str) -> Answer {
 pub(crate) async fn ask(address: SocketAddr, method: &str, target: &str) -> Answer {
     let transfer = Transfer::begin(address, method, target, "").await;
     transfer.answer().await
+}
+
+/// A connection over TLS to who is called `localhost` by a certificate that `root` signed.
+pub(crate) async fn over_tls(address: SocketAddr, root: CertificateDer<'static>) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
 impl Transfer {

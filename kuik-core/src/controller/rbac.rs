@@ -49,6 +49,12 @@ pub const LEASE: &str = "kuik-controller";
 /// The Secret with the token of the cache registry, unless another one is named.
 pub const TOKEN_SECRET: &str = "kuik-registry-token";
 
+/// The Secret with the certificate of the webhook, unless another one is named.
+pub const CERTIFICATE_SECRET: &str = "kube-image-keeper-webhook-certificate";
+
+/// The MutatingWebhookConfiguration, unless another one is named.
+pub const WEBHOOK_CONFIGURATION: &str = "kube-image-keeper-webhook";
+
 const KUIK: &str = crate::crd::GROUP;
 
 const fn rule(
@@ -112,6 +118,14 @@ pub const RULES: &[Rule] = {
         ),
         rule(
             Controllers,
+            Cluster,
+            ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+            &["get", "patch"],
+            "the authority of the webhook's certificate, for API servers to trust it",
+        )
+        .only(&[WEBHOOK_CONFIGURATION]),
+        rule(
+            Controllers,
             Default,
             ("events.k8s.io", "events"),
             &["create"],
@@ -131,10 +145,18 @@ pub const RULES: &[Rule] = {
             Own,
             ("", "secrets"),
             &["create"],
-            "the token of the cache registry, on first start",
+            "the token of the cache registry and the certificate of the webhook, on first start",
         ),
         rule(Controllers, Own, ("", "secrets"), &["get"], "the token of the cache registry, to write to it")
             .only(&[TOKEN_SECRET]),
+        rule(
+            Controllers,
+            Own,
+            ("", "secrets"),
+            &["get", "patch"],
+            "the certificate of the webhook, to serve it and to renew it",
+        )
+        .only(&[CERTIFICATE_SECRET]),
         rule(
             Puller,
             Cluster,
@@ -153,8 +175,9 @@ mod tests {
     #[test]
     fn nobody_may_list_secrets_or_touch_pods() {
         for rule in RULES {
-            let reads = ["get", "create"];
-            assert!(rule.resource != "secrets" || rule.verbs.iter().all(|verb| reads.contains(verb)));
+            let own = rule.names == [CERTIFICATE_SECRET];
+            let allowed = |verb: &&str| ["get", "create"].contains(verb) || (own && *verb == "patch");
+            assert!(rule.resource != "secrets" || rule.verbs.iter().all(allowed));
             assert!(rule.resource != "pods" || rule.verbs == ["list", "watch"]);
             assert!(!rule.verbs.contains(&"*") && rule.resource != "*" && rule.group != "*");
             assert!(!rule.reason.is_empty());

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::lenient;
+use super::{lenient, schema::without_defaults};
 
 /// One image that is kept in the cache: asked for by the pods that use it, or by hand (pre-heating).
 #[derive(
@@ -93,6 +93,7 @@ pub struct CachedImageStatus {
 /// The pods that use an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct UsedBy {
     /// Some of them; there can be more than are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -105,6 +106,7 @@ pub struct UsedBy {
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct PodReference {
     /// `namespace/name`.
     #[serde(default)]

@@ -15,6 +15,7 @@ mod lenient;
 mod names;
 mod object_name;
 mod repository;
+mod schema;
 
 pub use cached_image::{
     CachedImage, CachedImagePhase, CachedImageSpec, CachedImageStatus, PodReference, UsedBy,

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{duration, lenient};
+use super::{duration, lenient, schema::without_defaults};
 
 /// What the images of one repository share: the secrets that open it, and when its tags are checked again.
 #[derive(
@@ -80,6 +80,7 @@ pub struct RepositoryStatus {
 /// A secret of the type `kubernetes.io/dockerconfigjson`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = without_defaults)]
 pub struct PullSecret {
     /// Its namespace.
     #[serde(default)]

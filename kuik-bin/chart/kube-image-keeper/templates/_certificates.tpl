@@ -12,3 +12,8 @@
 {{- define "kuik.certificateSecret" -}}
 {{ include "kuik.fullname" . }}-webhook-certificate
 {{- end -}}
+
+{{/* true where cert-manager writes a certificate that the webhook serves. */}}
+{{- define "kuik.webhook.certificateMounted" -}}
+{{ and (ne .Values.proxy.mode "containerd") (eq (include "kuik.certificates" .) "cert-manager") }}
+{{- end -}}

@@ -160,20 +160,13 @@ spec:
       {{- include "kuik.selector" $root | nindent 6 }}
       app.kubernetes.io/component: {{ $component }}
   podMetricsEndpoints:
-    {{- $ports := list "metrics" }}
-    {{- if and (eq $component "controllers") (ne $root.Values.proxy.mode "containerd") }}
-    {{- $ports = append $ports "webhook-metrics" }}
-    {{- end }}
-    {{- $monitor := . }}
-    {{- range $ports }}
-    - port: {{ . }}
-      interval: {{ $monitor.scrapeInterval }}
-      scrapeTimeout: {{ $monitor.scrapeTimeout }}
-      {{- with $monitor.relabelings }}
+    - port: metrics
+      interval: {{ .scrapeInterval }}
+      scrapeTimeout: {{ .scrapeTimeout }}
+      {{- with .relabelings }}
       relabelings:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-    {{- end }}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -15,10 +15,10 @@
 {{- end -}}
 
 {{- define "kuik.webhook.arguments" -}}
-- --bind-address=:9443
-# One port for metrics and health. The controllers have 8081, in the same pod.
-- --metrics-bind-address=:8082
-- --health-probe-bind-address=:8082
+{{- if eq .Values.proxy.mode "containerd" }}
+- --webhook-bind-address=0
+{{- else }}
+- --webhook-bind-address=:9443
 {{- if eq (include "kuik.certificates" .) "cert-manager" }}
 - --tls-cert-file=/etc/kuik/certificate/tls.crt
 - --tls-private-key-file=/etc/kuik/certificate/tls.key
@@ -26,6 +26,7 @@
 - --certificate-secret={{ include "kuik.certificateSecret" . }}
 - --webhook-configuration={{ include "kuik.webhook.name" . }}
 - --webhook-service={{ include "kuik.fullname" . }}-webhook
+{{- end }}
 {{- end }}
 {{- end -}}
 

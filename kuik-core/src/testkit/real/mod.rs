@@ -24,7 +24,7 @@ pub use clients::{crane, run, skopeo};
 pub use docker_registry::{DockerRegistry, RegistryOptions, RegistryVersion};
 pub use error::{Origin, RealPartError};
 pub use forward_proxy::ForwardProxy;
-pub use kubernetes::{ApiServer, KubeUser};
+pub use kubernetes::{ApiServer, ApiWrite, KubeUser};
 pub use program::{Launch, Program, Ready};
 pub use s3::{Bucket, S3Server};
 

@@ -8,11 +8,12 @@
 //! The programs are those of the folder that `KUBEBUILDER_ASSETS` names, where it is set, else the ones of
 //! `tools/install-parts kube`. Tests run against any release since 1.20.
 
+mod audit;
 mod authority;
 mod user;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -22,7 +23,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use self::authority::Authority;
-pub use self::user::KubeUser;
+pub use self::{audit::ApiWrite, user::KubeUser};
 use super::{
     error::{Origin, RealPartError},
     free_address,
@@ -47,17 +48,29 @@ impl ApiServer {
     /// # Errors
     /// Where it is not installed, or does not start.
     pub async fn start() -> Result<Self, RealPartError> {
+        Self::start_with(false).await
+    }
+
+    /// Starts one that remembers who [writes](Self::writes) what.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub async fn start_audited() -> Result<Self, RealPartError> {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(audited: bool) -> Result<Self, RealPartError> {
         // Somebody else may take a free port before it is used.
         for _ in 0..3 {
-            match Self::start_once().await {
+            match Self::start_once(audited).await {
                 Err(error) if error.is_address_in_use() => {}
                 started => return started,
             }
         }
-        Self::start_once().await
+        Self::start_once(audited).await
     }
 
-    async fn start_once() -> Result<Self, RealPartError> {
+    async fn start_once(audited: bool) -> Result<Self, RealPartError> {
         let authority = Authority::new()?;
         let store_address = free_address().await?;
         let store = Program::start(etcd(store_address, free_address().await?), tempfile::tempdir()?).await?;
@@ -65,7 +78,18 @@ impl ApiServer {
         let address = free_address().await?;
         let folder = tempfile::tempdir()?;
         authority.write_server_files(folder.path())?;
-        let server = Program::start(kube_apiserver(address, store_address), folder).await?;
+        let mut launch = kube_apiserver(address, store_address);
+        if audited {
+            std::fs::write(folder.path().join(audit::POLICY_FILE), audit::POLICY)?;
+            launch = launch.arguments(
+                [
+                    format!("--audit-policy-file={}", audit::POLICY_FILE),
+                    format!("--audit-log-path={}", audit::LOG_FILE),
+                ]
+                .map(OsString::from),
+            );
+        }
+        let server = Program::start(launch, folder).await?;
 
         let users = tempfile::tempdir()?;
         let (certificate, key) = authority.client("admin", Some("system:masters"))?;
@@ -121,10 +145,32 @@ impl ApiServer {
     /// # Errors
     /// Where there is no such service account.
     pub async fn service_account(&self, namespace: &str, name: &str) -> Result<KubeUser, RealPartError> {
-        let asked = ["create", "token", name, "--namespace", namespace];
-        let token = self.admin.kubectl(asked).await?;
+        // As `kubectl create token` does, which older releases have not.
+        let request = tempfile::NamedTempFile::new()?;
+        let asked = r#"{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}"#;
+        std::fs::write(request.path(), asked)?;
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let arguments: [&OsStr; 5] = [
+            "create".as_ref(),
+            "--raw".as_ref(),
+            path.as_ref(),
+            "--filename".as_ref(),
+            request.path().as_ref(),
+        ];
+        let answer = self.admin.kubectl(arguments).await?;
+        let given: serde_json::Value = serde_json::from_str(&answer)
+            .map_err(|error| RealPartError::new(format_args!("{path} answered {answer:?}: {error}")))?;
+        let token = given.pointer("/status/token").and_then(serde_json::Value::as_str).unwrap_or_default();
         let name = format!("{namespace}:{name}");
-        KubeUser::by_token(self.users.path(), &name, &self.url(), self.authority.pem(), token.trim())
+        KubeUser::by_token(self.users.path(), &name, &self.url(), self.authority.pem(), token)
+    }
+
+    /// Every write that it has answered so far, in its order.
+    ///
+    /// # Errors
+    /// Where it was not started to remember.
+    pub fn writes(&self) -> Result<Vec<ApiWrite>, RealPartError> {
+        audit::writes(self.server.folder())
     }
 
     /// Kills the API server: from now on, connections are refused. What it stored stays.

@@ -1,0 +1,118 @@
+//! A cluster as far as an API server goes: our resources in it, the rights of `docs/rbac.yaml` and no others, and what its
+//! API server is told of a webhook.
+
+use kuik_core::testkit::real::{ApiServer, KubeUser};
+use serde_json::{Value, json};
+
+use super::output;
+
+/// The roles of the document, bound to the users of the controllers and of the cache.
+const RIGHTS: &str = concat!(
+    include_str!("../../../docs/rbac.yaml"),
+    "
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: kuik-controllers}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: kuik-controllers, namespace: kuik-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: kuik-controllers, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: kuik-puller}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-puller}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: puller}]
+"
+);
+
+const NAMESPACES: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: kuik-system}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+";
+
+/// An API server with our resources, and the namespaces that are needed.
+pub(crate) async fn api_server() -> ApiServer {
+    api_server_with(ApiServer::start().await.unwrap()).await
+}
+
+/// The same, of one that was started already.
+pub(crate) async fn api_server_with(server: ApiServer) -> ApiServer {
+    let admin = server.admin();
+    let crds = output(&["crds"]).await;
+    admin.apply(std::str::from_utf8(&crds.stdout).unwrap()).await.unwrap();
+    admin.apply(NAMESPACES).await.unwrap();
+    admin.apply(RIGHTS).await.unwrap();
+    admin.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await.unwrap();
+    server
+}
+
+/// An object, where it is there.
+pub(crate) async fn object(user: &KubeUser, arguments: &[&str]) -> Option<Value> {
+    let all = [&["get", "--output=json", "--ignore-not-found"], arguments].concat();
+    let text = user.kubectl(all).await.unwrap();
+    (!text.trim().is_empty()).then(|| serde_json::from_str(&text).unwrap())
+}
+
+/// A pod of the namespace `shop` as people write one.
+pub(crate) fn pod(name: &str, image: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "shop" },
+        "spec": { "containers": [{ "name": "web", "image": image }] },
+    })
+}
+
+/// Whether there is a CachedImage `name` that says that its image is in the cache.
+pub(crate) async fn is_cached(user: &KubeUser, name: &str) -> bool {
+    object(user, &["cachedimages", name])
+        .await
+        .is_some_and(|image| image["status"]["phase"] == "Ready" && image["status"]["isCached"] == true)
+}
+
+/// An API server that asks a webhook at `port` of this machine: its Service is the name of another host.
+pub(crate) fn webhook_configuration(name: &str, service: &str, port: u16) -> String {
+    let named = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": service, "namespace": "kuik-system" },
+        "spec": { "type": "ExternalName", "externalName": "localhost", "ports": [{ "port": port }] },
+    });
+    let client = |path: &str| json!({ "service": { "name": service, "namespace": "kuik-system", "path": path, "port": port } });
+    let rule = |group: &str, version: &str, resources: &[&str]| {
+        json!([{
+            "apiGroups": [group], "apiVersions": [version], "resources": resources, "operations": ["CREATE", "UPDATE"],
+        }])
+    };
+    let webhooks = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": { "name": name },
+        "webhooks": [
+            {
+                "name": "mpod.kb.io", "clientConfig": client("/mutate-core-v1-pod"), "failurePolicy": "Ignore",
+                "reinvocationPolicy": "IfNeeded", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "rules": rule("", "v1", &["pods", "pods/ephemeralcontainers"]),
+            },
+            {
+                "name": "mcachedimage.kb.io", "failurePolicy": "Fail", "sideEffects": "None",
+                "clientConfig": client("/mutate-kuik-enix-io-v1alpha1-cachedimage"), "admissionReviewVersions": ["v1"],
+                "rules": rule("kuik.enix.io", "v1alpha1", &["cachedimages"]),
+            },
+        ],
+    });
+    format!("{named}\n---\n{webhooks}\n")
+}
