@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 TIME ?= 600
 TARGET ?=
+SCENARIO ?=
 STORAGE ?=
 PODS ?= 5000
 IMAGES ?= 500
@@ -10,10 +11,10 @@ QUIET ?= 300
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve crds values image test built unit fmt fmt-check lint doc lean deny msrv conformance soak storm stampede cold-pull model bench bench-hits bench-webhook scale kube-old fuzz ci
+.PHONY: help setup demo serve crds values image test built unit fmt fmt-check lint doc lean deny msrv conformance e2e soak storm stampede cold-pull model bench bench-hits bench-webhook scale kube-old fuzz ci
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 setup: ## install what tests, fuzzing and licence checks need besides Rust
@@ -64,6 +65,9 @@ conformance: ## the OCI distribution conformance suite against kuik-registry, on
 	@tools/install-parts conformance go
 	@tools/conformance
 	@tools/conformance s3
+
+e2e: ## install the image and the chart on a real cluster, which this starts and takes down, and take registries and parts of it away (needs Go and root)
+	@tools/e2e $(SCENARIO)
 
 soak: ## collect garbage under pushes, pulls and deletes for TIME=600 seconds, in a directory or with STORAGE=s3 in a bucket
 	$(if $(filter s3,$(STORAGE)),@tools/install-parts go)

@@ -1,13 +1,15 @@
 //! Assembles what puts images into the cache: a client of the cache, one of other registries, and the way between.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kuik_core::{
     content::ContentSource,
     copy::{ImageCopier, PushCopier, WantedPlatforms, WarmCopier},
     credentials::{Credential, Secret},
     reference::RepositoryName,
-    registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver as _},
+    registry::{
+        HostLimits, HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver as _,
+    },
 };
 
 use crate::command::Failure;
@@ -42,5 +44,8 @@ fn cache_client(endpoint: &str, token: Option<Secret>) -> Result<RegistryClient,
     let transport = HttpTransport::new(config).map_err(Failure::usage)?;
     // The name is of no account: the token opens.
     let credentials: Vec<_> = token.into_iter().map(|token| Credential::basic("kuik", token)).collect();
-    Ok(RegistryClient::new(transport, upstream, credentials, Timeouts::default()))
+    // What a cache says of waiting it says of the registry that an image is from, and it has those of all others as well.
+    let mut limits = HostLimits::default();
+    limits.longest_hold = Duration::ZERO;
+    Ok(RegistryClient::limited(transport, upstream, credentials, Timeouts::default(), limits))
 }

@@ -11,6 +11,8 @@ mod support;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
 use kuik_core::{
     content::{CacheNames, ContentSource as _, Digest, Freshness, TagOrDigest},
     copy::{CopyError, ImageCopier, Platforms, PushCopier, SourceImage, Verdict, WarmCopier},
@@ -154,6 +156,30 @@ async fn a_refresh_reaches_the_source_through_the_cache() {
     rig.source.stop().await;
     let error = copier.ask_source(&app).await.unwrap_err();
     assert!(error.is_of_registry() && !error.is_of_cache(), "{}", error.chain());
+}
+
+/// The cache passes on what a registry says of waiting. That is no reason to ask it for nobody's images any more.
+#[tokio::test]
+async fn a_registry_that_wants_to_be_left_alone_holds_up_no_other() {
+    let tired = ScriptedRegistry::start().await.unwrap();
+    let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("30"))]);
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    tired.script(Rule::on_all().does(Behaviour::Answer { status, headers, body: Bytes::new() }));
+    let rig = Rig::start(&["--pull-through", "--insecure-registries", &tired.host()]).await;
+    let image = image(37);
+    rig.source.add_image("app", "1", &image);
+    let nobody = Arc::new(rig.at_cache());
+    let platforms = Arc::new(Arc::new(Platforms::parse(["amd64"]).unwrap()));
+    let copier =
+        kuik_bin::copier::copier(&rig.cache.host(), Some(TOKEN.into()), true, nobody, platforms).unwrap();
+
+    let away = format!("{}/app:1", tired.host());
+    let away = SourceImage::new(&ImageReference::parse(&away).unwrap()).unwrap();
+    let error = copier.copy(&away, &()).await.unwrap_err();
+    assert!(error.is_of_registry(), "{}", error.chain());
+    let copied =
+        copier.copy(&rig.image("app:1"), &()).await.unwrap_or_else(|error| panic!("{}", error.chain()));
+    assert_eq!(&copied.digest, image.index().digest());
 }
 
 #[tokio::test]

@@ -1,0 +1,30 @@
+//! Nodes whose containerd pulls through kuik, so that no pod is changed.
+
+use std::fs;
+
+use super::{Image, Scenario, Upstream, pod::image_of, promise::kept};
+
+#[tokio::test]
+async fn a_node_that_is_told_pulls_through_kuik_and_no_pod_changes() {
+    let place = super::Place::here();
+    let folder = format!("proxy.containerd.certsDir={}", place.certs_dir.display());
+    let scenario = Scenario::with("containerd", &["proxy.mode=containerd", &folder]).await;
+    let mut upstream = Upstream::open(&scenario.place).await;
+    upstream.untold();
+    let image = Image::marked(&scenario.place.busybox, "containerd");
+    let name = upstream.push(&image, "containerd/app:1").await;
+    let pod = scenario.start(&scenario.pod("first", &name)).await;
+    assert_eq!(image_of(&pod, "main"), name);
+    let metadata = pod["metadata"].to_string();
+    assert!(!metadata.contains("kuik.enix.io") && !metadata.contains("original-image"), "{metadata}");
+    kept(&name).await;
+
+    upstream.stop().await;
+    scenario.delete("first").await;
+    scenario.place.forget("containerd/app").await;
+    let pod = scenario.start(&scenario.pod("again", &name)).await;
+    assert_eq!(image_of(&pod, "main"), name);
+    assert_eq!(scenario.mark("again", "main").await, "containerd");
+    // As NOTES say, of the one folder that was made.
+    fs::remove_dir_all(scenario.place.certs_dir.join("_default")).unwrap();
+}

@@ -1,0 +1,60 @@
+//! The cluster that the suite runs on, as far as it has to know it. `tools/e2e` sets these; for a cluster of your own:
+//!
+//! | variable | what it is |
+//! |---|---|
+//! | `KUBECONFIG` | an admin's way to it |
+//! | `KUIK_E2E_IMAGE` | kuik's image, `REPOSITORY:TAG`, that nodes have, or can pull |
+//! | `KUIK_E2E_ADDRESS` | an address of this machine that nodes and pods reach: upstream registries listen there |
+//! | `KUIK_E2E_NODE` | a program that says what its one node has (`images`), and takes an image from it (`forget NAME`) |
+//! | `KUIK_E2E_CERTS_DIR` | the node's `config_path`, as a folder here: it is told there which registries have no TLS |
+//! | `KUIK_E2E_VOLUME` | a folder of the node that everybody may write to |
+//! | `KUIK_E2E_BUSYBOX` | an OCI layout with busybox, of the node's architecture |
+
+use std::{env, net::IpAddr, path::PathBuf};
+
+use super::command::run;
+
+pub(crate) struct Place {
+    /// kuik's image.
+    pub(crate) repository: String,
+    pub(crate) tag: String,
+    pub(crate) address: IpAddr,
+    pub(crate) certs_dir: PathBuf,
+    pub(crate) busybox: PathBuf,
+    pub(crate) volume: String,
+    node: String,
+}
+
+impl Place {
+    pub(crate) fn here() -> Self {
+        let get = |name: &str| {
+            env::var(name)
+                .unwrap_or_else(|_| panic!("{name} is not set: run this by make e2e, see tests/e2e/place.rs"))
+        };
+        get("KUBECONFIG");
+        let image = get("KUIK_E2E_IMAGE");
+        let (repository, tag) = image.rsplit_once(':').unwrap();
+        Self {
+            repository: repository.to_owned(),
+            tag: tag.to_owned(),
+            address: get("KUIK_E2E_ADDRESS").parse().unwrap(),
+            certs_dir: get("KUIK_E2E_CERTS_DIR").into(),
+            volume: get("KUIK_E2E_VOLUME"),
+            busybox: get("KUIK_E2E_BUSYBOX").into(),
+            node: get("KUIK_E2E_NODE"),
+        }
+    }
+
+    /// Removes from the node every image whose name has `part` in it, with its content.
+    pub(crate) async fn forget(&self, part: &str) {
+        for name in self.images(part).await {
+            run(&self.node, ["forget", &name]).await.unwrap();
+        }
+        assert_eq!(self.images(part).await, [""; 0], "they are gone from the node");
+    }
+
+    pub(crate) async fn images(&self, part: &str) -> Vec<String> {
+        let listed = run(&self.node, ["images"]).await.unwrap();
+        listed.lines().filter(|name| name.contains(part)).map(str::to_owned).collect()
+    }
+}

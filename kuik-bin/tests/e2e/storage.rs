@@ -1,0 +1,128 @@
+//! Where the cache keeps its content: on a volume it outlives its pod, in a bucket one replica does for all.
+
+use std::net::{SocketAddr, TcpListener};
+
+use kuik_core::testkit::real::{Launch, Origin, Program, Ready};
+use serde_json::json;
+
+use super::{
+    Image, NAMESPACE, Scenario, Upstream, apply, json as get, kubectl,
+    promise::kept,
+    scenario::{CACHE, rolled_out},
+    until,
+};
+
+const SELECTOR: &str = "--selector=app.kubernetes.io/component=registry";
+
+/// A folder of the node that everybody may write to, as a volume.
+async fn volume(scenario: &Scenario) {
+    let volume = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": "kuik-e2e"},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "kuik-e2e",
+            "hostPath": {"path": scenario.place.volume},
+        },
+    });
+    apply(&[volume]).await.unwrap();
+}
+
+#[tokio::test]
+async fn on_a_volume_images_outlive_the_pod_of_the_cache() {
+    let mut scenario = Scenario::without_kuik("volume").await;
+    let mut upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "volume");
+    let name = upstream.push(&image, "volume/app:1").await;
+    volume(&scenario).await;
+    // The claim of a StatefulSet is for ever what it was made with.
+    scenario.uninstall().await;
+    let on_a_volume = [
+        "registry.persistence.enabled=true",
+        "registry.persistence.size=1Gi",
+        "registry.persistence.storageClass=kuik-e2e",
+    ];
+    scenario.install(&on_a_volume).await;
+    scenario.start(&scenario.pod("first", &name)).await;
+    kept(&name).await;
+
+    upstream.stop().await;
+    kubectl(&["delete", "pod", "--namespace", NAMESPACE, SELECTOR]).await.unwrap();
+    rolled_out(CACHE).await;
+    scenario.delete("first").await;
+    scenario.place.forget("volume/app").await;
+    scenario.start(&scenario.pod("again", &name)).await;
+
+    scenario.uninstall().await;
+    kubectl(&["delete", "persistentvolumeclaim", "--namespace", NAMESPACE, "--all"]).await.unwrap();
+    kubectl(&["delete", "persistentvolume", "kuik-e2e"]).await.unwrap();
+    scenario.delete("again").await;
+}
+
+/// A MinIO that pods reach, with a bucket; its keys are those of this test alone.
+async fn minio(address: SocketAddr) -> Program {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(data.join("kuik")).unwrap();
+    let launch = Launch::new("minio", Origin::BuiltFromGo, Ready::Ok(address, "/minio/health/cluster"))
+        .arguments(["server", "--quiet", "--address", &address.to_string()].map(Into::into))
+        .arguments([
+            "--certs-dir".into(),
+            folder.path().join("certs").into_os_string(),
+            data.into_os_string(),
+        ])
+        .environment("MINIO_ROOT_USER", "kuik-e2e")
+        .environment("MINIO_ROOT_PASSWORD", "only-for-this-test")
+        .environment("MINIO_BROWSER", "off")
+        .environment("MINIO_UPDATE", "off");
+    Program::start(launch, folder).await.unwrap()
+}
+
+#[tokio::test]
+async fn in_a_bucket_one_replica_serves_what_the_other_has_kept() {
+    let mut scenario = Scenario::without_kuik("bucket").await;
+    let address = TcpListener::bind((scenario.place.address, 0)).unwrap().local_addr().unwrap();
+    let _minio = minio(address).await;
+    let endpoint = format!("registry.persistence.s3.regionendpoint=http://{address}");
+    let values = [
+        "registry.replicas=2",
+        "registry.persistence.s3.bucket=kuik",
+        "registry.persistence.s3.region=us-east-1",
+        "registry.persistence.s3.forcepathstyle=true",
+        "registry.persistence.s3.accesskey=kuik-e2e",
+        "registry.persistence.s3.secretkey=only-for-this-test",
+        &endpoint,
+    ];
+    scenario.install(&values).await;
+    let mut upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "bucket");
+    let name = upstream.push(&image, "bucket/app:1").await;
+    scenario.start(&scenario.pod("first", &name)).await;
+    kept(&name).await;
+
+    upstream.stop().await;
+    scenario.delete("first").await;
+    // Whichever of them had it: each in its turn is killed, and the other does.
+    let pods = get(&["pods", "--namespace", NAMESPACE, SELECTOR]).await.unwrap();
+    let replicas: Vec<_> =
+        pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].clone()).collect();
+    assert_eq!(replicas.len(), 2);
+    for (number, replica) in replicas.iter().enumerate() {
+        let name_of = replica.as_str().unwrap();
+        kubectl(&["delete", "pod", "--namespace", NAMESPACE, name_of, "--grace-period=0", "--force"])
+            .await
+            .unwrap();
+        let pod = format!("again-{number}");
+        scenario.place.forget("bucket/app").await;
+        scenario.start(&scenario.pod(&pod, &name)).await;
+        scenario.delete(&pod).await;
+        until("both replicas are ready", || async {
+            rolled_out("deployment/kube-image-keeper-registry").await;
+            Ok(())
+        })
+        .await;
+    }
+    scenario.uninstall().await;
+}

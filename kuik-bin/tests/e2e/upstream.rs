@@ -1,0 +1,96 @@
+//! A registry that images come from: Docker's own, at an address that nodes and pods reach.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+};
+
+use kuik_core::testkit::real::{Launch, Program, Ready, run, skopeo};
+
+use super::{Image, Place};
+
+/// A running registry, that the node speaks plain http to when it pulls from there itself.
+pub(crate) struct Upstream {
+    program: Program,
+    address: SocketAddr,
+    user: Option<(String, String)>,
+    /// What the node is told of it, for as long as it is there.
+    hosts: PathBuf,
+}
+
+impl Upstream {
+    pub(crate) async fn open(place: &Place) -> Self {
+        Self::start(place, None).await
+    }
+
+    /// One that demands this user and password.
+    pub(crate) async fn private(place: &Place, user: &str, password: &str) -> Self {
+        Self::start(place, Some((user.to_owned(), password.to_owned()))).await
+    }
+
+    async fn start(place: &Place, user: Option<(String, String)>) -> Self {
+        let address = TcpListener::bind((place.address, 0)).unwrap().local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {:?}}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{address}\"}}\n",
+            at("storage")
+        );
+        if let Some((name, password)) = &user {
+            let entry = run("htpasswd", "apache2-utils", ["-Bbn", name, password]).await.unwrap();
+            fs::write(at("htpasswd"), entry).unwrap();
+            config += &format!("auth: {{htpasswd: {{realm: e2e, path: {:?}}}}}\n", at("htpasswd"));
+        }
+        fs::write(at("config.yml"), config).unwrap();
+        let launch = Launch::new("docker-registry", "docker-registry", Ready::Http(address))
+            .arguments(["serve".into(), at("config.yml").into_os_string()]);
+        let program = Program::start(launch, folder).await.unwrap();
+        let hosts = place.certs_dir.join(address.to_string());
+        fs::create_dir_all(&hosts).unwrap();
+        // containerd 1.6 does not read a file of a server alone.
+        let told = format!("server = \"http://{address}\"\n[host.\"http://{address}\"]\n");
+        fs::write(hosts.join("hosts.toml"), told).unwrap();
+        Self { program, address, user, hosts }
+    }
+
+    /// Host and port.
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Pushes an image as `name`; returns the name that pods use.
+    pub(crate) async fn push(&self, image: &Image, name: &str) -> String {
+        let full = format!("{}/{name}", self.address);
+        let flags = ["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
+        let mut arguments: Vec<_> = flags.map(str::to_owned).into();
+        if let Some((user, password)) = &self.user {
+            arguments.push(format!("--dest-creds={user}:{password}"));
+        }
+        arguments.extend([image.reference(), format!("docker://{full}")]);
+        skopeo(arguments).await.unwrap();
+        full
+    }
+
+    /// Takes back what the node was told: it asks in its usual way from now on.
+    pub(crate) fn untold(&self) {
+        fs::remove_dir_all(&self.hosts).unwrap();
+    }
+
+    /// From now on, connections are refused.
+    pub(crate) async fn stop(&mut self) {
+        self.program.stop().await.unwrap();
+    }
+
+    pub(crate) async fn resume(&mut self) {
+        self.program.resume().await.unwrap();
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        // Nothing is to be done about one that cannot be removed: its cluster goes too.
+        let _ = fs::remove_dir_all(&self.hosts);
+    }
+}
