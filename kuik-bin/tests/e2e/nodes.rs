@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use super::{Image, Scenario, Upstream, pod::image_of, promise::kept};
+use super::{
+    Image, NAMESPACE, Scenario, Upstream, kubectl,
+    pod::{image_of, rewritten},
+    promise::kept,
+    scenario::PROXY,
+};
 
 #[tokio::test]
 async fn a_node_that_is_told_pulls_through_kuik_and_no_pod_changes() {
@@ -26,5 +31,29 @@ async fn a_node_that_is_told_pulls_through_kuik_and_no_pod_changes() {
     assert_eq!(image_of(&pod, "main"), name);
     assert_eq!(scenario.mark("again", "main").await, "containerd");
     // As NOTES say, of the one folder that was made.
+    fs::remove_dir_all(scenario.place.certs_dir.join("_default")).unwrap();
+}
+
+/// containerd asks its mirror for what is rewritten as well, as for an image of a registry called `localhost:7439`.
+#[tokio::test]
+async fn a_node_that_is_told_pulls_what_is_rewritten_at_its_first_try() {
+    let place = super::Place::here();
+    let folder = format!("proxy.containerd.certsDir={}", place.certs_dir.display());
+    let scenario = Scenario::with("both", &["proxy.mode=both", &folder]).await;
+    let mut upstream = Upstream::open(&scenario.place).await;
+    upstream.untold();
+    let image = Image::marked(&scenario.place.busybox, "both");
+    let name = upstream.push(&image, "both/app:1").await;
+    let pod = scenario.start(&scenario.pod("first", &name)).await;
+    assert_eq!(image_of(&pod, "main"), rewritten(&name));
+    kept(&name).await;
+    upstream.stop().await;
+    scenario.delete("first").await;
+    scenario.place.forget("both/app").await;
+    scenario.start(&scenario.pod("again", &name)).await;
+    let log = kubectl(&["logs", "--namespace", NAMESPACE, PROXY]).await.unwrap();
+    let refused: Vec<_> =
+        log.lines().filter(|line| line.contains("both/app") && line.contains("status=4")).collect();
+    assert_eq!(refused, [""; 0]);
     fs::remove_dir_all(scenario.place.certs_dir.join("_default")).unwrap();
 }

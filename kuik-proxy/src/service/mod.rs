@@ -6,6 +6,7 @@
 mod body;
 mod durations;
 mod metrics;
+mod namesake;
 mod refusal;
 mod respond;
 
@@ -129,7 +130,8 @@ impl Shared {
         if !head && method != Method::GET {
             return (Refusal::method().into_response(false), None);
         }
-        let route = match Route::parse(uri.path(), uri.query(), self.options.names) {
+        let query = uri.query().map(|query| namesake::without(query, headers));
+        let route = match Route::parse(uri.path(), query.as_deref(), self.options.names) {
             Ok(route) => route,
             Err(error) => return (Refusal::route(&error).into_response(head), None),
         };
