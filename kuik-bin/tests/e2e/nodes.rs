@@ -37,9 +37,13 @@ async fn a_node_that_is_told_pulls_through_kuik_and_no_pod_changes() {
 /// containerd asks its mirror for what is rewritten as well, as for an image of a registry called `localhost:7439`.
 #[tokio::test]
 async fn a_node_that_is_told_pulls_what_is_rewritten_at_its_first_try() {
-    let place = super::Place::here();
-    let folder = format!("proxy.containerd.certsDir={}", place.certs_dir.display());
-    let scenario = Scenario::with("both", &["proxy.mode=both", &folder]).await;
+    let mut scenario = Scenario::without_kuik("both").await;
+    // Nodes are told when a proxy starts, and an upgrade that changes no proxy starts none.
+    scenario.uninstall().await;
+    let folder = format!("proxy.containerd.certsDir={}", scenario.place.certs_dir.display());
+    scenario.install(&["proxy.mode=both", &folder]).await;
+    let told = scenario.place.certs_dir.join("_default");
+    assert!(told.join("hosts.toml").exists());
     let mut upstream = Upstream::open(&scenario.place).await;
     upstream.untold();
     let image = Image::marked(&scenario.place.busybox, "both");
@@ -55,5 +59,5 @@ async fn a_node_that_is_told_pulls_what_is_rewritten_at_its_first_try() {
     let refused: Vec<_> =
         log.lines().filter(|line| line.contains("both/app") && line.contains("status=4")).collect();
     assert_eq!(refused, [""; 0]);
-    fs::remove_dir_all(scenario.place.certs_dir.join("_default")).unwrap();
+    fs::remove_dir_all(told).unwrap();
 }
