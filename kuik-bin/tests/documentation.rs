@@ -59,10 +59,7 @@ fn page(name: &str) -> String {
 
 /// The blocks of commands on a page.
 fn commands(page: &str) -> Vec<String> {
-    page.split("\n```sh\n")
-        .skip(1)
-        .map(|rest| rest.split_once("\n```").unwrap().0.to_owned())
-        .collect()
+    page.split("\n```sh\n").skip(1).map(|rest| rest.split_once("\n```").unwrap().0.to_owned()).collect()
 }
 
 /// A shell whose cluster is an API server, in a folder from which the chart is found as from a checkout.
