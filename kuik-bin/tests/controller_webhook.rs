@@ -10,12 +10,13 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, net::SocketAddr};
 
 use kuik_core::testkit::{
     SampleImage,
     real::{DockerRegistry, RegistryOptions, free_address},
 };
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use support::{
     Kuik, api_server, documented, eventually, exposed, get, is_cached, object, over_tls, pod, proxied,
@@ -25,24 +26,60 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const CONFIGURATION: &str = "kube-image-keeper-webhook";
 
+/// The files of a certificate for `localhost`, and a kubeconfig of a cluster whose API server is away.
+struct Files {
+    folder: tempfile::TempDir,
+    root: CertificateDer<'static>,
+}
+
+impl Files {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let nobody = free_address().await.unwrap();
+        let cluster = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nusers: [{{name: c, user: {{}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: 'http://{nobody}'}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: c}}}}]\n"
+        );
+        let files = [
+            ("tls.crt", made.cert.pem()),
+            ("tls.key", made.signing_key.serialize_pem()),
+            ("kubeconfig", cluster),
+        ];
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        Self { folder, root: made.cert.der().clone() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The controllers, with the webhook at this address.
+    async fn controller(&self, webhook: SocketAddr) -> Kuik {
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| self.path(name));
+        let listens = webhook.to_string();
+        let files = ["--tls-cert-file", &certificate, "--tls-private-key-file", &key];
+        let arguments = [&["--leader-elect", "--webhook-bind-address", &listens][..], &files].concat();
+        Kuik::controller(&arguments, &[("KUBECONFIG", &self.path("kubeconfig"))]).await
+    }
+}
+
+#[tokio::test]
+async fn where_the_webhook_cannot_listen_the_process_ends() {
+    let files = Files::new().await;
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut controller = files.controller(taken.local_addr().unwrap()).await;
+    assert_eq!(controller.ended().await.code(), Some(1), "{}", controller.log());
+}
+
 #[tokio::test]
 async fn reviews_are_answered_while_the_api_server_is_away_and_finished_before_the_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let [certificate, key, kubeconfig] = ["tls.crt", "tls.key", "kubeconfig"]
-        .map(|name| folder.path().join(name).to_str().unwrap().to_owned());
-    fs::write(&certificate, made.cert.pem()).unwrap();
-    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let [nobody, webhook] = [free_address().await.unwrap(), free_address().await.unwrap()];
-    let cluster = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://{nobody}'}}}}]\n\
-         users: [{{name: c, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: c}}}}]\n"
-    );
-    fs::write(&kubeconfig, cluster).unwrap();
-    let listens = webhook.to_string();
-    let files = ["--tls-cert-file", &certificate, "--tls-private-key-file", &key];
-    let arguments = [&["--leader-elect", "--webhook-bind-address", &listens][..], &files].concat();
-    let mut controller = Kuik::controller(&arguments, &[("KUBECONFIG", &kubeconfig)]).await;
+    let files = Files::new().await;
+    let webhook = free_address().await.unwrap();
+    let mut controller = files.controller(webhook).await;
 
     controller.logs(" serving ").await;
     assert_eq!(get(controller.address(), "/healthz").await.status, 200);
@@ -66,7 +103,7 @@ async fn reviews_are_answered_while_the_api_server_is_away_and_finished_before_t
          content-length: {}\r\nexpect: 100-continue\r\n\r\n{first}",
         review.len()
     );
-    let mut stream = over_tls(webhook, made.cert.der().clone()).await;
+    let mut stream = over_tls(webhook, files.root.clone()).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut said = [0; 25];
     stream.read_exact(&mut said).await.unwrap();

@@ -90,7 +90,7 @@ pub(crate) async fn is_cached(user: &KubeUser, name: &str) -> bool {
 pub(crate) fn webhook_configuration(name: &str, service: &str, port: u16) -> String {
     let named = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": service, "namespace": "kuik-system" },
-        "spec": { "type": "ExternalName", "externalName": "localhost", "ports": [{ "port": port }] },
+        "spec": { "type": "ExternalName", "externalName": "localhost", "ports": [{ "port": port, "protocol": "TCP" }] },
     });
     let client = |path: &str| json!({ "service": { "name": service, "namespace": "kuik-system", "path": path, "port": port } });
     let rule = |group: &str, version: &str, resources: &[&str]| {
