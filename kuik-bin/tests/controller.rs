@@ -19,7 +19,7 @@ use kuik_core::testkit::{
 };
 use serde_json::json;
 use support::{
-    Kuik, api_server, documented, eventually, exposed, get, is_cached, object, pod, proxied,
+    Kuik, api_server, documented, eventually, exposed, get, is_cached, name_of_app, object, pod, proxied,
     pull_with_skopeo, push,
 };
 
@@ -52,9 +52,7 @@ async fn an_image_is_kept_from_its_first_pod_until_its_date() {
     push(&image, &source, &[]).await;
 
     let cache = free_address().await.unwrap().to_string();
-    let arguments = ["--leader-elect", "--namespace=kuik-system", "--proxy-port=7439", "--registry-endpoint"];
-    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
-    let mut controller = Kuik::controller(&[&arguments[..], &[&cache]].concat(), &environment).await;
+    let mut controller = Kuik::controllers(&user, &cache, &["--leader-elect", "--proxy-port=7439"]).await;
     eventually("it is ready", async || get(controller.address(), "/readyz").await.status == 200).await;
 
     // It has made the token that the cache is written to with.
@@ -155,7 +153,7 @@ async fn private_pod_is_kept(admin: &KubeUser, host: &str) {
     let mut private = pod("private", &image);
     private["spec"]["imagePullSecrets"] = json!([{ "name": "opens" }]);
     admin.apply(&private.to_string()).await.unwrap();
-    let name = format!("{}-team-app-v1", host.replace(':', "-"));
+    let name = name_of_app(host, "v1");
     eventually("the image is cached", async || is_cached(admin, &name).await).await;
 }
 
@@ -168,17 +166,8 @@ async fn a_private_image_is_pushed_into_a_registry_of_another_make() {
     let docker = private_source(&image).await;
     let cache = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
     let (host, kept_in) = (docker.host(), cache.host());
-    let arguments = [
-        "--namespace=kuik-system",
-        "--registry-kind=oci",
-        "--registry-token-secret=",
-        "--registry-endpoint",
-        &kept_in,
-        "--insecure-registries",
-        &host,
-    ];
-    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
-    let controller = Kuik::controller(&arguments, &environment).await;
+    let arguments = ["--registry-kind=oci", "--registry-token-secret=", "--insecure-registries", &host];
+    let controller = Kuik::controllers(&user, &kept_in, &arguments).await;
 
     private_pod_is_kept(server.admin(), &host).await;
     pull_with_skopeo(&format!("{kept_in}/{}:v1", proxied(&host, "team/app")), &image).await;
@@ -199,9 +188,7 @@ async fn the_cache_opens_a_private_image_with_the_secrets_of_its_pods() {
     let environment = [("KUBECONFIG", puller.kubeconfig().to_str().unwrap())];
     let registry = Kuik::registry_in(&storage, &flags, &environment).await;
     let cache = registry.address().to_string();
-    let arguments = ["--namespace=kuik-system", "--registry-token-secret=", "--registry-endpoint", &cache];
-    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
-    let controller = Kuik::controller(&arguments, &environment).await;
+    let controller = Kuik::controllers(&user, &cache, &["--registry-token-secret="]).await;
 
     private_pod_is_kept(server.admin(), &host).await;
     docker.stop().await.unwrap();

@@ -16,7 +16,9 @@ use kuik_core::testkit::{
     SampleImage,
     real::{DockerRegistry, KubeUser, RegistryOptions, free_address},
 };
-use support::{Kuik, api_server, eventually, get, is_cached, object, pod, proxied, pull_with_skopeo, push};
+use support::{
+    Kuik, api_server, eventually, get, is_cached, name_of_app, object, pod, proxied, pull_with_skopeo, push,
+};
 
 /// Docker's registry with one image under these tags of `team/app`.
 async fn source(image: &SampleImage, tags: &[String]) -> DockerRegistry {
@@ -27,23 +29,9 @@ async fn source(image: &SampleImage, tags: &[String]) -> DockerRegistry {
     docker
 }
 
-/// The controllers over the cache at `cache`, with these arguments more.
+/// The controllers over a cache that anybody may write to.
 async fn controller(user: &KubeUser, cache: &str, arguments: &[&str]) -> Kuik {
-    let all = ["--namespace=kuik-system", "--registry-token-secret=", "--registry-endpoint", cache];
-    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
-    Kuik::controller(&[&all[..], arguments].concat(), &environment).await
-}
-
-/// A cache that has no secrets, for sources that need none.
-async fn cache_at(address: &str, data: &std::path::Path, source: &DockerRegistry) -> Kuik {
-    let host = source.host();
-    let flags = ["--pull-through", "--insecure-registries", &host, "--allow-anonymous-push"];
-    Kuik::registry_at(address, data, &flags).await
-}
-
-/// The CachedImage of a tag.
-fn name_of(source: &DockerRegistry, tag: &str) -> String {
-    format!("{}-team-app-{tag}", source.host().replace(':', "-"))
+    Kuik::controllers(user, cache, &[&["--registry-token-secret="], arguments].concat()).await
 }
 
 #[tokio::test]
@@ -56,19 +44,19 @@ async fn a_wiped_cache_is_told_and_filled_again() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let cache = free_address().await.unwrap().to_string();
-    let registry = cache_at(&cache, &data, &docker).await;
+    let registry = Kuik::open_cache(&cache, &data, &docker.host()).await;
     let user = server.user("controllers", None).unwrap();
     let _controller = controller(&user, &cache, &["--verify-interval=2s"]).await;
 
     admin.apply(&pod("web", &format!("{}/team/app:v1", docker.host())).to_string()).await.unwrap();
-    let name = name_of(&docker, "v1");
+    let name = name_of_app(&docker.host(), "v1");
     eventually("the image is cached", async || is_cached(admin, &name).await).await;
 
     // The volume is lost while the source is away: nobody can repair it, so status has to say what is so.
     docker.stop().await.unwrap();
     registry.kill().await;
     fs::remove_dir_all(&data).unwrap();
-    let _registry = cache_at(&cache, &data, &docker).await;
+    let _registry = Kuik::open_cache(&cache, &data, &docker.host()).await;
     eventually("status tells that the image is gone", async || {
         object(admin, &["cachedimages", &name]).await.unwrap()["status"]["isCached"] == false
     })
@@ -89,7 +77,7 @@ async fn another_replica_goes_on_where_the_leader_is_killed() {
     let docker = source(&image, &["v1".to_owned(), "v2".to_owned()]).await;
     let folder = tempfile::tempdir().unwrap();
     let cache = free_address().await.unwrap().to_string();
-    let _registry = cache_at(&cache, &folder.path().join("data"), &docker).await;
+    let _registry = Kuik::open_cache(&cache, &folder.path().join("data"), &docker.host()).await;
     let user = server.user("controllers", None).unwrap();
 
     let leads = async |replica: &Kuik| {
@@ -100,14 +88,18 @@ async fn another_replica_goes_on_where_the_leader_is_killed() {
     eventually("the first one leads", async || leads(&first).await).await;
     let second = controller(&user, &cache, &["--leader-elect"]).await;
     admin.apply(&pod("one", &format!("{}/team/app:v1", docker.host())).to_string()).await.unwrap();
-    eventually("an image is cached", async || is_cached(admin, &name_of(&docker, "v1")).await).await;
+    eventually("an image is cached", async || is_cached(admin, &name_of_app(&docker.host(), "v1")).await)
+        .await;
     assert!(!leads(&second).await);
 
     first.kill().await;
     admin.apply(&pod("two", &format!("{}/team/app:v2", docker.host())).to_string()).await.unwrap();
-    eventually("the next image is cached", async || is_cached(admin, &name_of(&docker, "v2")).await).await;
+    eventually("the next image is cached", async || {
+        is_cached(admin, &name_of_app(&docker.host(), "v2")).await
+    })
+    .await;
     assert!(leads(&second).await, "{}", second.log());
-    assert!(is_cached(admin, &name_of(&docker, "v1")).await, "what the first one did stays");
+    assert!(is_cached(admin, &name_of_app(&docker.host(), "v1")).await, "what the first one did stays");
 }
 
 #[tokio::test]
@@ -119,7 +111,7 @@ async fn an_api_server_that_is_killed_in_the_middle_costs_no_image() {
     let docker = source(&image, &tags).await;
     let folder = tempfile::tempdir().unwrap();
     let cache = free_address().await.unwrap().to_string();
-    let _registry = cache_at(&cache, &folder.path().join("data"), &docker).await;
+    let _registry = Kuik::open_cache(&cache, &folder.path().join("data"), &docker.host()).await;
     let user = server.user("controllers", None).unwrap();
     let arguments = ["--leader-elect", "--max-concurrent-cached-image-reconciles=1"];
     let mut controller = controller(&user, &cache, &arguments).await;

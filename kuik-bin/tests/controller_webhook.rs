@@ -19,8 +19,8 @@ use kuik_core::testkit::{
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use support::{
-    Kuik, api_server, documented, eventually, exposed, get, is_cached, object, over_tls, pod, proxied,
-    pull_with_skopeo, push, webhook_configuration,
+    Kuik, api_server, documented, eventually, exposed, get, is_cached, name_of_app, object, over_tls, pod,
+    proxied, pull_with_skopeo, push, webhook_configuration,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -63,7 +63,7 @@ impl Files {
         let listens = webhook.to_string();
         let files = ["--tls-cert-file", &certificate, "--tls-private-key-file", &key];
         let arguments = [&["--leader-elect", "--webhook-bind-address", &listens][..], &files].concat();
-        Kuik::controller(&arguments, &[("KUBECONFIG", &self.path("kubeconfig"))]).await
+        Kuik::controller(self.path("kubeconfig").as_ref(), &arguments).await
     }
 }
 
@@ -137,27 +137,22 @@ async fn one_process_rewrites_a_pod_and_keeps_its_image() {
     let source = format!("{host}/team/app:v1");
     push(&image, &source, &[]).await;
     let data = tempfile::tempdir().unwrap();
-    let flags = ["--pull-through", "--insecure-registries", &host, "--allow-anonymous-push"];
-    let registry = Kuik::registry(data.path(), &flags).await;
+    let registry = Kuik::open_cache("127.0.0.1:0", data.path(), &host).await;
 
     let user = server.user("controllers", None).unwrap();
     let (cache, listens) = (registry.host(), webhook.to_string());
     let arguments = [
         "--leader-elect",
-        "--namespace=kuik-system",
         "--proxy-port=7439",
         "--registry-token-secret=",
-        "--registry-endpoint",
-        &cache,
         "--webhook-bind-address",
         &listens,
     ];
-    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
-    let mut controller = Kuik::controller(&arguments, &environment).await;
+    let mut controller = Kuik::controllers(&user, &cache, &arguments).await;
 
     // Without a certificate there is no webhook, and images are kept all the same.
     admin.apply(&pod("older", &source).to_string()).await.unwrap();
-    let name = format!("{}-team-app-v1", host.replace(':', "-"));
+    let name = name_of_app(&host, "v1");
     eventually("the image is cached", async || is_cached(admin, &name).await).await;
     let ready = get(controller.address(), "/readyz").await;
     let text = String::from_utf8(ready.body).unwrap();
@@ -221,10 +216,7 @@ async fn pods_are_rewritten_while_the_controllers_have_no_token() {
 
     let user = server.user("controllers", None).unwrap();
     let (cache, listens) = (free_address().await.unwrap().to_string(), webhook.to_string());
-    let arguments =
-        ["--namespace=kuik-system", "--registry-endpoint", &cache, "--webhook-bind-address", &listens];
-    let environment = [("KUBECONFIG", user.kubeconfig().to_str().unwrap())];
-    let controller = Kuik::controller(&arguments, &environment).await;
+    let controller = Kuik::controllers(&user, &cache, &["--webhook-bind-address", &listens]).await;
     eventually("it is ready", async || get(controller.address(), "/readyz").await.status == 200).await;
 
     let web = pod("web", "nginx:1.25").to_string();

@@ -105,11 +105,11 @@ impl Shell {
     async fn prepare(&self, before: Before) {
         let (chart, values) = match before {
             Before::Nothing => return,
-            Before::Kuik => ("kuik-bin/chart/kube-image-keeper", "nameOverride="),
-            Before::Kuik114(values) => ("kuik-bin/tests/chart/kuik-1.14", values),
+            Before::Kuik => ("kuik-bin/chart/kube-image-keeper", String::new()),
+            Before::Kuik114(values) => ("kuik-bin/tests/chart/kuik-1.14", format!("--set {values}")),
         };
         let install = format!(
-            "helm install kube-image-keeper {chart} --namespace kuik-system --create-namespace --set {values}"
+            "helm install kube-image-keeper {chart} --namespace kuik-system --create-namespace {values}"
         );
         self.run(&install).await.unwrap();
     }

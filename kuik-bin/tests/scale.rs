@@ -59,8 +59,7 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     let server = api_server_with(ApiServer::start_audited().await.unwrap()).await;
     let data = tempfile::tempdir().unwrap();
     let host = upstream.host();
-    let flags = ["--pull-through", "--insecure-registries", &host, "--allow-anonymous-push"];
-    let registry = Kuik::registry(data.path(), &flags).await;
+    let registry = Kuik::open_cache("127.0.0.1:0", data.path(), &host).await;
     let user = server.user(CONTROLLERS, None).unwrap();
     let controller = controller(&user, &registry).await;
 
@@ -119,16 +118,8 @@ async fn told(server: &ApiServer) -> BTreeMap<String, usize> {
 }
 
 async fn controller(user: &KubeUser, registry: &Kuik) -> Kuik {
-    let cache = registry.host();
-    let arguments = [
-        "--leader-elect",
-        "--namespace=kuik-system",
-        "--registry-token-secret=",
-        "--ignore-pull-policy-always=false",
-        "--registry-endpoint",
-        &cache,
-    ];
-    Kuik::controller(&arguments, &[("KUBECONFIG", user.kubeconfig().to_str().unwrap())]).await
+    let arguments = ["--leader-elect", "--registry-token-secret=", "--ignore-pull-policy-always=false"];
+    Kuik::controllers(user, &registry.host(), &arguments).await
 }
 
 /// Makes the pods, each of them as fast as the API server takes them.

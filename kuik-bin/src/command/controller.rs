@@ -124,21 +124,18 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         }
         Ok(())
     };
-    let reaching = async {
-        tokio::select! {
-            () = reach(&client, &answers) => {}
-            () = stop.asked() => {}
-        }
-    };
     let serving = async {
         match webhook {
             Some((webhook, bind)) => serve(&webhook, bind, &client, &stop).await,
             None => Ok(()),
         }
     };
-    // Neither waits for the other; where one cannot go on, the other one ends as it does when it is asked to.
-    let (kept, (), served) =
-        tokio::join!(Box::pin(or_stop(keeping, &stop)), reaching, Box::pin(or_stop(serving, &stop)));
+    // None waits for another; where one cannot go on, the others end as they do when they are asked to.
+    let (kept, (), served) = tokio::join!(
+        Box::pin(or_stop(keeping, &stop)),
+        reach(&client, &answers, &stop),
+        Box::pin(or_stop(serving, &stop))
+    );
     tracing::info!("stopped");
     kept.and(served)
 }
@@ -162,13 +159,19 @@ async fn serve(webhook: &Webhook, bind: BindAddress, client: &Client, stop: &Sto
     }
 }
 
-/// Waits for the first answer of the API server.
-async fn reach(client: &Client, answers: &Milestone) {
-    while let Err(error) = client.apiserver_version().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the API server does not answer");
-        tokio::time::sleep(RETRY).await;
+/// Waits for the first answer of the API server, unless the process is to stop before that.
+async fn reach(client: &Client, answers: &Milestone, stop: &Stop) {
+    let first_answer = async {
+        while let Err(error) = client.apiserver_version().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the API server does not answer");
+            tokio::time::sleep(RETRY).await;
+        }
+        answers.reached();
+    };
+    tokio::select! {
+        () = first_answer => {}
+        () = stop.asked() => {}
     }
-    answers.reached();
 }
 
 /// The token of the cache; waits for the API server where it is away.

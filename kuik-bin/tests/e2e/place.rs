@@ -12,6 +12,8 @@
 
 use std::{env, net::IpAddr, path::PathBuf};
 
+use kuik_core::testkit::real::Origin;
+
 use super::command::run;
 
 pub(crate) struct Place {
@@ -48,13 +50,18 @@ impl Place {
     /// Removes from the node every image whose name has `part` in it, with its content.
     pub(crate) async fn forget(&self, part: &str) {
         for name in self.images(part).await {
-            run(&self.node, ["forget", &name]).await.unwrap();
+            self.ask_node(&["forget", &name]).await.unwrap();
         }
         assert_eq!(self.images(part).await, [""; 0], "they are gone from the node");
     }
 
+    /// What the program of the node prints.
+    async fn ask_node(&self, arguments: &[&str]) -> Result<String, String> {
+        run(&self.node, Origin::Kubernetes, arguments).await
+    }
+
     pub(crate) async fn images(&self, part: &str) -> Vec<String> {
-        let listed = run(&self.node, ["images"]).await.unwrap();
+        let listed = self.ask_node(&["images"]).await.unwrap();
         listed.lines().filter(|name| name.contains(part)).map(str::to_owned).collect()
     }
 }

@@ -86,6 +86,11 @@ pub(crate) async fn is_cached(user: &KubeUser, name: &str) -> bool {
         .is_some_and(|image| image["status"]["phase"] == "Ready" && image["status"]["isCached"] == true)
 }
 
+/// The CachedImage of `team/app:TAG` in a registry.
+pub(crate) fn name_of_app(host: &str, tag: &str) -> String {
+    format!("{}-team-app-{tag}", host.replace(':', "-"))
+}
+
 /// An API server that asks a webhook at `port` of this machine: its Service is the name of another host.
 pub(crate) fn webhook_configuration(name: &str, service: &str, port: u16) -> String {
     let named = json!({

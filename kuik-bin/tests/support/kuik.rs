@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use kuik_core::testkit::real::KubeUser;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -137,11 +138,23 @@ impl Kuik {
         Self::start(command).await
     }
 
-    /// The controllers with these arguments and environment, without the webhook where nobody says its address; their own
-    /// is where operators are answered.
-    pub(crate) async fn controller(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// A registry that anybody may push to, and that fetches what it lacks from those at `source`, which has no TLS.
+    pub(crate) async fn open_cache(address: &str, data_dir: &Path, source: &str) -> Self {
+        let flags = ["--pull-through", "--insecure-registries", source, "--allow-anonymous-push"];
+        Self::registry_at(address, data_dir, &flags).await
+    }
+
+    /// The controllers of the namespace `kuik-system` as this user, over the cache at `cache`, with these arguments more.
+    pub(crate) async fn controllers(user: &KubeUser, cache: &str, arguments: &[&str]) -> Self {
+        let all = ["--namespace=kuik-system", "--registry-endpoint", cache];
+        Self::controller(user.kubeconfig(), &[&all[..], arguments].concat()).await
+    }
+
+    /// The controllers with these arguments, without the webhook where nobody says its address; their own is where
+    /// operators are answered.
+    pub(crate) async fn controller(kubeconfig: &Path, arguments: &[&str]) -> Self {
         let mut command = binary(env!("CARGO_BIN_EXE_kuik-controller"), arguments);
-        command.env("KUIK_WEBHOOK_BIND_ADDRESS", "0").envs(environment.iter().copied());
+        command.env("KUIK_WEBHOOK_BIND_ADDRESS", "0").env("KUBECONFIG", kubeconfig);
         command.args(["--health-probe-bind-address", "127.0.0.1:0"]);
         Self::start_saying(command, "operators are answered").await
     }

@@ -1,7 +1,6 @@
 //! What a schema does not say, though the types do.
 //!
-//! A field that was left out reads as empty by `serde(default)`. A cluster needs no such default written into its objects,
-//! and Kubernetes 1.20 refuses a definition whose default is an empty text.
+//! A field that was left out reads as empty by `serde(default)`. A cluster needs no such default written into its objects.
 
 use schemars::Schema;
 

@@ -10,10 +10,10 @@ use http::{HeaderMap, header};
 
 /// `query` without an `ns` that names the host that the request was sent to, on this machine.
 pub(super) fn without<'a>(query: &'a str, headers: &HeaderMap) -> Cow<'a, str> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(port_here);
+    let port_asked = || port_here(headers.get(header::HOST)?.to_str().ok()?);
     let names_this = |parameter: &&str| {
         let named = parameter.strip_prefix("ns=").map(|name| name.replace("%3A", ":").replace("%3a", ":"));
-        host.is_some() && named.as_deref().and_then(port_here) == host
+        named.as_deref().and_then(port_here).is_some_and(|port| port_asked() == Some(port))
     };
     if !query.split('&').any(|parameter| names_this(&parameter)) {
         return Cow::Borrowed(query);

@@ -1,6 +1,6 @@
 //! Programs that run to their end: skopeo, crane, and any other.
 
-use std::{ffi::OsStr, process::Stdio};
+use std::{ffi::OsStr, process::Stdio, time::Duration};
 
 use tokio::{process::Command, time::timeout};
 
@@ -39,11 +39,24 @@ pub async fn run<S: AsRef<OsStr>>(
     origin: impl Into<Origin>,
     arguments: impl IntoIterator<Item = S>,
 ) -> Result<String, RealPartError> {
+    run_within(PATIENCE, program, origin, arguments).await
+}
+
+/// The same, for what may take as long as `limit`.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_within<S: AsRef<OsStr>>(
+    limit: Duration,
+    program: &str,
+    origin: impl Into<Origin>,
+    arguments: impl IntoIterator<Item = S>,
+) -> Result<String, RealPartError> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let output = match timeout(PATIENCE, command.output()).await {
+    let output = match timeout(limit, command.output()).await {
         Ok(output) => output.map_err(|error| RealPartError::missing(program, origin.into(), &error))?,
-        Err(_) => return Err(RealPartError::new(format_args!("{program} did not end within {PATIENCE:?}"))),
+        Err(_) => return Err(RealPartError::new(format_args!("{program} did not end within {limit:?}"))),
     };
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -20,7 +20,7 @@ use std::{
 
 use tokio::net::TcpListener;
 
-pub use clients::{crane, run, skopeo};
+pub use clients::{crane, run, run_within, skopeo};
 pub use docker_registry::{DockerRegistry, RegistryOptions, RegistryVersion};
 pub use error::{Origin, RealPartError};
 pub use forward_proxy::ForwardProxy;
