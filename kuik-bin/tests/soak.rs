@@ -42,7 +42,7 @@ const ARGUMENTS: [&str; 9] = [
     "--gc-grace",
     "5s",
     "--gc-notice",
-    "2s",
+    "1s",
     "--gc-interval",
 ];
 
