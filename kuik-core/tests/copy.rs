@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -57,13 +58,9 @@ impl Rig {
         config.guard = upstream.guard();
         config.system_roots = false;
         let transport = HttpTransport::new(config).unwrap();
-        let client = RegistryClient::limited(
-            transport,
-            upstream,
-            credentials,
-            Timeouts::default(),
-            HostLimits::none(),
-        );
+        let mut limits = HostLimits::default();
+        limits.longest_hold = Duration::ZERO;
+        let client = RegistryClient::limited(transport, upstream, credentials, Timeouts::default(), limits);
         Self { source: ScriptedRegistry::start().await.unwrap(), cache, storage, client }
     }
 
@@ -166,6 +163,28 @@ async fn an_image_is_pushed_byte_for_byte_and_only_once() {
     copier.copy(&rig.image("team/other:1.0"), &()).await.unwrap();
     assert_eq!(rig.source.count(Target::Blob), blobs);
     assert_eq!(verify(&copier, &rig.image("team/other:1.0")).await.as_ref(), Ok(image.index().digest()));
+}
+
+#[tokio::test]
+async fn images_with_the_same_layers_are_copied_at_once_and_each_layer_is_fetched_once() {
+    let rig = Rig::start().await;
+    let image = two_platforms(11);
+    let names = ["one:1", "one:2", "one:3", "two:1", "two:2", "three:1"];
+    for name in names {
+        let (path, tag) = name.split_once(':').unwrap();
+        rig.source.add_image(path, tag, &image);
+    }
+    let copier = rig.copier(&["all"]);
+    let copies = names.map(|name| {
+        let (copier, app) = (&copier, rig.image(name));
+        async move { copier.copy(&app, &()).await.map(|copied| copied.bytes) }
+    });
+    let bytes: u64 = futures::future::try_join_all(copies).await.unwrap().into_iter().sum();
+    assert_eq!(rig.source.count(Target::Blob), image.blobs().len());
+    assert!(bytes >= total(&image), "{bytes}");
+    for name in names {
+        assert_eq!(verify(&copier, &rig.image(name)).await.as_ref(), Ok(image.index().digest()), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -802,7 +802,7 @@ fn an_object_that_is_deleted() {
         (
             "has let go of its tag",
             deleted(|it| it.outcome = ended(Job::Remove, Outcome::Removed)),
-            "tell cleaned, remove finalizer",
+            "remove finalizer, tell cleaned",
         ),
         ("waits while that goes on", deleted(|it| it.job = running(Job::Remove, 0)), ""),
         (

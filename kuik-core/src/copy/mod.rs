@@ -14,6 +14,7 @@ mod parts;
 mod platform;
 mod push;
 mod referrers;
+mod turns;
 mod warm;
 
 use std::{fmt, sync::Arc};

@@ -2,11 +2,14 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use lru::LruCache;
 
 use super::{
@@ -14,6 +17,7 @@ use super::{
     cache::Cache,
     parts::{self, Parts},
     referrers::{self, Through},
+    turns::Turns,
 };
 use crate::{
     content::{
@@ -41,6 +45,7 @@ pub struct PushCopier {
     platforms: Arc<dyn WantedPlatforms>,
     /// In which of the cache's repositories a blob was put.
     places: Mutex<LruCache<Digest, RepositoryName>>,
+    turns: Turns,
 }
 
 impl PushCopier {
@@ -53,7 +58,8 @@ impl PushCopier {
         platforms: Arc<dyn WantedPlatforms>,
     ) -> Self {
         let cache = Cache::new(cache, false);
-        Self { source, cache, platforms, places: Mutex::new(LruCache::new(REMEMBERED)) }
+        let places = Mutex::new(LruCache::new(REMEMBERED));
+        Self { source, cache, platforms, places, turns: Turns::default() }
     }
 
     /// Puts all parts into the cache, what is referred to before what refers to it; the last one gets the image's tag.
@@ -67,18 +73,19 @@ impl PushCopier {
         let bytes = self.put_blobs(image, &repository, parts, progress).await?;
         let Some((top, below)) = parts.manifests.split_last() else { return Ok(bytes) };
         for manifest in below {
-            self.put_manifest(&repository, manifest).await.map_err(CopyError::Cache)?;
+            self.put_manifest_once(&repository, manifest).await?;
         }
         let tag = TagOrDigest::Tag(image.kept_as().clone());
-        self.cache.client.put_manifest(&repository, top, &tag).await.map_err(CopyError::Cache)?;
+        self.put_manifest(&repository, top, &tag).await?;
         if let Some(digest) = image.digest().filter(|digest| digest.algorithm_name() != "sha256") {
             // A tag is kept by the SHA-256 of what it names.
-            let at = TagOrDigest::Digest(digest.clone());
-            self.cache.client.put_manifest(&repository, top, &at).await.map_err(CopyError::Cache)?;
+            self.put_manifest(&repository, top, &TagOrDigest::Digest(digest.clone())).await?;
         }
         Ok(bytes)
     }
 
+    /// Puts blobs into the cache. Where one fails no other is begun, and what has begun comes to its end: it is found
+    /// there next time.
     async fn put_blobs(
         &self,
         image: &SourceImage,
@@ -87,19 +94,25 @@ impl PushCopier {
         progress: &dyn Progress,
     ) -> Result<u64, CopyError> {
         progress.expects(parts.blobs.values().sum());
+        let failed = &AtomicBool::new(false);
         let blobs: Vec<_> = parts
             .blobs
             .iter()
             .map(|(digest, size)| async move {
-                let put = self.put_blob(image, repository, digest, *size).await?;
-                progress.advances(*size);
-                Ok(put)
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(0);
+                }
+                let put = self.put_blob(image, repository, digest, *size).await;
+                match &put {
+                    Ok(_) => progress.advances(*size),
+                    Err(_) => failed.store(true, Ordering::Relaxed),
+                }
+                put
             })
             .collect();
-        stream::iter(blobs)
-            .buffer_unordered(AT_A_TIME)
-            .try_fold(0, |sum, put| async move { Ok(sum + put) })
-            .await
+        let puts: Vec<Result<u64, CopyError>> =
+            stream::iter(blobs).buffer_unordered(AT_A_TIME).collect().await;
+        puts.into_iter().sum()
     }
 
     /// Puts a blob into the cache, where it is not. How many bytes that took.
@@ -111,6 +124,7 @@ impl PushCopier {
         size: u64,
     ) -> Result<u64, CopyError> {
         let client = &self.cache.client;
+        let _turn = self.turns.of(digest).await;
         match client.blob_size(repository, digest).await {
             Ok(found) if found.content == size => return Ok(0),
             Ok(_) => {}
@@ -133,13 +147,33 @@ impl PushCopier {
         Ok(size)
     }
 
+    /// Puts a manifest into the cache; says whether it is listed there as a referrer.
     async fn put_manifest(
         &self,
         repository: &RepositoryName,
         manifest: &Manifest,
-    ) -> Result<bool, SourceError> {
-        let at = TagOrDigest::Digest(manifest.digest().clone());
-        Ok(self.cache.client.put_manifest(repository, manifest, &at).await?.lists_referrer)
+        at: &TagOrDigest,
+    ) -> Result<bool, CopyError> {
+        let _turn = self.turns.of(manifest.digest()).await;
+        let put = self.cache.client.put_manifest(repository, manifest, at).await;
+        put.map(|kept| kept.lists_referrer).map_err(CopyError::Cache)
+    }
+
+    /// Puts a manifest into the cache, where it is not: to write it again would disturb who puts an index that names it.
+    async fn put_manifest_once(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+    ) -> Result<(), CopyError> {
+        let _turn = self.turns.of(manifest.digest()).await;
+        let (client, at) = (&self.cache.client, TagOrDigest::Digest(manifest.digest().clone()));
+        match client.resolve(repository, &at, Freshness::Cached).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => {
+                client.put_manifest(repository, manifest, &at).await.map(drop).map_err(CopyError::Cache)
+            }
+            Err(error) => Err(CopyError::Cache(error)),
+        }
     }
 
     /// The image's signatures and other referrers. The image is there without them, so what cannot be had is told and
@@ -168,14 +202,14 @@ impl PushCopier {
         let bytes = self.put_blobs(image, &repository, &parts, &()).await?;
         let mut listed = true;
         for manifest in &parts.manifests {
-            listed &= self.put_manifest(&repository, manifest).await.map_err(CopyError::Cache)?;
+            let at = TagOrDigest::Digest(manifest.digest().clone());
+            listed &= self.put_manifest(&repository, manifest, &at).await?;
         }
         let tags = referrer.tag.into_iter().map(|tag| (tag, parts.manifests.last().cloned()));
         let list = referrer.list.filter(|_| !listed).map(|(tag, list)| (tag, Some(list)));
         for (tag, manifest) in tags.chain(list) {
             let Some(manifest) = manifest else { continue };
-            let at = TagOrDigest::Tag(tag);
-            self.cache.client.put_manifest(&repository, &manifest, &at).await.map_err(CopyError::Cache)?;
+            self.put_manifest(&repository, &manifest, &TagOrDigest::Tag(tag)).await?;
         }
         Ok(bytes)
     }

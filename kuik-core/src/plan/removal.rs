@@ -30,7 +30,8 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
     }
     match observed.outcome.as_ref().map(|ended| &ended.outcome) {
         Some(Outcome::Removed) => {
-            steps.extend([Step::Tell(Occasion::CleanedUp), Step::RemoveFinalizer]);
+            // Told when it is true that it is over: where somebody else was quicker, this is planned again.
+            steps.extend([Step::RemoveFinalizer, Step::Tell(Occasion::CleanedUp)]);
             return steps;
         }
         Some(Outcome::RemoveFailed(failure)) => {

@@ -112,7 +112,10 @@ impl ImageCopier for Counting {
     }
 
     async fn copy(&self, image: &SourceImage, progress: &dyn Progress) -> Result<Copied, CopyError> {
-        self.inner.copy(image, progress).await
+        let copied = self.inner.copy(image, progress).await;
+        // Shown where the test fails.
+        let _ = copied.as_ref().inspect_err(|error| eprintln!("copy {image}: {}", error.chain()));
+        copied
     }
 
     async fn verify(&self, image: &SourceImage) -> Result<Verdict, CopyError> {

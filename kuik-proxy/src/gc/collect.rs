@@ -142,7 +142,7 @@ impl Collector {
         let report = if self.leases.are_shared() && !options.dry_run {
             self.announced_sweeps(&run, options, old, gone).await?
         } else {
-            let graph = self.mark(options, old).await?;
+            let graph = self.mark(options, old, Graph::default()).await?;
             let mut sweep = Sweep::new(&self.store, &run, &graph, options, old, gone);
             sweep.run().await?;
             sweep.report()
@@ -150,8 +150,8 @@ impl Collector {
         Ok(GcReport { took: began.elapsed(), ..report })
     }
 
-    async fn mark(&self, options: &GcOptions, old: Old<'_>) -> Result<Graph, SourceError> {
-        mark::graph(self.store.as_ref(), options.delete_untagged, old.before).await
+    async fn mark(&self, options: &GcOptions, old: Old<'_>, known: Graph) -> Result<Graph, SourceError> {
+        mark::graph(self.store.as_ref(), options.delete_untagged, old.before, known).await
     }
 
     /// Sweeps a store that other processes use too: each over what they have been told of, and marked again after that.
@@ -162,9 +162,9 @@ impl Collector {
         old: Old<'_>,
         mut gone: impl FnMut(&StoredBlob) + Send,
     ) -> Result<GcReport, SourceError> {
-        let mut all = GcReport::default();
+        let (mut all, mut graph) = (GcReport::default(), Graph::default());
         loop {
-            let graph = self.mark(options, old).await?;
+            graph = self.mark(options, old, graph).await?;
             let dry = GcOptions { dry_run: true, ..options.clone() };
             let sweep = Sweep::new(&self.store, run, &graph, &dry, old, |_| {});
             let (candidates, seen) = sweep.candidates(ANNOUNCED_AT_ONCE).await?;
@@ -174,14 +174,13 @@ impl Collector {
             }
             let Some(announced) = self.leases.announce(&candidates).await? else { return Ok(all) };
             let keys = candidates.iter().map(Key::from).collect();
-            let removable = Removable { keys: &keys, until: announced.until() };
-            let graph = self.mark(options, old).await?;
+            graph = self.mark(options, old, graph).await?;
             let sweep = Sweep::new(&self.store, run, &graph, options, old, &mut gone);
-            let mut sweep = sweep.announced(removable);
+            let mut sweep = sweep.announced(Removable { keys: &keys, announced: &announced });
             sweep.run().await?;
-            let in_time = tokio::time::Instant::now() < removable.until;
-            announced.withdraw().await?;
             let swept = sweep.report();
+            let in_time = announced.counts();
+            announced.withdraw().await?;
             (all.marked, all.kept) = (swept.marked, swept.kept);
             all.removed += swept.removed;
             all.reclaimed_bytes += swept.reclaimed_bytes;

@@ -72,6 +72,16 @@ impl Graph {
         }
     }
 
+    /// Whether it is known what a manifest refers to.
+    pub(super) fn knows(&self, digest: &Digest) -> bool {
+        self.ids.get(&Key::from(digest)).is_some_and(|id| self.added.contains(id))
+    }
+
+    /// The same, where nothing is kept for its own sake. What manifests refer to never changes.
+    pub(super) fn without_roots(self) -> Self {
+        Self { roots: HashSet::new(), ..self }
+    }
+
     pub(super) fn add_edge(&mut self, from: &Digest, to: &Digest) {
         let (from, to) = (self.id(from), self.id(to));
         // An edge twice does no harm, and to look for it in a very long list of platforms would take long.

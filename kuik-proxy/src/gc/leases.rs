@@ -21,8 +21,9 @@ use lru::LruCache;
 use tokio::sync::Notify;
 
 use super::{
+    announced::Announced,
     graph::{Key, children},
-    peers::{Announced, Announcements, Looked, Notice, Peers},
+    peers::{Announcements, Looked, Notice, Peers},
 };
 
 /// How many digests that were asked for are remembered. A hundred bytes each.
@@ -96,7 +97,7 @@ impl Leases {
     /// are no others.
     pub(crate) async fn announce(&self, digests: &[Digest]) -> Result<Option<Announced>, SourceError> {
         match self.0.peers.clone() {
-            Some(peers) => peers.announce(digests).await.map(Some),
+            Some(peers) => Announced::announce(peers, digests).await.map(Some),
             None => Ok(None),
         }
     }

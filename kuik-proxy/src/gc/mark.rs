@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::SystemTime};
 
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::TryChunksError};
 use kuik_core::{
     content::{Digest, Freshness, ManagedStore, SourceError, SourceErrorKind, TagOrDigest, TagPage},
     reference::RepositoryName,
@@ -14,36 +14,63 @@ use super::graph::{Graph, Key};
 
 /// How many tags are looked at between two walks through a repository's directory of tags.
 const TAGS_AT_ONCE: usize = 10_000;
+/// How many manifests are taken from a walk before they are read.
+const MANIFESTS_AT_ONCE: usize = 256;
+/// How many tags or manifests are read at a time: a bucket takes its time to answer.
+const READ_AT_A_TIME: usize = 16;
 
-/// What refers to what in the whole store, and what is held for its own sake.
+/// What refers to what in the whole store, and what is held for its own sake. What `known` says of a manifest is not
+/// read again.
 pub(super) async fn graph(
     store: &dyn ManagedStore,
     delete_untagged: bool,
     old_before: SystemTime,
+    known: Graph,
 ) -> Result<Graph, SourceError> {
     // First, so that whatever is published during the walk does not count as old.
     let old = if delete_untagged { Some(old(store, old_before).await?) } else { None };
-    let mut graph = Graph::default();
+    let is_held = |digest: &Digest| old.as_ref().is_none_or(|old| !old.contains(&Key::from(digest)));
+    let mut graph = known.without_roots();
     let mut repositories = store.repositories();
     while let Some(repository) = repositories.try_next().await? {
         tags(store, &repository, &mut graph).await?;
-        let mut manifests = store.manifests(&repository);
-        while let Some(digest) = manifests.try_next().await? {
-            if old.as_ref().is_none_or(|old| !old.contains(&Key::from(&digest))) {
-                graph.add_root(&digest);
-            }
-            match store.manifest(&repository, &TagOrDigest::Digest(digest.clone()), Freshness::Cached).await {
-                Ok(manifest) => graph.add_manifest(&digest, &manifest.content),
-                Err(error) if is_unreadable(&error) && store.has_blob(&digest).await?.is_some() => {
-                    tracing::warn!(%repository, %digest, "a manifest cannot be read: its whole repository is kept");
-                    keep_all(store, &repository, &mut graph).await?;
-                }
-                Err(error) if is_unreadable(&error) => {}
-                Err(error) => return Err(error),
-            }
+        let mut found = store.manifests(&repository).try_chunks(MANIFESTS_AT_ONCE);
+        while let Some(digests) = found.try_next().await.map_err(|TryChunksError(_, error)| error)? {
+            digests.iter().filter(|digest| is_held(digest)).for_each(|digest| graph.add_root(digest));
+            manifests(store, &repository, digests, &mut graph).await?;
         }
     }
     Ok(graph)
+}
+
+/// Adds the manifests of a repository that the graph does not know.
+async fn manifests(
+    store: &dyn ManagedStore,
+    repository: &RepositoryName,
+    digests: Vec<Digest>,
+    graph: &mut Graph,
+) -> Result<(), SourceError> {
+    let unknown: Vec<_> = digests.into_iter().filter(|digest| !graph.knows(digest)).collect();
+    let reads = unknown.into_iter().map(|digest| {
+        let read = async move {
+            let at = TagOrDigest::Digest(digest.clone());
+            (store.manifest(repository, &at, Freshness::Cached).await, digest)
+        };
+        read.boxed()
+    });
+    let mut read = stream::iter(reads).buffer_unordered(READ_AT_A_TIME);
+    while let Some((manifest, digest)) = read.next().await {
+        match manifest {
+            Ok(manifest) => graph.add_manifest(&digest, &manifest.content),
+            Err(error) if is_unreadable(&error) && store.has_blob(&digest).await?.is_some() => {
+                tracing::warn!(%repository, %digest, "a manifest cannot be read: its whole repository is kept");
+                keep_all(store, repository, graph).await?;
+            }
+            Err(error) if is_unreadable(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn is_unreadable(error: &SourceError) -> bool {
@@ -69,9 +96,12 @@ async fn tags(
             Err(error) if error.kind() == SourceErrorKind::NotFound => return Ok(()),
             list => list?,
         };
-        for tag in &list.tags {
-            let Ok(tag) = tag.parse() else { continue };
-            match store.resolve(repository, &TagOrDigest::Tag(tag), Freshness::Cached).await {
+        let tags = list.tags.iter().filter_map(|tag| tag.parse().ok()).map(TagOrDigest::Tag);
+        let tags: Vec<TagOrDigest> = tags.collect();
+        let resolve = |at| async move { store.resolve(repository, &at, Freshness::Cached).await }.boxed();
+        let mut resolved = stream::iter(tags.into_iter().map(resolve)).buffer_unordered(READ_AT_A_TIME);
+        while let Some(found) = resolved.next().await {
+            match found {
                 Ok(found) => graph.add_root(&found.content.digest),
                 // Deleted meanwhile; or damaged, and then its manifest is found to be so.
                 Err(error) if is_unreadable(&error) => {}

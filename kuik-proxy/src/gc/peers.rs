@@ -1,7 +1,7 @@
 //! What other processes on the same store are removing.
 //!
-//! A process that is about to remove something says so first (an announcement), waits ([`Notice`]), looks again whether anything
-//! relies on it, removes what nothing does, and takes the announcement back. Whoever writes looks for announcements
+//! A process that is about to remove something says so first ([`Announced`](super::announced::Announced)), waits
+//! ([`Notice`]), looks again whether anything relies on it, removes what nothing does, and takes that back. Whoever writes looks for announcements
 //! first, and waits where one names what the write relies on. From that look on it has a bounded time in which what
 //! it writes has to be there; after that it looks again.
 //!
@@ -43,6 +43,10 @@ impl Notice {
         Self(notice)
     }
 
+    pub(super) fn length(self) -> Duration {
+        self.0
+    }
+
     fn section(self) -> Duration {
         self.0 / 3
     }
@@ -51,8 +55,8 @@ impl Notice {
         self.0 / 3
     }
 
-    /// How long after its announcement the last removal begins.
-    fn until(self) -> Duration {
+    /// How long after its last announcement the last removal begins.
+    pub(super) fn until(self) -> Duration {
         self.0 * 2
     }
 
@@ -97,7 +101,7 @@ pub trait Announcements: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Peers {
     announcements: Arc<dyn Announcements>,
-    notice: Notice,
+    pub(super) notice: Notice,
     known: Mutex<Known>,
 }
 
@@ -120,14 +124,6 @@ struct Other {
 pub(super) struct Looked {
     at: Instant,
     notice: Notice,
-}
-
-/// An announcement of this process. Dropping it does not take it back: nobody knows then what is still on its way.
-#[derive(Debug)]
-pub(crate) struct Announced {
-    peers: Arc<Peers>,
-    name: String,
-    until: Instant,
 }
 
 impl Peers {
@@ -175,20 +171,42 @@ impl Peers {
                     other
                 }
             };
-            removing |=
-                other.seen.elapsed() < self.notice.void() && keys.iter().any(|key| other.keys.contains(key));
+            removing |= !self.is_void(&other) && keys.iter().any(|key| other.keys.contains(key));
         }
         Ok(removing)
     }
 
-    /// Says that `digests` are about to be removed, and waits until that may begin.
-    pub(super) async fn announce(self: Arc<Self>, digests: &[Digest]) -> Result<Announced, SourceError> {
+    /// Says that `digests` are being removed, by this process.
+    pub(super) async fn announce_as_own(&self, digests: &[Digest]) -> Result<String, SourceError> {
         let name = self.announcements.announce(digests).await?;
         self.known().own.insert(name.clone());
-        let announced = Instant::now();
-        sleep(self.notice.0).await;
-        let until = announced + self.notice.until();
-        Ok(Announced { peers: self, name, until })
+        Ok(name)
+    }
+
+    /// Takes one of this process's announcements back.
+    pub(super) async fn withdraw_own(&self, name: &str) -> Result<(), SourceError> {
+        self.announcements.withdraw(name).await?;
+        self.known().own.remove(name);
+        Ok(())
+    }
+
+    /// Takes back what processes have announced that are gone. Where that fails it is done another time.
+    pub(super) async fn withdraw_void(&self) {
+        let void: Vec<String> = {
+            let known = self.known();
+            let void = known.others.iter().filter(|(_, other)| self.is_void(other));
+            void.map(|(name, _)| name.clone()).collect()
+        };
+        for name in void {
+            match self.announcements.withdraw(&name).await {
+                Ok(()) => drop(self.known().others.remove(&name)),
+                Err(error) => tracing::debug!(error = error.chain(), "an announcement that is void stays"),
+            }
+        }
+    }
+
+    fn is_void(&self, other: &Other) -> bool {
+        other.seen.elapsed() >= self.notice.void()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -220,20 +238,6 @@ impl Looked {
         timeout_at(self.at + self.notice.section() + self.notice.put(), write)
             .await
             .unwrap_or_else(|_| Err(late()))
-    }
-}
-
-impl Announced {
-    /// Until when removals may begin.
-    pub(crate) fn until(&self) -> Instant {
-        self.until
-    }
-
-    /// Takes it back: every removal has been answered.
-    pub(crate) async fn withdraw(self) -> Result<(), SourceError> {
-        self.peers.announcements.withdraw(&self.name).await?;
-        self.peers.known().own.remove(&self.name);
-        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Two processes on one store, in both orders, in virtual time.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::gc::Leases;
 
@@ -23,8 +25,9 @@ impl Board {
 #[async_trait]
 impl Announcements for Board {
     async fn announce(&self, digests: &[Digest]) -> Result<String, SourceError> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
         let mut board = self.0.lock().unwrap();
-        let name = format!("{}-{}", board.len(), digests.len());
+        let name = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
         board.push((name.clone(), digests.to_vec()));
         Ok(name)
     }
@@ -108,13 +111,59 @@ async fn a_removal_begins_when_no_write_can_go_on_that_has_not_seen_it() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_process_that_is_gone_and_it_removes_nothing_then() {
-    let (board, [digest, _]) = (Board::default(), digests());
-    let until = board.process().announce(std::slice::from_ref(&digest)).await.unwrap().unwrap().until();
+    let (board, [digest, another]) = (Board::default(), digests());
+    // It is gone: nothing renews what it said.
+    let gone = board.process().announce(std::slice::from_ref(&digest)).await.unwrap().unwrap();
+    let until = gone.end();
+    drop(gone);
     let writer = board.process();
     let began = Instant::now();
     drop(writer.lease_for_writing([&digest]).await.unwrap());
     assert!(Instant::now() >= until + NOTICE.section());
     assert!(began.elapsed() < NOTICE.patience());
+
+    // Whoever removes something next clears away what is left of it.
+    assert_eq!(board.count(), 1);
+    let announced = writer.announce(std::slice::from_ref(&another)).await.unwrap().unwrap();
+    announced.withdraw().await.unwrap();
+    assert_eq!(board.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_long_is_announced_again_and_no_writer_finds_a_gap() {
+    let (board, [digest, _]) = (Board::default(), digests());
+    let (remover, writer) = (board.process(), board.process());
+    let announced = remover.announce(std::slice::from_ref(&digest)).await.unwrap().unwrap();
+    let end = Instant::now() + NOTICE.length() * 12;
+    let removing = async {
+        while Instant::now() < end {
+            assert!(announced.counts());
+            sleep(LOOK).await;
+        }
+        announced.withdraw().await.unwrap();
+    };
+    let writing = async {
+        let lease = loop {
+            match writer.lease_for_writing([&digest]).await {
+                Ok(lease) => break lease,
+                Err(error) => assert_eq!(error.kind(), SourceErrorKind::Unavailable),
+            }
+        };
+        assert!(Instant::now() >= end && lease.counts());
+    };
+    tokio::join!(removing, writing);
+    assert_eq!(board.count(), 0, "all of it is taken back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_hangs_is_not_waited_for_without_end() {
+    let (board, [digest, _]) = (Board::default(), digests());
+    let hangs = board.process().announce(std::slice::from_ref(&digest)).await.unwrap().unwrap();
+    let writer = board.process();
+    while writer.lease_for_writing([&digest]).await.is_err() {
+        assert!(board.count() < 100);
+    }
+    assert!(!hangs.counts(), "it removes nothing any more");
 }
 
 #[tokio::test(start_paused = true)]

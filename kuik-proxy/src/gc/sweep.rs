@@ -5,18 +5,21 @@
 
 use std::{collections::HashSet, future::Future, sync::Arc, time::SystemTime};
 
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, TryFutureExt as _, TryStreamExt as _, stream::FuturesUnordered};
 use kuik_core::{
     content::{Digest, ManagedStore, SourceError, SourceErrorKind, StoredBlob},
     reference::RepositoryName,
 };
-use tokio::time::Instant;
 
 use super::{
     GcOptions, GcReport,
+    announced::Announced,
     graph::{Graph, Key, Reachable},
     leases::{Removal, Run},
 };
+
+/// How many bytes are removed at a time: a bucket takes its time to answer.
+const REMOVED_AT_A_TIME: usize = 8;
 
 /// What is old enough to go.
 #[derive(Debug, Clone, Copy)]
@@ -34,11 +37,11 @@ impl Old<'_> {
     }
 }
 
-/// What may go where other processes use the store: what they have been told of, until then.
+/// What may go where other processes use the store: what they have been told of, as long as that counts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Removable<'a> {
     pub keys: &'a HashSet<Key>,
-    pub until: Instant,
+    pub announced: &'a Announced,
 }
 
 /// The second half of a run.
@@ -106,7 +109,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
     }
 
     fn may_go(&self, key: Key) -> bool {
-        let told = |Removable { keys, until }: Removable<'_>| keys.contains(&key) && Instant::now() < until;
+        let told = |told: Removable<'_>| told.keys.contains(&key) && told.announced.counts();
         self.announced.is_none_or(told)
     }
 
@@ -158,9 +161,10 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         Ok(())
     }
 
-    /// Removes bytes; returns what stays.
+    /// Removes bytes, some at a time; returns what stays.
     async fn bytes(&mut self, mut going: impl FnMut(&Digest) + Send) -> Result<HashSet<Key>, SourceError> {
         let mut present = HashSet::new();
+        let mut removing = FuturesUnordered::new();
         let mut blobs = self.store.blobs();
         while let Some(blob) = blobs.try_next().await? {
             let key = Key::from(&blob.digest);
@@ -171,16 +175,26 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
                 self.report.kept += 1;
                 continue;
             };
-            if !self.options.dry_run {
-                let (store, digest) = (self.store.clone(), blob.digest.clone());
-                to_its_end(removal, async move { store.remove_blob(&digest).await }).await?;
-            }
-            self.report.removed += 1;
-            self.report.reclaimed_bytes += blob.size;
             going(&blob.digest);
-            (self.gone)(&blob);
+            let (store, digest, dry) = (self.store.clone(), blob.digest.clone(), self.options.dry_run);
+            let remove = async move { if dry { Ok(()) } else { store.remove_blob(&digest).await } };
+            removing.push(to_its_end(removal, remove).map_ok(move |()| blob));
+            if removing.len() >= REMOVED_AT_A_TIME
+                && let Some(removed) = removing.try_next().await?
+            {
+                self.went(&removed);
+            }
+        }
+        while let Some(removed) = removing.try_next().await? {
+            self.went(&removed);
         }
         Ok(present)
+    }
+
+    fn went(&mut self, blob: &StoredBlob) {
+        self.report.removed += 1;
+        self.report.reclaimed_bytes += blob.size;
+        (self.gone)(blob);
     }
 
     /// Removes links to bytes that are gone, in this run or in one that was interrupted.
@@ -211,21 +225,21 @@ fn or_gone(removed: Result<(), SourceError>) -> Result<(), SourceError> {
     removed.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
 }
 
-/// Removes something, also where the run is dropped meanwhile: disk work that has begun does not stop, and nobody may
-/// get a lease before it is done.
-async fn to_its_end(
+/// Begins to remove something, which goes on also where the run is dropped meanwhile: disk work that has begun does not
+/// stop, and nobody may get a lease before it is done.
+fn to_its_end(
     removals: Vec<Removal>,
     work: impl Future<Output = Result<(), SourceError>> + Send + 'static,
-) -> Result<(), SourceError> {
+) -> impl Future<Output = Result<(), SourceError>> + Send {
     let removed = tokio::spawn(async move {
         let _removals = removals;
         work.await
     });
-    match removed.await {
+    removed.map(|removed| match removed {
         Ok(removed) => or_gone(removed),
         Err(error) => {
             let attempted = "remove garbage: its task ended early";
             Err(SourceError::caused_by(SourceErrorKind::Storage, attempted, error))
         }
-    }
+    })
 }

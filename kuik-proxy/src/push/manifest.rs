@@ -25,7 +25,7 @@ use crate::{
 const LOOK_UPS: usize = 8;
 
 /// How often a manifest's references are looked for at most.
-const LOOKS: usize = 3;
+const LOOKS: usize = 5;
 
 type Answer = Result<Response<ProxyBody>, Refusal>;
 
@@ -53,8 +53,7 @@ impl Shared {
             TagOrDigest::Tag(tag) => (manifest, [vec![tag.clone()], tags].concat()),
         };
         let decoded = manifest.decode().map_err(|error| refusal::manifest(&error))?;
-        let lease = self.lease(repository, &manifest, &decoded).await?;
-        self.keep(&lease, repository, &manifest, &tags).await.map_err(|error| refusal::upload(&error))?;
+        self.keep_with_references(repository, &manifest, &decoded, &tags).await?;
         let subject = match &decoded {
             DecodedManifest::Image(image) => image.subject.as_ref(),
             DecodedManifest::Index(index) => index.subject.as_ref(),
@@ -64,23 +63,28 @@ impl Shared {
         Ok(respond::manifest(base, manifest.digest(), subject.map(|subject| &subject.digest), given))
     }
 
-    /// A lease under which all that the manifest refers to was found: it stays until the manifest holds it.
-    async fn lease(
+    /// Keeps a manifest under a lease under which all that it refers to was found: that stays until the manifest holds
+    /// it. Where that took too long, other processes may be about to remove what was found first, and it is looked for
+    /// again.
+    async fn keep_with_references(
         &self,
         repository: &RepositoryName,
         manifest: &Manifest,
         decoded: &DecodedManifest,
-    ) -> Result<Arc<Lease>, Refusal> {
+        tags: &[Tag],
+    ) -> Result<(), Refusal> {
         let mut looks = 1;
         loop {
             let lease = self.store.leases().lease_manifest(manifest).await;
-            let lease = lease.map_err(|error| refusal::upload(&error))?;
+            let lease = Arc::new(lease.map_err(|error| refusal::upload(&error))?);
             self.check_references(repository, decoded).await?;
-            // Where that took too long, other processes may be about to remove what was found first.
-            if lease.counts() || looks == LOOKS {
-                return Ok(Arc::new(lease));
+            match self.keep(&lease, repository, manifest, tags).await {
+                Err(error) if !lease.counts() && looks < LOOKS => {
+                    tracing::debug!(%repository, error = error.chain(), "a manifest is kept once more");
+                    looks += 1;
+                }
+                kept => return kept.map_err(|error| refusal::upload(&error)),
             }
-            looks += 1;
         }
     }
 

@@ -146,7 +146,8 @@ impl Quota {
             Some(announced) => {
                 let now = Inventory::take(self.store.as_ref(), began, written_before).await?;
                 let chosen = now.again(&inventory, &chosen);
-                let gone = self.unlink(&now, &chosen).await?;
+                let in_time = announced.counts();
+                let gone = if in_time { self.unlink(&now, &chosen).await? } else { HashSet::new() };
                 announced.withdraw().await?;
                 Ok(gone)
             }
