@@ -11,6 +11,7 @@ use super::{
     account::{Accounted, account},
     backoff::{delay, spread},
     time::{after, due, earliest},
+    usage,
 };
 use crate::crd::CachedImagePhase;
 
@@ -65,6 +66,7 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Work {
             Next::Wait(until) => until,
         },
     };
+    let wake = earliest(wake, usage::gather(observed, &mut status, &mut memory, now));
     if memory != observed.memory || observed.outcome.is_some() {
         after.insert(0, Step::Remember(memory));
     }

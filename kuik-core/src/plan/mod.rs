@@ -20,6 +20,7 @@ mod removal;
 mod status;
 mod step;
 mod time;
+mod usage;
 
 pub use backoff::{Backoff, delay};
 pub use naming::{Holder, Naming, name_of};

@@ -154,6 +154,10 @@ pub struct Memory {
     pub problem: Option<String>,
     /// That its registry had another digest than the cache when it was last asked.
     pub moved: bool,
+    /// Since when status does not say which pods use the image, where it does not.
+    pub usage_since: Option<Timestamp>,
+    /// When status was written last.
+    pub written_at: Option<Timestamp>,
     /// That this is about the removal of the object, not about its image.
     pub removing: bool,
 }
