@@ -341,11 +341,7 @@ fn a_new_image() {
             with(new(), |it| it.registry_free_at = Some(at(60))),
             &format!("{ADOPT}, start verify"),
         ),
-        (
-            "waits for a cache that is in trouble",
-            with(new(), |it| it.cache_free_at = Some(at(60))),
-            &format!("{ADOPT}"),
-        ),
+        ("waits for a cache that is in trouble", with(new(), |it| it.cache_free_at = Some(at(60))), ADOPT),
         (
             "waits no longer once the registry is free",
             with(new(), |it| it.registry_free_at = Some(at(-1))),

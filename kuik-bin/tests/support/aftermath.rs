@@ -1,6 +1,9 @@
 //! What a store has when all garbage is gone: exactly what its images are made of, and not a byte more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::TryStreamExt as _;
 use kuik_core::{
@@ -8,7 +11,10 @@ use kuik_core::{
     testkit::SampleImage,
 };
 
-use super::{Kuik, Storage, eventually, get};
+use super::{Kuik, Storage, get, within};
+
+/// A long soak leaves as much garbage as it makes in a minute or two, and a bucket takes its time.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Collects without grace: what nothing refers to goes, and uploads that nobody is at.
 const COLLECT: [&str; 10] = [
@@ -59,7 +65,7 @@ pub(crate) async fn nothing_but(storage: &Storage, images: &BTreeMap<String, Vec
 /// What is stored after two runs.
 async fn collected(storage: &Storage) -> BTreeMap<Digest, u64> {
     let mut kuik = storage.registry(&COLLECT).await;
-    eventually("garbage is collected twice", || async {
+    within(PATIENCE, "garbage is collected twice", || async {
         kuik.metric("kube_image_keeper_registry_gc_runs_total").await >= 2
     })
     .await;

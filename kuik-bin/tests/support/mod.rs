@@ -38,8 +38,17 @@ pub(crate) use self::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds, and fails the test where it never does.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    within(PATIENCE, what, condition).await;
+}
+
+/// The same, with another patience.
+pub(crate) async fn within<F: Future<Output = bool>>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let deadline = tokio::time::Instant::now() + patience;
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "it never came true that {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,6 +2,7 @@
 //! go wrong between.
 #![cfg(all(feature = "controller", feature = "testkit"))]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+#![allow(clippy::print_stderr, reason = "what is printed is shown where a test fails")]
 
 #[allow(dead_code, reason = "its main is for people")]
 #[path = "../../examples/operator.rs"]

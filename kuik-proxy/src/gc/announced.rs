@@ -4,10 +4,7 @@
 //! for. So an announcement is renewed before the one before it is void, and where that comes too late no removal begins
 //! any more.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kuik_core::content::{Digest, SourceError};
 use tokio::{
@@ -19,7 +16,7 @@ use tokio::{
 use super::peers::Peers;
 
 /// How often an announcement is renewed at most: whoever hangs is not waited for without end.
-const RENEWALS: u32 = 40;
+const RENEWALS: u32 = 24;
 
 /// An announcement of this process, renewed until it is taken back. Dropping it does not take it back, and renews it no
 /// more: nobody knows then what is still on its way.
@@ -79,7 +76,8 @@ impl Renewal {
     async fn run(self, first: String, mut stopped: oneshot::Receiver<()>) -> Vec<String> {
         let mut names = vec![first];
         for _ in 0..RENEWALS {
-            let pause: Duration = self.peers.notice.length();
+            // Long before the one before it counts no more.
+            let pause = self.peers.notice.length() * 3 / 2;
             tokio::select! {
                 _ = &mut stopped => return names,
                 () = sleep(pause) => {}

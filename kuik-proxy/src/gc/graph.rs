@@ -8,7 +8,7 @@
 //! Memory is bounded by the number of digests and edges, not by the size of manifests: 32 bytes for each digest, and
 //! 4 for each edge.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::{HashMap, HashSet};
 
 use kuik_core::content::{DecodedManifest, Digest, Manifest};
 
@@ -50,6 +50,15 @@ pub(super) struct Graph {
     kept_by: Vec<Vec<u32>>,
     roots: HashSet<u32>,
     added: HashSet<u32>,
+}
+
+/// Where something is in the order in which it may be removed: after what is on the levels before. What has one place
+/// keeps one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Nothing is kept by anything else on its level.
+    pub(super) level: usize,
+    circle: usize,
 }
 
 /// Everything that must stay, which can only grow.
@@ -125,9 +134,33 @@ impl Graph {
 
     /// Every digest of the graph, with its place in an order in which what keeps comes before what is kept. What keeps
     /// one another has one place: an index that lists the subject of its own subject is such a circle, of any length.
+    pub(super) fn top_down(&self) -> HashMap<Key, Place> {
+        let circles = self.circles();
+        let mut levels = vec![0; self.keys.len()];
+        let mut ids: Vec<usize> = (0..self.keys.len()).collect();
+        let circle = |id: usize| circles.get(id).copied().unwrap_or_default();
+        ids.sort_unstable_by_key(|&id| circle(id));
+        for id in ids {
+            let below = levels.get(circle(id)).copied().unwrap_or_default() + 1;
+            let kept = self.kept_by.get(id).into_iter().flatten().map(|&to| circle(to as usize));
+            for kept in kept.filter(|kept| *kept != circle(id)) {
+                if let Some(level) = levels.get_mut(kept) {
+                    *level = below.max(*level);
+                }
+            }
+        }
+        let place = |id: usize| {
+            let circle = circle(id);
+            Place { level: levels.get(circle).copied().unwrap_or_default(), circle }
+        };
+        self.keys.iter().enumerate().map(|(id, key)| (*key, place(id))).collect()
+    }
+
+    /// The number of the circle that each digest is in, alone or with others; what keeps has a lower one than what is
+    /// kept.
     ///
     /// That is Kosaraju's algorithm: in the order in which a walk down leaves digests last, walks up find the circles.
-    pub(super) fn top_down(&self) -> HashMap<Key, usize> {
+    fn circles(&self) -> Vec<usize> {
         let mut keepers = vec![Vec::new(); self.keys.len()];
         for (from, kept) in self.kept_by.iter().enumerate() {
             for to in kept {
@@ -136,20 +169,20 @@ impl Graph {
                 }
             }
         }
-        let mut places = HashMap::with_capacity(self.keys.len());
-        let mut place = 0;
+        let mut circles = vec![None; self.keys.len()];
+        let mut next = 0;
         for start in self.bottom_up().into_iter().rev() {
             let mut open = vec![start];
+            let before = next;
             while let Some(id) = open.pop() {
-                let Some(key) = self.keys.get(id) else { continue };
-                if let Entry::Vacant(vacant) = places.entry(*key) {
-                    vacant.insert(place);
+                if let Some(circle @ None) = circles.get_mut(id) {
+                    *circle = Some(before);
+                    next = before + 1;
                     open.extend(keepers.get(id).into_iter().flatten());
                 }
             }
-            place += 1;
         }
-        places
+        circles.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     /// Every digest, each after what it leads to, but for where a circle closes.

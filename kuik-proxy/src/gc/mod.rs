@@ -41,6 +41,7 @@ mod published;
 mod schedule;
 mod service;
 mod sweep;
+mod underway;
 
 pub(crate) use graph::{Key, children};
 

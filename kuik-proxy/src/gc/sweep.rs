@@ -3,23 +3,21 @@
 //! Invariant: manifests leave their repositories top-down and before any bytes go; each removal is decided while new
 //! leases on its digest wait. See the module for why that is enough.
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
-use futures::{FutureExt as _, TryFutureExt as _, TryStreamExt as _, stream::FuturesUnordered};
+use futures::TryStreamExt as _;
 use kuik_core::{
-    content::{Digest, ManagedStore, SourceError, SourceErrorKind, StoredBlob},
+    content::{Digest, ManagedStore, SourceError, StoredBlob},
     reference::RepositoryName,
 };
 
 use super::{
     GcOptions, GcReport,
     announced::Announced,
-    graph::{Graph, Key, Reachable},
+    graph::{Graph, Key, Place, Reachable},
     leases::{Removal, Run},
+    underway::{Underway, or_gone},
 };
-
-/// How many bytes are removed at a time: a bucket takes its time to answer.
-const REMOVED_AT_A_TIME: usize = 8;
 
 /// What is old enough to go.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +130,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
     /// Takes untagged manifests out of their repositories.
     async fn manifests(&mut self) -> Result<(), SourceError> {
         let order = self.graph.top_down();
-        let mut garbage: Vec<(usize, RepositoryName, Digest)> = Vec::new();
+        let mut garbage: Vec<(Place, RepositoryName, Digest)> = Vec::new();
         let mut repositories = self.store.repositories();
         while let Some(repository) = repositories.try_next().await? {
             let mut manifests = self.store.manifests(&repository);
@@ -145,8 +143,17 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
             }
         }
         garbage.sort_unstable_by_key(|(place, ..)| *place);
+        for level in garbage.chunk_by(|(one, ..), (other, ..)| one.level == other.level) {
+            self.level(level).await?;
+        }
+        Ok(())
+    }
+
+    /// The same with those of one level: none of them is kept by another one, but for those in a circle.
+    async fn level(&mut self, level: &[(Place, RepositoryName, Digest)]) -> Result<(), SourceError> {
+        let mut underway = Underway::default();
         // Those that keep one another go together: whoever finds one of them finds all.
-        for circle in garbage.chunk_by(|(one, ..), (other, ..)| one == other) {
+        for circle in level.chunk_by(|(one, ..), (other, ..)| one == other) {
             let keys = circle.iter().map(|(_, _, digest)| Key::from(digest)).collect();
             let Some(removals) = self.removals(&keys) else { continue };
             let (store, circle) = (self.store.clone(), circle.to_vec());
@@ -156,15 +163,15 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
                 }
                 Ok(())
             };
-            to_its_end(removals, delete).await?;
+            underway.begin((), removals, delete).await?;
         }
-        Ok(())
+        underway.end().await.map(drop)
     }
 
-    /// Removes bytes, some at a time; returns what stays.
+    /// Removes bytes; returns what stays.
     async fn bytes(&mut self, mut going: impl FnMut(&Digest) + Send) -> Result<HashSet<Key>, SourceError> {
         let mut present = HashSet::new();
-        let mut removing = FuturesUnordered::new();
+        let mut underway = Underway::default();
         let mut blobs = self.store.blobs();
         while let Some(blob) = blobs.try_next().await? {
             let key = Key::from(&blob.digest);
@@ -176,18 +183,15 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
                 continue;
             };
             going(&blob.digest);
-            let (store, digest, dry) = (self.store.clone(), blob.digest.clone(), self.options.dry_run);
-            let remove = async move { if dry { Ok(()) } else { store.remove_blob(&digest).await } };
-            removing.push(to_its_end(removal, remove).map_ok(move |()| blob));
-            if removing.len() >= REMOVED_AT_A_TIME
-                && let Some(removed) = removing.try_next().await?
-            {
-                self.went(&removed);
-            }
+            let (store, digest) = (self.store.clone(), blob.digest.clone());
+            let removed = if self.options.dry_run {
+                Some(blob)
+            } else {
+                underway.begin(blob, removal, async move { store.remove_blob(&digest).await }).await?
+            };
+            removed.iter().for_each(|blob| self.went(blob));
         }
-        while let Some(removed) = removing.try_next().await? {
-            self.went(&removed);
-        }
+        underway.end().await?.iter().for_each(|blob| self.went(blob));
         Ok(present)
     }
 
@@ -201,6 +205,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
     async fn links(&mut self, present: &HashSet<Key>) -> Result<(), SourceError> {
         let mut repositories = self.store.repositories();
         while let Some(repository) = repositories.try_next().await? {
+            let mut underway = Underway::default();
             let mut links = self.store.linked_blobs(&repository);
             while let Some(digest) = links.try_next().await? {
                 let key = Key::from(&digest);
@@ -208,38 +213,19 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
                     continue;
                 }
                 let Some(removal) = self.run.remove(key) else { continue };
-                // It may have come since the walk over all bytes.
-                if self.store.has_blob(&digest).await?.is_none() {
-                    let (store, repository) = (self.store.clone(), repository.clone());
-                    let unlink = async move { store.unlink_blob(&repository, &digest).await };
-                    to_its_end(vec![removal], unlink).await?;
-                }
+                let (store, repository) = (self.store.clone(), repository.clone());
+                let unlink = async move {
+                    // It may have come since the walk over all bytes.
+                    match store.has_blob(&digest).await? {
+                        Some(_) => Ok(()),
+                        None => store.unlink_blob(&repository, &digest).await,
+                    }
+                };
+                underway.begin((), vec![removal], unlink).await?;
             }
+            // Before the next repository, which may have links to the same bytes.
+            underway.end().await?;
         }
         Ok(())
     }
-}
-
-/// What is gone already counts as removed.
-fn or_gone(removed: Result<(), SourceError>) -> Result<(), SourceError> {
-    removed.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
-}
-
-/// Begins to remove something, which goes on also where the run is dropped meanwhile: disk work that has begun does not
-/// stop, and nobody may get a lease before it is done.
-fn to_its_end(
-    removals: Vec<Removal>,
-    work: impl Future<Output = Result<(), SourceError>> + Send + 'static,
-) -> impl Future<Output = Result<(), SourceError>> + Send {
-    let removed = tokio::spawn(async move {
-        let _removals = removals;
-        work.await
-    });
-    removed.map(|removed| match removed {
-        Ok(removed) => or_gone(removed),
-        Err(error) => {
-            let attempted = "remove garbage: its task ended early";
-            Err(SourceError::caused_by(SourceErrorKind::Storage, attempted, error))
-        }
-    })
 }
