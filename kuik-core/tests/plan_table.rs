@@ -314,6 +314,18 @@ fn a_new_image() {
              tell caching, start pull",
         ),
         (
+            "was made with its repository, which is not seen yet",
+            with(new(), |it| {
+                it.repository = None;
+                it.facts = Facts {
+                    finalizer: true,
+                    label: Some("docker.io-library-nginx".to_owned()),
+                    owner: Some("u1".to_owned()),
+                };
+            }),
+            "tell caching, start pull",
+        ),
+        (
             "has no owner that is being deleted",
             with(new(), |it| it.repository.as_mut().unwrap().deleting = true),
             "adopt finalizer label=docker.io-library-nginx, tell caching, start pull",

@@ -23,7 +23,9 @@ pub(super) fn adopt(observed: &Observed) -> Vec<Step> {
     let mut steps = Vec::new();
     let Facts { finalizer, label, owner } = &observed.facts;
     let repository = observed.repository.as_ref().filter(|repository| !repository.deleting);
-    if observed.repository.is_none() {
+    // The one that owns a new object was made a moment ago, and is only not seen yet.
+    let is_new = observed.status.used_by.is_none() && owner.is_some();
+    if observed.repository.is_none() && !is_new {
         steps.push(Step::CreateRepository { name: observed.others.repository_name.clone() });
     }
     let wanted = &observed.others.label;
