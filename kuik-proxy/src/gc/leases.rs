@@ -89,7 +89,7 @@ impl Leases {
     }
 
     /// Whether other processes may use the store.
-    pub(super) fn are_shared(&self) -> bool {
+    pub(crate) fn are_shared(&self) -> bool {
         self.0.peers.is_some()
     }
 

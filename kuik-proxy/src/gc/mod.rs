@@ -44,6 +44,7 @@ mod sweep;
 mod underway;
 
 pub(crate) use graph::{Key, children};
+pub(crate) use peers::ANNOUNCED_AT_ONCE;
 
 pub use collect::{Collector, GcError, GcOptions, GcReport};
 pub use leased::Leased;

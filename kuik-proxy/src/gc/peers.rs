@@ -1,9 +1,9 @@
 //! What other processes on the same store are removing.
 //!
 //! A process that is about to remove something says so first ([`Announced`](super::announced::Announced)), waits
-//! ([`Notice`]), looks again whether anything relies on it, removes what nothing does, and takes that back. Whoever writes looks for announcements
-//! first, and waits where one names what the write relies on. From that look on it has a bounded time in which what
-//! it writes has to be there; after that it looks again.
+//! ([`Notice`]), looks again whether anything relies on it, removes what nothing does, and takes that back. Whoever
+//! writes looks for announcements first, and waits where one names what the write relies on. From that look on it has a
+//! bounded time in which what it writes has to be there; after that it looks again.
 //!
 //! Invariant: a removal begins only when every write that cannot have seen its announcement is visible or given up. So
 //! either the writer has seen the announcement, or the remover sees what was written. Each process measures on a clock
@@ -27,7 +27,7 @@ use super::graph::Key;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How many digests one announcement may name.
-pub(super) const ANNOUNCED_AT_ONCE: usize = 5_000;
+pub(crate) const ANNOUNCED_AT_ONCE: usize = 5_000;
 
 /// How long before a removal the other processes are told of it. All that share a store have the same.
 ///

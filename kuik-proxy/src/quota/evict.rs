@@ -16,7 +16,7 @@ use super::{
     inventory::{Image, Inventory},
 };
 use crate::{
-    gc::{Collector, GcError, GcOptions, Key, Leases},
+    gc::{ANNOUNCED_AT_ONCE, Collector, GcError, GcOptions, Key, Leases},
     pull_through::PullThrough,
 };
 
@@ -136,8 +136,15 @@ impl Quota {
         began: SystemTime,
         written_before: SystemTime,
     ) -> Result<HashSet<Key>, SourceError> {
-        let images = chosen.iter().filter_map(|place| inventory.images.get(*place));
-        let manifests: Vec<_> = images.flat_map(|image| image.manifests.iter().cloned()).collect();
+        let (mut manifests, shared) = (Vec::new(), self.leases.are_shared());
+        let fits = |place: &usize| {
+            let begun = !manifests.is_empty();
+            manifests
+                .extend(inventory.images.get(*place).into_iter().flat_map(|image| image.manifests.clone()));
+            !begun || !shared || manifests.len() <= ANNOUNCED_AT_ONCE
+        };
+        // Where others have to be told of very many, the next time makes the rest of the room.
+        let chosen: Vec<usize> = chosen.into_iter().take_while(fits).collect();
         if manifests.is_empty() {
             return Ok(HashSet::new());
         }
