@@ -99,6 +99,7 @@ impl PushCopier {
             .blobs
             .iter()
             .map(|(digest, size)| async move {
+                let _turn = self.turns.of(digest).await;
                 if failed.load(Ordering::Relaxed) {
                     return Ok(0);
                 }
@@ -124,7 +125,6 @@ impl PushCopier {
         size: u64,
     ) -> Result<u64, CopyError> {
         let client = &self.cache.client;
-        let _turn = self.turns.of(digest).await;
         match client.blob_size(repository, digest).await {
             Ok(found) if found.content == size => return Ok(0),
             Ok(_) => {}

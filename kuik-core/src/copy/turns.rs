@@ -7,11 +7,15 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, time::timeout};
 
 use crate::content::Digest;
+
+/// How long a turn is waited for.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Whose turn it is, by digest.
 #[derive(Debug, Default)]
@@ -19,7 +23,10 @@ pub(super) struct Turns(Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
     /// A turn to put `digest`, which lasts until it is dropped. Who has one asks for no other: nobody waits in a circle.
-    pub(super) async fn of(&self, digest: &Digest) -> OwnedMutexGuard<()> {
+    ///
+    /// `None` where somebody has had it for very long, from a source that is slow perhaps: to do the same twice is then
+    /// better than to wait.
+    pub(super) async fn of(&self, digest: &Digest) -> Option<OwnedMutexGuard<()>> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);
@@ -27,7 +34,7 @@ impl Turns {
             turns.insert(digest.clone(), Arc::downgrade(&turn));
             turn
         };
-        turn.lock_owned().await
+        timeout(LONGEST, turn.lock_owned()).await.ok()
     }
 }
 
@@ -37,19 +44,20 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn one_at_a_time_puts_the_same() {
+    #[tokio::test(start_paused = true)]
+    async fn one_at_a_time_puts_the_same() {
         let (turns, one, other) = (Turns::default(), Digest::sha256(b"one"), Digest::sha256(b"other"));
-        let first = turns.of(&one).now_or_never().unwrap();
-        assert!(turns.of(&other).now_or_never().is_some());
+        let first = turns.of(&one).await;
+        assert!(first.is_some() && turns.of(&other).now_or_never().is_some());
         let mut waiting = Box::pin(turns.of(&one));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(turns.of(&one).now_or_never().is_none(), "who gives up leaves nothing behind");
         drop(first);
-        let second = waiting.now_or_never().unwrap();
-        assert!(turns.of(&one).now_or_never().is_none());
+        let second = waiting.await;
+        assert!(second.is_some() && turns.of(&one).now_or_never().is_none());
+        assert!(turns.of(&one).await.is_none(), "nobody waits without end");
         drop(second);
-        drop(turns.of(&other).now_or_never());
+        drop(turns.of(&other).await);
         assert_eq!(turns.0.lock().unwrap().len(), 1, "turns that are over are forgotten");
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kuik_core::content::{ManagedStore, SourceError, StoredBlob};
+use kuik_core::content::{ManagedStore, SourceError, SourceErrorKind, StoredBlob};
 
 use super::{
     Key, Leases,
@@ -167,24 +167,28 @@ impl Collector {
             graph = self.mark(options, old, graph).await?;
             let dry = GcOptions { dry_run: true, ..options.clone() };
             let sweep = Sweep::new(&self.store, run, &graph, &dry, old, |_| {});
-            let (candidates, seen) = sweep.candidates(ANNOUNCED_AT_ONCE).await?;
-            (all.marked, all.kept) = (seen.marked, seen.kept);
-            if candidates.is_empty() {
+            let candidates = sweep.candidates(ANNOUNCED_AT_ONCE).await?;
+            (all.marked, all.kept) = (candidates.report.marked, candidates.report.kept);
+            if candidates.digests.is_empty() {
                 return Ok(all);
             }
-            let Some(announced) = self.leases.announce(&candidates).await? else { return Ok(all) };
-            let keys = candidates.iter().map(Key::from).collect();
+            let Some(announced) = self.leases.announce(&candidates.digests).await? else { return Ok(all) };
+            let keys = candidates.digests.iter().map(Key::from).collect();
             graph = self.mark(options, old, graph).await?;
             let sweep = Sweep::new(&self.store, run, &graph, options, old, &mut gone);
-            let mut sweep = sweep.announced(Removable { keys: &keys, announced: &announced });
+            let mut sweep = sweep.announced(Removable { keys: &keys, until: announced.until() });
             sweep.run().await?;
-            let swept = sweep.report();
-            let in_time = announced.counts();
-            announced.withdraw().await?;
+            let (swept, went_on, in_time) = (sweep.report(), sweep.went_on(), announced.until().counts());
+            announced.withdraw().await;
             (all.marked, all.kept) = (swept.marked, swept.kept);
             all.removed += swept.removed;
             all.reclaimed_bytes += swept.reclaimed_bytes;
-            if (in_time && candidates.len() < ANNOUNCED_AT_ONCE) || swept.removed == 0 {
+            if !in_time && !went_on {
+                let attempted =
+                    "remove garbage: to look again what refers to what took longer than other processes wait";
+                return Err(SourceError::new(SourceErrorKind::TimedOut, attempted));
+            }
+            if (in_time && candidates.are_all) || !went_on {
                 return Ok(all);
             }
         }

@@ -71,7 +71,11 @@ pub struct Lease {
 
 /// One run of the collector. There is one at a time.
 #[derive(Debug)]
-pub(super) struct Run(Leases);
+pub(super) struct Run {
+    leases: Leases,
+    /// All that was leased or asked for since before it began.
+    told: Mutex<HashSet<Key>>,
+}
 
 /// Keeps new leases on one digest waiting until it is dropped.
 #[derive(Debug)]
@@ -89,7 +93,7 @@ impl Leases {
     }
 
     /// Whether other processes may use the store.
-    pub(crate) fn are_shared(&self) -> bool {
+    pub(super) fn are_shared(&self) -> bool {
         self.0.peers.is_some()
     }
 
@@ -175,7 +179,7 @@ impl Leases {
         }
         let asked = state.asked.iter().filter(|(_, at)| at.elapsed() < lately).map(|(key, _)| *key);
         state.noted = Some(state.held.keys().copied().chain(asked).collect());
-        Some(Run(self.clone()))
+        Some(Run { leases: self.clone(), told: Mutex::default() })
     }
 
     /// Keeps new leases on one digest waiting, outside of a run; `None` where it is leased, or being removed.
@@ -216,20 +220,28 @@ impl Lease {
 }
 
 impl Run {
-    /// What was leased since the last time this was asked.
+    /// What was leased or asked for since the last time that this was asked.
     pub(super) fn noted(&self) -> HashSet<Key> {
-        self.0.state().noted.as_mut().map(std::mem::take).unwrap_or_default()
+        let noted = self.leases.state().noted.as_mut().map(std::mem::take).unwrap_or_default();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).extend(&noted);
+        noted
+    }
+
+    /// All that was leased or asked for since before the run began: it is spared until its end, however often it sweeps.
+    pub(super) fn all_noted(&self) -> HashSet<Key> {
+        self.noted();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins to remove something; `None` where it is leased, or somebody else is at it.
     pub(super) fn remove(&self, key: Key) -> Option<Removal> {
-        self.0.begin_removal(key)
+        self.leases.begin_removal(key)
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.0.state().noted = None;
+        self.leases.state().noted = None;
     }
 }
 

@@ -26,9 +26,10 @@
 //!    and a push that was told that a blob is there and has not yet named it, hold no lease; what was asked for within
 //!    the grace period is spared, with what it holds. A pull-through cache fetches again what it does not find.
 //! 5. *Other processes* on the same store know nothing of these leases. They tell one another what they remove
-//!    (`peers`): a run announces what it found to be garbage (`announced`), waits, marks again, and removes of that what
-//!    is garbage still. A write looks for announcements before it looks for content, and waits for one that names what it relies
-//!    on. So either it sees the announcement, or the second mark sees what it wrote.
+//!    (`peers`): a run announces what it found to be garbage (`announced`), nothing without what keeps it; it waits,
+//!    marks again, and removes of that what is garbage still. A write looks for announcements before it looks for
+//!    content, and waits for one that names what it relies on. So either it sees the announcement, or the second mark
+//!    sees what it wrote.
 
 mod announced;
 mod collect;
@@ -43,8 +44,8 @@ mod service;
 mod sweep;
 mod underway;
 
+pub(crate) use announced::Until;
 pub(crate) use graph::{Key, children};
-pub(crate) use peers::ANNOUNCED_AT_ONCE;
 
 pub use collect::{Collector, GcError, GcOptions, GcReport};
 pub use leased::Leased;

@@ -27,7 +27,7 @@ use super::graph::Key;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How many digests one announcement may name.
-pub(crate) const ANNOUNCED_AT_ONCE: usize = 5_000;
+pub(super) const ANNOUNCED_AT_ONCE: usize = 5_000;
 
 /// How long before a removal the other processes are told of it. All that share a store have the same.
 ///
@@ -65,7 +65,8 @@ impl Notice {
         self.0 * 3
     }
 
-    /// How long a writer waits: longer than any announcement is waited for.
+    /// How long a writer waits at a time: longer than for a process that is gone. Where a run goes on for longer, the
+    /// writer is told to try again.
     fn patience(self) -> Duration {
         self.0 * 4
     }
@@ -176,22 +177,41 @@ impl Peers {
         Ok(removing)
     }
 
-    /// Says that `digests` are being removed, by this process.
-    pub(super) async fn announce_as_own(&self, digests: &[Digest]) -> Result<String, SourceError> {
-        let name = self.announcements.announce(digests).await?;
-        self.known().own.insert(name.clone());
-        Ok(name)
+    /// Says that `digests` are being removed, by this process. However many there are: each announcement has some.
+    pub(super) async fn announce_as_own(&self, digests: &[Digest]) -> Result<Vec<String>, SourceError> {
+        let mut names = Vec::new();
+        for digests in digests.chunks(ANNOUNCED_AT_ONCE) {
+            match self.announcements.announce(digests).await {
+                Ok(name) => {
+                    self.known().own.insert(name.clone());
+                    names.push(name);
+                }
+                Err(error) => {
+                    self.withdraw_own(names).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(names)
     }
 
-    /// Takes one of this process's announcements back.
-    pub(super) async fn withdraw_own(&self, name: &str) -> Result<(), SourceError> {
-        self.announcements.withdraw(name).await?;
-        self.known().own.remove(name);
-        Ok(())
+    /// Takes announcements of this process back. What cannot be taken back is void after a while.
+    pub(super) async fn withdraw_own(&self, names: Vec<String>) {
+        for name in names {
+            match self.announcements.withdraw(&name).await {
+                Ok(()) => drop(self.known().own.remove(&name)),
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "an announcement of removals was not taken back");
+                }
+            }
+        }
     }
 
     /// Takes back what processes have announced that are gone. Where that fails it is done another time.
     pub(super) async fn withdraw_void(&self) {
+        if let Err(error) = self.is_removing(&[]).await {
+            tracing::debug!(error = error.chain(), "it is not known what other processes remove");
+        }
         let void: Vec<String> = {
             let known = self.known();
             let void = known.others.iter().filter(|(_, other)| self.is_void(other));

@@ -60,7 +60,7 @@ async fn a_writer_that_sees_an_announcement_waits_for_its_end() {
     let removing = async {
         let announced = remover.announce(std::slice::from_ref(&digest)).await.unwrap().unwrap();
         sleep(Duration::from_secs(7)).await;
-        announced.withdraw().await.unwrap();
+        announced.withdraw().await;
         Instant::now()
     };
     let writing = async {
@@ -114,7 +114,7 @@ async fn nobody_waits_for_a_process_that_is_gone_and_it_removes_nothing_then() {
     let (board, [digest, another]) = (Board::default(), digests());
     // It is gone: nothing renews what it said.
     let gone = board.process().announce(std::slice::from_ref(&digest)).await.unwrap().unwrap();
-    let until = gone.end();
+    let until = gone.until().end();
     drop(gone);
     let writer = board.process();
     let began = Instant::now();
@@ -125,7 +125,7 @@ async fn nobody_waits_for_a_process_that_is_gone_and_it_removes_nothing_then() {
     // Whoever removes something next clears away what is left of it.
     assert_eq!(board.count(), 1);
     let announced = writer.announce(std::slice::from_ref(&another)).await.unwrap().unwrap();
-    announced.withdraw().await.unwrap();
+    announced.withdraw().await;
     assert_eq!(board.count(), 0);
 }
 
@@ -137,10 +137,10 @@ async fn what_takes_long_is_announced_again_and_no_writer_finds_a_gap() {
     let end = Instant::now() + NOTICE.length() * 12;
     let removing = async {
         while Instant::now() < end {
-            assert!(announced.counts());
+            assert!(announced.until().counts());
             sleep(LOOK).await;
         }
-        announced.withdraw().await.unwrap();
+        announced.withdraw().await;
     };
     let writing = async {
         let lease = loop {
@@ -161,9 +161,9 @@ async fn a_process_that_hangs_is_not_waited_for_without_end() {
     let hangs = board.process().announce(std::slice::from_ref(&digest)).await.unwrap().unwrap();
     let writer = board.process();
     while writer.lease_for_writing([&digest]).await.is_err() {
-        assert!(board.count() < 100);
+        assert!(board.count() < 1000);
     }
-    assert!(!hangs.counts(), "it removes nothing any more");
+    assert!(!hangs.until().counts(), "it removes nothing any more");
 }
 
 #[tokio::test(start_paused = true)]

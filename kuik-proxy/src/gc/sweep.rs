@@ -13,7 +13,7 @@ use kuik_core::{
 
 use super::{
     GcOptions, GcReport,
-    announced::Announced,
+    announced::Until,
     graph::{Graph, Key, Place, Reachable},
     leases::{Removal, Run},
     underway::{Underway, or_gone},
@@ -39,7 +39,15 @@ impl Old<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Removable<'a> {
     pub keys: &'a HashSet<Key>,
-    pub announced: &'a Announced,
+    pub until: &'a Until,
+}
+
+/// What would go.
+pub(super) struct Candidates {
+    pub digests: Vec<Digest>,
+    /// Whether that is all.
+    pub are_all: bool,
+    pub report: GcReport,
 }
 
 /// The second half of a run.
@@ -52,6 +60,7 @@ pub(super) struct Sweep<'a, F> {
     announced: Option<Removable<'a>>,
     spared: Reachable,
     report: GcReport,
+    unlinked: u64,
     gone: F,
 }
 
@@ -64,9 +73,10 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         old: Old<'a>,
         gone: F,
     ) -> Self {
-        let spared = graph.reachable();
+        let mut spared = graph.reachable();
+        graph.extend(&mut spared, run.all_noted());
         let report = GcReport { marked: spared.len() as u64, ..GcReport::default() };
-        Self { store, run, graph, options, old, announced: None, spared, report, gone }
+        Self { store, run, graph, options, old, announced: None, spared, report, unlinked: 0, gone }
     }
 
     /// The same over what other processes have been told of alone.
@@ -78,6 +88,11 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         self.report
     }
 
+    /// Whether anything went.
+    pub(super) fn went_on(&self) -> bool {
+        self.report.removed + self.unlinked > 0
+    }
+
     pub(super) async fn run(&mut self) -> Result<(), SourceError> {
         if self.options.delete_untagged && !self.options.dry_run {
             self.manifests().await?;
@@ -86,28 +101,45 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         if self.options.dry_run { Ok(()) } else { self.links(&present).await }
     }
 
-    /// What would go now, `most` of it: bytes, and what is linked without having any. Nothing is removed by a dry run.
-    pub(super) async fn candidates(mut self, most: usize) -> Result<(Vec<Digest>, GcReport), SourceError> {
-        let mut candidates = Vec::new();
-        let present = self.bytes(|digest| candidates.push(digest.clone())).await?;
-        let mut seen = HashSet::new();
-        candidates.retain(|digest| seen.insert(Key::from(digest)));
+    /// What would go now, about `most` of it: bytes, and what is linked without having any. Nothing is removed by a dry
+    /// run.
+    ///
+    /// Of what is kept by something that would go, that is among them too: the one does not go without the other.
+    pub(super) async fn candidates(mut self, most: usize) -> Result<Candidates, SourceError> {
+        let mut garbage = Vec::new();
+        let present = self.bytes(|digest| garbage.push(digest.clone())).await?;
+        let order = self.graph.top_down();
+        let place = |digest: &Digest| order.get(&Key::from(digest)).copied();
+        garbage.sort_by_cached_key(place);
+        let circles =
+            garbage.chunk_by(|one, other| one == other || place(one).is_some() && place(one) == place(other));
+        let mut candidates: Vec<Digest> = Vec::new();
+        for circle in circles {
+            if !candidates.is_empty() && candidates.len() + circle.len() > most {
+                return Ok(Candidates { digests: candidates, are_all: false, report: self.report });
+            }
+            candidates.extend_from_slice(circle);
+        }
+        let mut seen: HashSet<Key> = candidates.iter().map(Key::from).collect();
         let mut repositories = self.store.repositories();
         while let Some(repository) = repositories.try_next().await? {
             let mut links = self.store.linked_blobs(&repository);
             while let Some(digest) = links.try_next().await? {
                 let key = Key::from(&digest);
-                if candidates.len() < most && !present.contains(&key) && seen.insert(key) {
-                    candidates.push(digest);
+                if present.contains(&key) || !seen.insert(key) {
+                    continue;
                 }
+                if candidates.len() >= most {
+                    return Ok(Candidates { digests: candidates, are_all: false, report: self.report });
+                }
+                candidates.push(digest);
             }
         }
-        candidates.truncate(most);
-        Ok((candidates, self.report))
+        Ok(Candidates { digests: candidates, are_all: true, report: self.report })
     }
 
     fn may_go(&self, key: Key) -> bool {
-        let told = |told: Removable<'_>| told.keys.contains(&key) && told.announced.counts();
+        let told = |told: Removable<'_>| told.keys.contains(&key) && told.until.counts();
         self.announced.is_none_or(told)
     }
 
@@ -222,6 +254,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
                     }
                 };
                 underway.begin((), vec![removal], unlink).await?;
+                self.unlinked += 1;
             }
             // Before the next repository, which may have links to the same bytes.
             underway.end().await?;
@@ -229,3 +262,7 @@ impl<'a, F: FnMut(&StoredBlob) + Send> Sweep<'a, F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "sweep_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use super::{
     inventory::{Image, Inventory},
 };
 use crate::{
-    gc::{ANNOUNCED_AT_ONCE, Collector, GcError, GcOptions, Key, Leases},
+    gc::{Collector, GcError, GcOptions, Key, Leases, Until},
     pull_through::PullThrough,
 };
 
@@ -136,33 +136,31 @@ impl Quota {
         began: SystemTime,
         written_before: SystemTime,
     ) -> Result<HashSet<Key>, SourceError> {
-        let (mut manifests, shared) = (Vec::new(), self.leases.are_shared());
-        let fits = |place: &usize| {
-            let begun = !manifests.is_empty();
-            manifests
-                .extend(inventory.images.get(*place).into_iter().flat_map(|image| image.manifests.clone()));
-            !begun || !shared || manifests.len() <= ANNOUNCED_AT_ONCE
-        };
-        // Where others have to be told of very many, the next time makes the rest of the room.
-        let chosen: Vec<usize> = chosen.into_iter().take_while(fits).collect();
+        let images = chosen.iter().filter_map(|place| inventory.images.get(*place));
+        let manifests: Vec<_> = images.flat_map(|image| image.manifests.iter().cloned()).collect();
         if manifests.is_empty() {
             return Ok(HashSet::new());
         }
         match self.leases.announce(&manifests).await? {
-            None => self.unlink(&inventory, &chosen).await,
+            None => self.unlink(&inventory, &chosen, None).await,
             Some(announced) => {
                 let now = Inventory::take(self.store.as_ref(), began, written_before).await?;
                 let chosen = now.again(&inventory, &chosen);
-                let in_time = announced.counts();
-                let gone = if in_time { self.unlink(&now, &chosen).await? } else { HashSet::new() };
-                announced.withdraw().await?;
-                Ok(gone)
+                let gone = self.unlink(&now, &chosen, Some(announced.until())).await;
+                announced.withdraw().await;
+                gone
             }
         }
     }
 
-    /// Takes images out of their repositories; returns everything that they were made of.
-    async fn unlink(&self, inventory: &Inventory, chosen: &[usize]) -> Result<HashSet<Key>, SourceError> {
+    /// Takes images out of their repositories, where other processes have been told of it: for as long as that counts.
+    /// Returns everything that they were made of.
+    async fn unlink(
+        &self,
+        inventory: &Inventory,
+        chosen: &[usize],
+        until: Option<&Until>,
+    ) -> Result<HashSet<Key>, SourceError> {
         let leaving: HashSet<usize> = chosen.iter().copied().collect();
         let staying = inventory.images.iter().enumerate().filter(|(place, _)| !leaving.contains(place));
         let needed: HashSet<_> = staying
@@ -175,7 +173,11 @@ impl Quota {
             else {
                 continue;
             };
-            self.unlink_one(image, |digest| needed.contains(&(&image.repository, digest))).await?;
+            if until.is_some_and(|until| !until.counts()) {
+                tracing::warn!(left = chosen.len(), "evicting took longer than other processes wait");
+                break;
+            }
+            self.unlink_one(image, until, |digest| needed.contains(&(&image.repository, digest))).await?;
             gone.extend(candidate.members.iter().filter_map(|id| inventory.key(*id)));
             let expired = candidate.standing == Standing::Expired;
             self.metrics.evicted(expired);
@@ -192,10 +194,14 @@ impl Quota {
     async fn unlink_one(
         &self,
         image: &Image,
+        until: Option<&Until>,
         needed: impl Fn(&kuik_core::content::Digest) -> bool,
     ) -> Result<(), SourceError> {
         for digest in &image.manifests {
             let Some(alone) = self.leases.exclude(digest) else { continue };
+            if until.is_some_and(|until| !until.counts()) {
+                continue;
+            }
             let (store, repository, digest) = (self.store.clone(), image.repository.clone(), digest.clone());
             let tags = if needed(&digest) { image.tags.clone() } else { Vec::new() };
             let (only_tags, is_top) = (needed(&digest), digest == image.top);

@@ -15,7 +15,7 @@ use super::{
     order,
     pace::Pace,
 };
-use crate::gc::Leases;
+use crate::gc::{Leases, Until};
 
 /// How many digests one walk over the store looks for.
 const BATCH: usize = 4096;
@@ -165,15 +165,16 @@ impl Scrubber {
     /// Sets bytes aside that are still damaged when nobody can be replacing them; says whether it did.
     async fn set_aside(&self, digest: &Digest) -> Result<bool, SourceError> {
         let announced = self.leases.announce(std::slice::from_ref(digest)).await?;
-        let done = self.set_aside_alone(digest).await?;
+        let until = announced.as_ref().map(|announced| announced.until().clone());
+        let done = self.set_aside_alone(digest, until).await;
         if let Some(announced) = announced {
-            announced.withdraw().await?;
+            announced.withdraw().await;
         }
-        Ok(done)
+        done
     }
 
     /// The same, where no other process can be replacing them.
-    async fn set_aside_alone(&self, digest: &Digest) -> Result<bool, SourceError> {
+    async fn set_aside_alone(&self, digest: &Digest, until: Option<Until>) -> Result<bool, SourceError> {
         let mut attempts = 0;
         let alone = loop {
             match self.leases.exclude(digest) {
@@ -193,6 +194,10 @@ impl Scrubber {
             let Finding::Damaged(problem) = examine(store.as_ref(), &digest, None, |_| {}).await? else {
                 return Ok(false);
             };
+            if until.is_some_and(|until| !until.counts()) {
+                tracing::info!(%digest, "bytes are damaged, and it took too long to see it: the next pass looks again");
+                return Ok(false);
+            }
             store.quarantine_blob(&digest).await?;
             tracing::warn!(%digest, problem, "stored bytes were damaged, and are set aside in the quarantine");
             Ok(true)
