@@ -101,7 +101,7 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     let taken_over = writes(&server);
     println!("it wrote {:?}", less(&taken_over, &after));
     report(&next, "of the second process");
-    assert_eq!(of_images(&taken_over), of_images(&after), "{}", next.log());
+    assert_eq!(of_images(&taken_over), of_images(&after), "{}\nthe cache:\n{}", next.log(), registry.log());
 }
 
 /// What was written, once nothing more is for some seconds: events are sent one after the other, and come last.

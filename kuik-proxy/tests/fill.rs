@@ -16,7 +16,7 @@ use futures::{FutureExt as _, StreamExt as _, future::join_all};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use kuik_core::{
-    content::{Blob, ByteRange, ContentSource, ContentStore, Digest, SourceErrorKind},
+    content::{Blob, ByteRange, ContentSource, ContentStore, Digest, Origin, SourceErrorKind},
     reference::RepositoryName,
     testkit::{Behaviour, Gate, Rule, Target},
 };
@@ -369,6 +369,33 @@ async fn two_repositories_share_a_fill() {
         assert_eq!(store.blob_size(repository, &digest).await.unwrap().content, bytes.len() as u64);
     }
     assert!(store.blob_size(&stranger, &digest).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn who_comes_while_a_blob_is_published_is_linked_to_it_too() {
+    let (upstream, data) = (HandFed::new(), tempfile::tempdir().unwrap());
+    let disk = SmallDisk { publishes: Gate::new(), ..SmallDisk::of(open(data.path()), u64::MAX) };
+    let disk = Arc::new(disk);
+    let cache = cache(disk.clone(), &upstream);
+    let [first, second] = ["first", "second"].map(named);
+    let (digest, bytes) = random(50_000);
+    upstream.grant(&first);
+    upstream.grant(&second);
+    let feed = upstream.feed(&digest, Some(bytes.len() as u64));
+    let (_, one) = tokio::join!(feed.send(Ok(bytes.clone())), cache.blob(&first, &digest, ByteRange::Full));
+    drop(feed);
+    assert_eq!(read(one.unwrap().content).await.0, bytes);
+    while count(&disk.published) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let two = cache.blob(&second, &digest, ByteRange::Full).await.unwrap();
+    assert_eq!(two.origin, Origin::Upstream, "the fill is not over");
+    assert_eq!(read(two.content).await.0, bytes);
+    disk.publishes.open();
+    within_reason(cache.drain()).await;
+    for repository in [&first, &second] {
+        assert_eq!(disk.blob_size(repository, &digest).await.unwrap().content, bytes.len() as u64);
+    }
 }
 
 #[tokio::test]

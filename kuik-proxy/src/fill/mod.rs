@@ -12,6 +12,7 @@
 //! - A fill that failed is told to all its readers, and forgotten: the next request starts a new one.
 //! - Repositories of one registry share a fill, registries do not: one that stalls or lies holds up nobody else.
 
+mod admitted;
 mod aside;
 mod download;
 mod progress;
@@ -44,6 +45,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use self::{
+    admitted::Admitted,
     aside::Aside,
     progress::{Phase, Progress},
     window::{Position, Window},
@@ -82,8 +84,7 @@ pub(crate) struct Fill {
     overflow: watch::Sender<bool>,
     /// Whether it is fetched although the store has it, because the store's copy cannot be read.
     replaces: bool,
-    /// Where upstream said that the blob may be read; it is linked into each once it is published.
-    repositories: Mutex<Vec<RepositoryName>>,
+    admitted: Admitted,
 }
 
 impl Fills {
@@ -99,7 +100,7 @@ impl Fills {
 
     /// The running fill of `digest` in `repository`'s registry, where there is one.
     ///
-    /// It may be another repository's: see [`Fill::is_authorised`].
+    /// It may be another repository's: see [`Fill::admitted`].
     pub(crate) fn join(&self, repository: &RepositoryName, digest: &Digest) -> Option<Joined> {
         let key = key(repository, digest);
         self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&key).map(Joined::new)
@@ -137,7 +138,7 @@ impl Fills {
             window: Arc::default(),
             overflow: watch::Sender::new(false),
             replaces,
-            repositories: Mutex::new(vec![repository.clone()]),
+            admitted: Admitted::new(repository.clone()),
         });
         running.insert(key, fill.clone());
         // Before the task runs: a fill whose store is full ends where it sees no reader.
@@ -194,17 +195,9 @@ impl Fill {
         self.fetched_from == *repository
     }
 
-    /// Whether upstream let `repository` read this blob.
-    pub(crate) fn is_authorised(&self, repository: &RepositoryName) -> bool {
-        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
-    }
-
-    /// Records that upstream lets `repository` read this blob too.
-    pub(crate) fn authorise(&self, repository: &RepositoryName) {
-        let mut repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner);
-        if !repositories.contains(repository) {
-            repositories.push(repository.clone());
-        }
+    /// The repositories that may read it.
+    pub(crate) fn admitted(&self) -> &Admitted {
+        &self.admitted
     }
 
     /// A manifest says that the blob has `size` bytes.
@@ -232,10 +225,6 @@ impl Fill {
 
     fn enter(&self, phase: Phase) {
         self.progress.send_modify(|progress| progress.phase = phase);
-    }
-
-    fn authorised_repositories(&self) -> Vec<RepositoryName> {
-        self.repositories.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What became of the start: upstream has answered, or the store had the blob after all.
@@ -363,5 +352,6 @@ impl Drop for Ending<'_> {
             unfinished
         });
         self.fills.forget(self.fill);
+        self.fill.admitted.close();
     }
 }

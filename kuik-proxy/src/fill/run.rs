@@ -45,9 +45,34 @@ pub(super) async fn run(fills: &Fills, fill: &Arc<Fill>, verifier: Verifier, sto
     };
     let (verified, writer) = tokio::join!(receiving, spool_or_overflow(fills, fill, store));
     if let (Some(verified), Some(writer)) = (verified, writer)
-        && let Err(error) = writer.publish(verified, &fill.authorised_repositories()).await
+        && let Err(error) = publish(fills, fill, verified, writer, store).await
     {
         tracing::warn!(digest = %fill.digest, error = error.chain(), "a fetched blob could not be kept");
+    }
+}
+
+/// Into the store, and into every repository that may read it.
+async fn publish(
+    fills: &Fills,
+    fill: &Arc<Fill>,
+    verified: Verified,
+    writer: Box<dyn BlobWriter>,
+    store: &dyn ContentStore,
+) -> Result<(), SourceError> {
+    let repositories = fill.admitted.after(0);
+    writer.publish(verified, &repositories).await?;
+    // Newcomers go to the store from now on. Those who came meanwhile had no link with the others.
+    fills.forget(fill);
+    let mut linked = repositories.len();
+    loop {
+        let late = fill.admitted.after(linked);
+        if late.is_empty() {
+            return Ok(());
+        }
+        for repository in &late {
+            store.link_blob(repository, &fill.digest).await?;
+        }
+        linked += late.len();
     }
 }
 

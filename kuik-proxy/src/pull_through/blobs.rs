@@ -70,9 +70,11 @@ impl Shared {
                 }
             };
             let fill = joined.fill().clone();
-            if !fill.is_authorised(repository) {
+            if !fill.admitted().has(repository) {
                 self.upstream.blob_size(repository, digest).await?;
-                fill.authorise(repository);
+                if !fill.admitted().admit(repository) {
+                    continue;
+                }
             }
             if let Some(size) = self.sizes.of(repository, digest) {
                 fill.expect(size);
@@ -139,7 +141,7 @@ impl Shared {
         digest: &Digest,
     ) -> Result<Served<u64>, SourceError> {
         let fill = self.fills.join(repository, digest).map(|joined| joined.fill().clone());
-        if let Some(fill) = fill.filter(|fill| fill.is_authorised(repository))
+        if let Some(fill) = fill.filter(|fill| fill.admitted().has(repository))
             && let Ok(Started::Filling { size: Some(size) }) = fill.started().await
         {
             return Ok(Served::from_upstream(size));

@@ -23,16 +23,27 @@ pub(crate) struct SmallDisk {
     pub(crate) room: u64,
     /// Every write waits for it.
     pub(crate) answers: Gate,
+    /// Every blob is published before this, and told of after it.
+    pub(crate) publishes: Gate,
     /// How many writers were asked for.
     pub(crate) writers: AtomicUsize,
+    /// How many blobs were published.
+    pub(crate) published: Arc<AtomicUsize>,
 }
 
 impl SmallDisk {
     /// One that answers at once.
     pub(crate) fn new(inner: Arc<FilesystemStore>, room: u64) -> Arc<Self> {
-        let answers = Gate::new();
+        Arc::new(Self::of(inner, room))
+    }
+
+    /// The same, for who changes something of it yet.
+    pub(crate) fn of(inner: Arc<FilesystemStore>, room: u64) -> Self {
+        let [answers, publishes] = [Gate::new(), Gate::new()];
         answers.open();
-        Arc::new(Self { inner, room, answers, writers: AtomicUsize::new(0) })
+        publishes.open();
+        let (writers, published) = (AtomicUsize::new(0), Arc::default());
+        Self { inner, room, answers, publishes, writers, published }
     }
 }
 
@@ -41,6 +52,8 @@ struct SmallWriter {
     inner: Box<dyn BlobWriter>,
     room: u64,
     answers: Gate,
+    publishes: Gate,
+    published: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -64,7 +77,10 @@ impl BlobWriter for SmallWriter {
         verified: Verified,
         repositories: &[RepositoryName],
     ) -> Result<(), SourceError> {
-        self.inner.publish(verified, repositories).await
+        self.inner.publish(verified, repositories).await?;
+        self.published.fetch_add(1, Ordering::SeqCst);
+        self.publishes.opened().await;
+        Ok(())
     }
 }
 
@@ -73,7 +89,9 @@ impl ContentStore for SmallDisk {
     async fn write_blob(&self) -> Result<Box<dyn BlobWriter>, SourceError> {
         self.writers.fetch_add(1, Ordering::SeqCst);
         let inner = self.inner.write_blob().await?;
-        Ok(Box::new(SmallWriter { inner, room: self.room, answers: self.answers.clone() }))
+        let (answers, publishes) = (self.answers.clone(), self.publishes.clone());
+        let published = self.published.clone();
+        Ok(Box::new(SmallWriter { inner, room: self.room, answers, publishes, published }))
     }
 
     forward!(this => this.inner.as_ref(); link_blob, has_blob, peek_blob, put_manifest, check_writable);
