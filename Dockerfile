@@ -14,9 +14,9 @@ WORKDIR /kuik
 COPY . .
 RUN target=$(cat /target) \
     && RUSTFLAGS="-C strip=symbols -C linker=${target%%-*}-linux-gnu-gcc" cargo build --locked --release --target "$target" \
-        -p kuik-bin --all-features --bins \
-    && mkdir /out && cd "target/$target/release" \
-    && cp kuik kuik-controller kuik-proxy kuik-registry kuik-webhook /out/
+        -p kuik-bin --all-features --bin kuik \
+    && mkdir /out && cp "target/$target/release/kuik" /out/ \
+    && for name in controller proxy registry webhook; do ln -s kuik "/out/kuik-$name"; done
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/ /

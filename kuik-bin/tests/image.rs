@@ -33,11 +33,7 @@ async fn the_same_inputs_make_the_same_image() {
     let folder = tempfile::tempdir().unwrap();
     let binaries = folder.path().join("binaries");
     fs::create_dir(&binaries).unwrap();
-    let sources = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/bin");
-    for source in fs::read_dir(sources).unwrap() {
-        let name = source.unwrap().path().file_stem().unwrap().to_owned();
-        fs::copy("/bin/true", binaries.join(name)).unwrap();
-    }
+    fs::copy("/bin/true", binaries.join("kuik")).unwrap();
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     let digest = make(&binaries, &one);
     assert_eq!(digest, make(&binaries, &two));
@@ -60,10 +56,41 @@ async fn the_same_inputs_make_the_same_image() {
     let top: Value = serde_json::from_slice(&fs::read(one.join("index.json")).unwrap()).unwrap();
     assert_eq!(top["manifests"][0]["digest"], digest.as_str());
     let image = json(&one, &top["manifests"][0]["digest"])["manifests"][0].clone();
+    let programs = json(&one, &image["digest"])["layers"][1]["digest"].clone();
+    let layer = fs::File::open(one.join("blobs").join(programs.as_str().unwrap().replace(':', "/"))).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(layer));
+    let links = archive.entries().unwrap().map(Result::unwrap).filter_map(|entry| {
+        let target = entry.link_name().unwrap()?;
+        Some((entry.path().unwrap().display().to_string(), target.display().to_string()))
+    });
+    let mut links: Vec<_> = links.collect();
+    links.sort();
+    let programs = ["controller", "proxy", "registry", "webhook"];
+    assert_eq!(links, programs.map(|name| (format!("./kuik-{name}"), "kuik".to_owned())));
     let referrer = json(&one, &top["manifests"][1]["digest"]);
     assert_eq!(referrer["subject"]["digest"], image["digest"]);
     let materials = json(&one, &referrer["layers"][0]["digest"]);
     let packages = materials["packages"].as_array().unwrap();
     let named = |name: &str| packages.iter().any(|package| package["name"] == name);
     assert!(named("kuik-bin") && named("rustls") && packages.len() > 100, "{} packages", packages.len());
+}
+
+#[test]
+fn under_the_name_of_another_program_it_is_that_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, program) in [
+        ("kuik", env!("CARGO_BIN_EXE_kuik")),
+        ("kuik-controller", env!("CARGO_BIN_EXE_kuik-controller")),
+        ("kuik-proxy", env!("CARGO_BIN_EXE_kuik-proxy")),
+        ("kuik-registry", env!("CARGO_BIN_EXE_kuik-registry")),
+        ("kuik-webhook", env!("CARGO_BIN_EXE_kuik-webhook")),
+    ] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kuik"), &link).unwrap();
+        let help =
+            |program: &Path| String::from_utf8(Command::new(program).arg("--help").output().unwrap().stdout);
+        let told = help(&link).unwrap();
+        assert!(told.contains(&format!("Usage: {name} ")), "{told}");
+        assert_eq!(told, help(Path::new(program)).unwrap());
+    }
 }

@@ -1,10 +1,7 @@
-//! The `kuik` binary: the command line, and nothing else.
+//! The `kuik` binary: the command line, and nothing else. Under the name of another program of kuik's it is that one.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kuik_bin::command::Cli;
-
 fn main() -> ExitCode {
-    Cli::parse().run()
+    kuik_bin::command::run_as_called()
 }

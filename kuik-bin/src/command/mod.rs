@@ -1,7 +1,8 @@
 //! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
 //! [`controller`], [`proxy`], [`registry`] and [`webhook`] for the binaries `kuik-controller`, `kuik-proxy`,
-//! `kuik-registry` and `kuik-webhook`.
+//! `kuik-registry` and `kuik-webhook`, which `kuik` is too, under their names ([`run_as_called`]).
 
+mod called;
 pub mod configure_containerd;
 pub mod controller;
 pub mod crds;
@@ -16,6 +17,8 @@ pub mod serve;
 pub mod webhook;
 
 use std::{error::Error, io, process::ExitCode};
+
+pub use called::run_as_called;
 
 /// Keeps the container images that you run close to you.
 #[derive(Debug, clap::Parser)]

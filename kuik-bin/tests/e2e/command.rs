@@ -18,8 +18,10 @@ pub(crate) async fn kubectl(arguments: &[&str]) -> Result<String, String> {
     run("kubectl", Origin::Kubernetes, arguments).await
 }
 
+/// Helm 3, or the program that `KUIK_E2E_HELM` names.
 pub(crate) async fn helm(arguments: &[&str]) -> Result<String, String> {
-    run("helm-3", Origin::BuiltFromGo, arguments).await
+    let program = std::env::var("KUIK_E2E_HELM").unwrap_or_else(|_| "helm-3".to_owned());
+    run(&program, Origin::BuiltFromGo, arguments).await
 }
 
 /// What `kubectl get ARGUMENTS --output=json` prints.

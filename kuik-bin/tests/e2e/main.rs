@@ -14,14 +14,18 @@
 
 mod choices;
 mod command;
+mod distribution;
 mod expiry;
 mod faults;
+mod idle;
 mod image;
+mod matrix;
 mod nodes;
 mod place;
 mod pod;
 mod private;
 mod promise;
+mod registries;
 mod release;
 mod scenario;
 mod storage;

@@ -1,12 +1,14 @@
-//! Nodes whose containerd pulls through kuik, so that no pod is changed.
+//! Nodes as they come: whose containerd pulls through kuik, whose network its proxy is in, and one that comes later.
 
 use std::fs;
+
+use serde_json::json;
 
 use super::{
     Image, NAMESPACE, Scenario, Upstream, kubectl,
     pod::{image_of, rewritten},
     promise::kept,
-    scenario::PROXY,
+    scenario::{PROXY, rolled_out},
 };
 
 #[tokio::test]
@@ -60,4 +62,42 @@ async fn a_node_that_is_told_pulls_what_is_rewritten_at_its_first_try() {
         log.lines().filter(|line| line.contains("both/app") && line.contains("status=4")).collect();
     assert_eq!(refused, [""; 0]);
     fs::remove_dir_all(told).unwrap();
+}
+
+#[tokio::test]
+async fn proxies_in_the_network_of_their_nodes_serve_them() {
+    let scenario = Scenario::with("host-network", &["proxy.hostNetwork=true"]).await;
+    let mut upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "host-network");
+    let name = upstream.push(&image, "host-network/app:1").await;
+    let pod = scenario.start(&scenario.pod("first", &name)).await;
+    assert_eq!(image_of(&pod, "main"), rewritten(&name));
+    kept(&name).await;
+    upstream.stop().await;
+    scenario.delete("first").await;
+    scenario.place.forget("host-network/app").await;
+    scenario.start(&scenario.pod("again", &name)).await;
+}
+
+/// To the node that `tools/cluster` adds, `localhost` is `::1` first, where nothing listens.
+#[tokio::test]
+async fn a_node_that_is_added_starts_pods_whose_registry_is_gone() {
+    let scenario = Scenario::begin("node-added").await;
+    let mut upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "node-added");
+    let name = upstream.push(&image, "node-added/app:1").await;
+    scenario.start(&scenario.pod("first", &name)).await;
+    kept(&name).await;
+    upstream.stop().await;
+
+    let node = scenario.place.add_node().await;
+    rolled_out(PROXY).await;
+    let mut pod = scenario.pod("there", &name);
+    pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    let pod = scenario.start(&pod).await;
+    assert_eq!((&pod["spec"]["nodeName"], image_of(&pod, "main")), (&node.into(), &*rewritten(&name)));
+    assert_eq!(scenario.mark("there", "main").await, "node-added");
+    scenario.delete("there").await;
+    scenario.place.remove_node().await;
+    scenario.settled().await;
 }

@@ -5,9 +5,11 @@
 //! | `KUBECONFIG` | an admin's way to it |
 //! | `KUIK_E2E_IMAGE` | kuik's image, `REPOSITORY:TAG`, that nodes have, or can pull |
 //! | `KUIK_E2E_ADDRESS` | an address of this machine that nodes and pods reach: upstream registries listen there |
-//! | `KUIK_E2E_NODE` | a program that says what its one node has (`images`), and takes an image from it (`forget NAME`) |
+//! | `KUIK_E2E_NODE` | a program that says what its one node has (`images`), takes an image from it (`forget NAME`), adds a node that has kuik's image and is called `node2` (`add-node`), and takes that away (`remove-node`) |
 //! | `KUIK_E2E_CERTS_DIR` | the node's `config_path`, as a folder here: it is told there which registries have no TLS |
-//! | `KUIK_E2E_VOLUME` | a folder of the node that everybody may write to |
+//! | `KUIK_E2E_VOLUME` | a folder of the node, and of this machine, that everybody may write to |
+//! | `KUIK_E2E_DISTRIBUTION` | an image with Docker's registry, which starts, and `kubectl` |
+//! | `KUIK_E2E_HELM` | Helm, where it is not to be `helm-3` |
 //! | `KUIK_E2E_BUSYBOX` | an OCI layout with busybox, of the node's architecture |
 
 use std::{env, net::IpAddr, path::PathBuf};
@@ -24,6 +26,8 @@ pub(crate) struct Place {
     pub(crate) certs_dir: PathBuf,
     pub(crate) busybox: PathBuf,
     pub(crate) volume: String,
+    /// Docker's registry, and kubectl.
+    pub(crate) distribution: String,
     node: String,
 }
 
@@ -42,6 +46,7 @@ impl Place {
             address: get("KUIK_E2E_ADDRESS").parse().unwrap(),
             certs_dir: get("KUIK_E2E_CERTS_DIR").into(),
             volume: get("KUIK_E2E_VOLUME"),
+            distribution: get("KUIK_E2E_DISTRIBUTION"),
             busybox: get("KUIK_E2E_BUSYBOX").into(),
             node: get("KUIK_E2E_NODE"),
         }
@@ -53,6 +58,17 @@ impl Place {
             self.ask_node(&["forget", &name]).await.unwrap();
         }
         assert_eq!(self.images(part).await, [""; 0], "they are gone from the node");
+    }
+
+    /// Adds a second node; returns its name.
+    pub(crate) async fn add_node(&self) -> &'static str {
+        self.ask_node(&["add-node"]).await.unwrap();
+        "node2"
+    }
+
+    /// Takes it away again.
+    pub(crate) async fn remove_node(&self) {
+        self.ask_node(&["remove-node"]).await.unwrap();
     }
 
     /// What the program of the node prints.

@@ -1,12 +1,12 @@
 //! Where the cache keeps its content: on a volume it outlives its pod, in a bucket one replica does for all.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 
 use kuik_core::testkit::real::{Launch, Origin, Program, Ready};
 use serde_json::json;
 
 use super::{
-    Image, NAMESPACE, Scenario, Upstream, apply, json as get, kubectl,
+    Image, NAMESPACE, Place, Scenario, Upstream, apply, json as get, kubectl,
     promise::kept,
     scenario::{CACHE, rolled_out},
     until,
@@ -14,8 +14,15 @@ use super::{
 
 const SELECTOR: &str = "--selector=app.kubernetes.io/component=registry";
 
+/// What has the cache on a volume of [`volume`].
+pub(crate) const ON_A_VOLUME: [&str; 3] = [
+    "registry.persistence.enabled=true",
+    "registry.persistence.size=1Gi",
+    "registry.persistence.storageClass=kuik-e2e",
+];
+
 /// A folder of the node that everybody may write to, as a volume.
-async fn volume(scenario: &Scenario) {
+pub(crate) async fn volume(scenario: &Scenario) {
     let volume = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -39,12 +46,7 @@ async fn on_a_volume_images_outlive_the_pod_of_the_cache() {
     volume(&scenario).await;
     // The claim of a StatefulSet is for ever what it was made with.
     scenario.uninstall().await;
-    let on_a_volume = [
-        "registry.persistence.enabled=true",
-        "registry.persistence.size=1Gi",
-        "registry.persistence.storageClass=kuik-e2e",
-    ];
-    scenario.install(&on_a_volume).await;
+    scenario.install(&ON_A_VOLUME).await;
     scenario.start(&scenario.pod("first", &name)).await;
     kept(&name).await;
 
@@ -55,14 +57,20 @@ async fn on_a_volume_images_outlive_the_pod_of_the_cache() {
     scenario.place.forget("volume/app").await;
     scenario.start(&scenario.pod("again", &name)).await;
 
-    scenario.uninstall().await;
-    kubectl(&["delete", "persistentvolumeclaim", "--namespace", NAMESPACE, "--all"]).await.unwrap();
-    kubectl(&["delete", "persistentvolume", "kuik-e2e"]).await.unwrap();
+    uninstall_with_volume(&mut scenario).await;
     scenario.delete("again").await;
 }
 
-/// A MinIO that pods reach, with a bucket; its keys are those of this test alone.
-async fn minio(address: SocketAddr) -> Program {
+/// Uninstalls kuik with its claim, which outlives it, and the volume that this had.
+pub(crate) async fn uninstall_with_volume(scenario: &mut Scenario) {
+    scenario.uninstall().await;
+    kubectl(&["delete", "persistentvolumeclaim", "--namespace", NAMESPACE, "--all"]).await.unwrap();
+    kubectl(&["delete", "persistentvolume", "kuik-e2e"]).await.unwrap();
+}
+
+/// A MinIO that pods reach, with a bucket; its keys are those of this test alone. And what has the cache there.
+pub(crate) async fn minio(place: &Place) -> (Program, Vec<String>) {
+    let address = TcpListener::bind((place.address, 0)).unwrap().local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     std::fs::create_dir_all(data.join("kuik")).unwrap();
@@ -77,24 +85,23 @@ async fn minio(address: SocketAddr) -> Program {
         .environment("MINIO_ROOT_PASSWORD", "only-for-this-test")
         .environment("MINIO_BROWSER", "off")
         .environment("MINIO_UPDATE", "off");
-    Program::start(launch, folder).await.unwrap()
+    let values = [
+        "bucket=kuik",
+        "region=us-east-1",
+        "forcepathstyle=true",
+        "accesskey=kuik-e2e",
+        "secretkey=only-for-this-test",
+        &format!("regionendpoint=http://{address}"),
+    ];
+    let values = values.map(|value| format!("registry.persistence.s3.{value}"));
+    (Program::start(launch, folder).await.unwrap(), values.into())
 }
 
 #[tokio::test]
 async fn in_a_bucket_one_replica_serves_what_the_other_has_kept() {
     let mut scenario = Scenario::without_kuik("bucket").await;
-    let address = TcpListener::bind((scenario.place.address, 0)).unwrap().local_addr().unwrap();
-    let _minio = minio(address).await;
-    let endpoint = format!("registry.persistence.s3.regionendpoint=http://{address}");
-    let values = [
-        "registry.replicas=2",
-        "registry.persistence.s3.bucket=kuik",
-        "registry.persistence.s3.region=us-east-1",
-        "registry.persistence.s3.forcepathstyle=true",
-        "registry.persistence.s3.accesskey=kuik-e2e",
-        "registry.persistence.s3.secretkey=only-for-this-test",
-        &endpoint,
-    ];
+    let (_minio, values) = minio(&scenario.place).await;
+    let values: Vec<_> = values.iter().map(String::as_str).chain(["registry.replicas=2"]).collect();
     scenario.install(&values).await;
     let mut upstream = Upstream::open(&scenario.place).await;
     let image = Image::marked(&scenario.place.busybox, "bucket");

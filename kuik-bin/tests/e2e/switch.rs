@@ -1,11 +1,16 @@
 //! A cluster that has kuik 1.14: what it left in the API is taken over as it is, and given back.
 
+use std::path::PathBuf;
+
+use kuik_core::testkit::real::{DockerRegistry, RegistryOptions, run, skopeo};
 use serde_json::{Value, json};
 
 use super::{
     Image, NAMESPACE, Scenario, Upstream, apply, helm, json as get, kubectl,
+    pod::{image_of, rewritten},
     promise::{cached_image, kept, object_name},
     scenario::RELEASE,
+    storage::{ON_A_VOLUME, uninstall_with_volume, volume},
     until,
 };
 
@@ -52,6 +57,36 @@ fn objects(image: &str, digest: &str) -> [Value; 2] {
         "status": {"isCached": true, "phase": "Ready", "digest": digest, "usedBy": {"count": 0}},
     });
     [of_repository, of_image]
+}
+
+/// Puts an image of a registry that is no more on the volume of Docker's registry, as that was written under kuik 1.14.
+async fn leave_on_volume(scenario: &Scenario, image: &Image, name: &str) {
+    let storage = PathBuf::from(&scenario.place.volume);
+    let options = RegistryOptions { storage: Some(storage), ..RegistryOptions::default() };
+    let mut registry = DockerRegistry::start(&options).await.unwrap();
+    let [from, to] = [image.reference(), format!("docker://{}/{name}", registry.host())];
+    skopeo(["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", &from, &to]).await.unwrap();
+    registry.stop().await.unwrap();
+    // A volume of a provisioner is handed over to `fsGroup`; a folder of a node is not.
+    run("chmod", "coreutils", ["-R", "a+rwX", &scenario.place.volume]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_volume_of_kuik_1_14_is_served_as_it_is() {
+    let mut scenario = Scenario::without_kuik("switch-volume").await;
+    scenario.uninstall().await;
+    volume(&scenario).await;
+    let image = Image::marked(&scenario.place.busybox, "switch-volume");
+    let name = "lost.example/switch-volume/app:1";
+    leave_on_volume(&scenario, &image, name).await;
+    scenario.install(&ON_A_VOLUME).await;
+    let pod = scenario.start(&scenario.pod("old", name)).await;
+    assert_eq!(image_of(&pod, "main"), rewritten(name));
+    assert_eq!(scenario.mark("old", "main").await, "switch-volume");
+    let object = kept(name).await;
+    assert_eq!(format!("sha256:{}", object["status"]["digest"].as_str().unwrap()), image.digest);
+    scenario.delete("old").await;
+    uninstall_with_volume(&mut scenario).await;
 }
 
 #[tokio::test]

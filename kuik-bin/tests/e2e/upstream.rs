@@ -73,6 +73,30 @@ impl Upstream {
         full
     }
 
+    /// Deletes the manifest that `name` (as pods name it) stands for.
+    pub(crate) async fn delete(&self, name: &str) {
+        let image = format!("docker://{name}");
+        skopeo(["delete", "--tls-verify=false", &image]).await.unwrap();
+    }
+
+    /// From now on, whoever asks for anything has asked too often, until this is dropped: nginx answers in its place.
+    pub(crate) async fn out_of_quota(&mut self) -> Program {
+        self.program.stop().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("");
+        let address = self.address;
+        let config = format!(
+            "daemon off;\nmaster_process off;\npid nginx.pid;\nevents {{}}\nhttp {{\naccess_log asked.log;\n\
+             client_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\n\
+             scgi_temp_path scgi;\nserver {{ listen {address}; add_header Retry-After 21600 always; return 429; }}\n}}\n"
+        );
+        fs::write(at.join("nginx.conf"), config).unwrap();
+        let flags = ["-c", "nginx.conf", "-e", "error.log", "-p"].map(Into::into);
+        let launch = Launch::new("nginx", "nginx-light", Ready::Http(address))
+            .arguments(flags.into_iter().chain([at.into_os_string()]));
+        Program::start(launch, folder).await.unwrap()
+    }
+
     /// Takes back what the node was told: it asks in its usual way from now on.
     pub(crate) fn untold(&self) {
         fs::remove_dir_all(&self.hosts).unwrap();

@@ -116,7 +116,7 @@ debug
 {{- $component := index . 1 -}}
 {{- $pdb := (index $root.Values $component).pdb -}}
 {{- if $pdb.create -}}
-apiVersion: {{ $root.Capabilities.APIVersions.Has "policy/v1" | ternary "policy/v1" "policy/v1beta1" }}
+apiVersion: {{ semverCompare ">=1.21-0" $root.Capabilities.KubeVersion.Version | ternary "policy/v1" "policy/v1beta1" }}
 kind: PodDisruptionBudget
 metadata:
   name: {{ include "kuik.fullname" $root }}-{{ $component }}

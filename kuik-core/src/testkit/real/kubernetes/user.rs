@@ -102,7 +102,8 @@ impl KubeUser {
     /// Where they are refused: the error has the API server's words.
     pub async fn apply(&self, objects: &str) -> Result<(), RealPartError> {
         let file = tempfile::NamedTempFile::new()?;
-        fs::write(file.path(), objects)?;
+        // What begins with a brace is one document of JSON to kubectl 1.20, whatever follows.
+        fs::write(file.path(), format!("---\n{objects}"))?;
         let arguments: [&OsStr; 4] =
             ["apply".as_ref(), "--server-side".as_ref(), "--filename".as_ref(), file.path().as_ref()];
         self.kubectl(arguments).await.map(drop)

@@ -1,0 +1,63 @@
+//! What registries do to those who depend on them: they lose images, and they stop answering who asks too often.
+
+use serde_json::Value;
+
+use super::{
+    Image, Scenario, Upstream, kubectl,
+    promise::{cached_image, kept, object_name},
+    until,
+};
+
+/// Has the controllers ask an image's registry for it, as people are told to; returns what status says once they have.
+async fn refreshed(image: &str, told: impl Fn(&Value) -> bool) -> Value {
+    let name = object_name(image);
+    let mark = "cachedimage.kuik.enix.io/forceUpdate=true";
+    kubectl(&["annotate", "cachedimage", &name, "--overwrite", mark]).await.unwrap();
+    until("its status tells what became of the refresh", || async {
+        let status = cached_image(&name).await?["status"].take();
+        if told(&status) { Ok(status) } else { Err(status.to_string()) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pods_start_again_when_their_registry_has_lost_the_image() {
+    let scenario = Scenario::begin("lost").await;
+    let upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "lost");
+    let name = upstream.push(&image, "lost/app:1").await;
+    scenario.start(&scenario.pod("first", &name)).await;
+    kept(&name).await;
+
+    upstream.delete(&name).await;
+    let status = refreshed(&name, |status| status["availableUpstream"] == false).await;
+    assert_eq!((&status["isCached"], &status["phase"]), (&true.into(), &"Ready".into()), "{status:#}");
+    scenario.delete("first").await;
+    scenario.place.forget("lost/app").await;
+    scenario.start(&scenario.pod("again", &name)).await;
+    assert_eq!(scenario.mark("again", "main").await, "lost");
+}
+
+#[tokio::test]
+async fn pods_start_again_when_their_registry_says_that_it_was_asked_too_often() {
+    let scenario = Scenario::begin("quota").await;
+    let mut upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "quota");
+    let name = upstream.push(&image, "quota/app:1").await;
+    scenario.start(&scenario.pod("first", &name)).await;
+    kept(&name).await;
+
+    let refusing = upstream.out_of_quota().await;
+    let ready = |status: &Value| {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        conditions.filter(|it| it["type"] == "Ready").map(|it| it["message"].to_string()).next()
+    };
+    let status =
+        refreshed(&name, |status| ready(status).is_some_and(|message| message.contains("429"))).await;
+    assert_eq!((&status["isCached"], &status["phase"]), (&true.into(), &"Ready".into()), "{status:#}");
+    scenario.delete("first").await;
+    scenario.place.forget("quota/app").await;
+    scenario.start(&scenario.pod("again", &name)).await;
+    assert_eq!(scenario.mark("again", "main").await, "quota");
+    drop(refusing);
+}
