@@ -11,7 +11,7 @@ QUIET ?= 300
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve crds values image test built unit fmt fmt-check lint doc lean deny msrv conformance e2e soak storm stampede cold-pull model bench bench-hits bench-webhook scale kube-old fuzz ci
+.PHONY: help setup demo serve crds values image test built unit fmt fmt-check lint doc lean deny msrv conformance e2e soak storm stampede cold-pull model bench bench-hits bench-webhook scale kube-old e2e-old fuzz ci
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -66,7 +66,7 @@ conformance: ## the OCI distribution conformance suite against kuik-registry, on
 	@tools/conformance
 	@tools/conformance s3
 
-e2e: ## install the image and the chart on a real cluster, which this starts and takes down, and take registries and parts of it away (needs Go and root)
+e2e: ## install the image and the chart on a real cluster, which this starts and takes down, and take registries and parts of it away (needs Go and root); SCENARIO=matrix:: for some of it
 	@tools/e2e $(SCENARIO)
 
 soak: ## collect garbage under pushes, pulls and deletes for TIME=600 seconds, in a directory or with STORAGE=s3 in a bucket
@@ -86,7 +86,10 @@ kube-old: ## build Kubernetes 1.20, and run the tests of the webhook and the con
 	@tools/install-parts tests
 	assets=$$(tools/kubernetes-old) && source tools/env && KUBEBUILDER_ASSETS=$$assets cargo test --locked --workspace \
 		--all-features --no-fail-fast --test webhook --test 'controller*' --test api_server --test cached_images \
-		--test cluster --test leader --test pull_secrets -- --include-ignored --test-threads=2
+		--test cluster --test leader --test pull_secrets --test chart -- --include-ignored --test-threads=2
+
+e2e-old: ## the same on Kubernetes 1.20, as far as that goes: wherever the cache keeps its content, and whichever way nodes pull (needs Go and root)
+	assets=$$(tools/kubernetes-old) && KUBEBUILDER_ASSETS=$$assets tools/e2e matrix:: promise:: expiry:: private:: release:: faults::
 
 model: ## every order in which the parts of a fill can take turns, further than make test looks (minutes)
 	KUIK_MODEL_PREEMPTIONS=5 cargo test --locked --release -p kuik-proxy --all-features --test fill_model

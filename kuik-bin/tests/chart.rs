@@ -228,7 +228,7 @@ async fn components_may_do_what_their_code_does_and_no_more() {
 }
 
 /// Values, and what is said of them.
-const REFUSED: [(&[&str], &str); 16] = [
+const REFUSED: [(&[&str], &str); 18] = [
     (
         &["--set=registry.persistence.enabled=true,registry.persistence.s3.bucket=b"],
         "images are kept in one place, and these are set: registry.persistence.enabled, registry.persistence.s3",
@@ -261,6 +261,8 @@ const REFUSED: [(&[&str], &str); 16] = [
         "would wipe the cache",
     ),
     (&["--set=registry.kind=zot"], "set it to kuik or to distribution"),
+    (&["--set=registry.image.repository=mirror.example/library/registry"], "take registry.image out"),
+    (&["--set=registry.persistence.enabled=true,registry.persistence.size=1.5Ti"], "set registry.maxSize"),
     (&["--set=proxy.mode=none"], "set it to webhook, containerd or both"),
     (
         &["--set=controllers.webhook.certificates=cert-manager"],

@@ -129,6 +129,50 @@ async fn an_image_is_kept_from_its_first_pod_until_its_date() {
     assert_eq!(holder, "", "the next one need not wait");
 }
 
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_tag_that_moves_is_followed_as_its_repository_says() {
+    let server = api_server().await;
+    let admin = server.admin();
+    let docker = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
+    let source = format!("{}/team/app:v1", docker.host());
+    let [old, new] = [96, 196].map(SampleImage::small);
+    push(&old, &source, &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Kuik::open_cache("127.0.0.1:0", folder.path(), &docker.host()).await;
+    let user = server.user("controllers", None).unwrap();
+    let _controller = Kuik::controllers(&user, &registry.host(), &["--registry-token-secret="]).await;
+    admin.apply(&pod("web", &source).to_string()).await.unwrap();
+    let repository = format!("{}-team-app", docker.host().replace(':', "-"));
+    let has = async |image: &SampleImage| {
+        let object = object(admin, &["cachedimages", &format!("{repository}-v1")]).await;
+        object.is_some_and(|object| object["status"]["digest"] == image.index().digest().encoded())
+    };
+    eventually("the image is cached", async || has(&old).await).await;
+
+    push(&new, &source, &[]).await;
+    let interval = r#"{"spec": {"updateInterval": "10s"}}"#;
+    admin.kubectl(["patch", "repository", &repository, "--type=merge", "--patch", interval]).await.unwrap();
+    eventually("what the tag is now is cached", async || has(&new).await).await;
+    // Each interval ends, and the next one begins with it.
+    let ended = std::sync::Mutex::new(Vec::new());
+    eventually("three intervals have ended", async || {
+        let object = object(admin, &["repositories.kuik.enix.io", &repository]).await.unwrap();
+        let last =
+            object["status"]["lastUpdate"].as_str().and_then(|last| last.parse::<jiff::Timestamp>().ok());
+        let mut ended = ended.lock().unwrap();
+        if let Some(last) = last.filter(|last| !ended.contains(last)) {
+            ended.push(last);
+        }
+        ended.len() == 3
+    })
+    .await;
+    let ended = ended.into_inner().unwrap();
+    // Not every second one alone.
+    let took = ended[2].duration_since(ended[0]).as_secs();
+    assert!((20..38).contains(&took), "two intervals of ten seconds took {took} s: {ended:?}");
+}
+
 /// A registry that opens with a password, with an image in it.
 async fn private_source(image: &SampleImage) -> DockerRegistry {
     let private = RegistryOptions {

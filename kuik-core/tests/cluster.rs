@@ -16,8 +16,10 @@ use kube_client::{
 use kube_runtime::watcher;
 use kuik_core::{
     controller::{
-        ApiEvents, Informer, KeptImages, SlimAccount, Usage as _, pods::PodTracker, repository::Repositories,
+        ApiEvents, Informer, KeptImages, NodePlatforms, SlimAccount, Usage as _, pods::PodTracker,
+        repository::Repositories,
     },
+    copy::{Platforms, WantedPlatforms as _},
     crd::{CachedImage, PullSecret, Repository, RepositoryPhase, cached_image_name},
     reference::ImageReference,
 };
@@ -278,9 +280,10 @@ async fn a_repository_follows_its_images_and_ends_its_interval_when_all_are_chec
     };
     say("docker.io-library-one-1", json!({ "phase": "ErrImagePull" })).await;
     phase(RepositoryPhase::ErrImagePull).await;
-    say("docker.io-library-one-1", json!({ "phase": "Ready" })).await;
+    let ready = json!({ "phase": "Ready", "isCached": true });
+    say("docker.io-library-one-1", ready.clone()).await;
     phase(RepositoryPhase::Pulling).await;
-    say("docker.io-library-one-2", json!({ "phase": "Ready" })).await;
+    say("docker.io-library-one-2", ready).await;
     let ready = phase(RepositoryPhase::Ready).await;
     let secrets: Vec<_> = ready.pull_secrets().map(|secret| secret.name).collect();
     assert_eq!(secrets, ["hand", "pod"], "those set by hand stay, and come first");
@@ -299,4 +302,47 @@ async fn a_repository_follows_its_images_and_ends_its_interval_when_all_are_chec
         events.iter().find(|event| event.reason.as_deref() == Some("UpToDate")).map(|_| ())
     })
     .await;
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_second_object_of_a_repository_takes_no_image_with_it() {
+    let (_server, client) = cluster().await;
+    let _running = Running::start(client.clone());
+    let repositories: Api<Repository> = Api::all(client.clone());
+    create(&client, pod("shop", "a", &["one:1"], json!({}))).await;
+    eventually("the image is counted", async || {
+        let repository = repositories.get_opt("docker.io-library-one").await.ok()??;
+        (repository.status?.images == Some(1)).then_some(())
+    })
+    .await;
+    let images: Api<CachedImage> = Api::all(client.clone());
+    let before = images.get("docker.io-library-one-1").await.unwrap();
+    let by_hand = json!({
+        "apiVersion": "kuik.enix.io/v1alpha1", "kind": "Repository", "metadata": { "name": "mine" },
+        "spec": { "name": "docker.io/library/one" },
+    });
+    repositories.create(&PostParams::default(), &serde_json::from_value(by_hand).unwrap()).await.unwrap();
+    eventually("it is looked after", async || repositories.get("mine").await.ok()?.status).await;
+    repositories.delete("mine", &DeleteParams::default()).await.unwrap();
+    eventually("it is gone", async || repositories.get_opt("mine").await.ok()?.is_none().then_some(())).await;
+    let after = images.get("docker.io-library-one-1").await.unwrap();
+    assert_eq!(after.metadata.uid, before.metadata.uid);
+    assert_eq!(after.metadata.deletion_timestamp, None);
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn the_platforms_of_nodes_are_known_before_anything_is_kept_by_them() {
+    let (_server, client) = cluster().await;
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": { "name": "n", "labels": { "kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64" } },
+    });
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
+    nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
+    let platforms = NodePlatforms::new(Platforms::parse(["auto"]).unwrap());
+    assert_eq!(*platforms.wanted(), Platforms::all(), "too much is better than nothing");
+    platforms.learn(&client).await;
+    assert_eq!(*platforms.wanted(), Platforms::parse(["arm64"]).unwrap());
 }

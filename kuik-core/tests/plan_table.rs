@@ -149,9 +149,10 @@ fn usually(change: impl FnOnce(&mut Observed)) -> Observed {
     with(usual(), change)
 }
 
+/// With checks that are due `seconds` after the last one.
 fn refreshed_every(seconds: u64, synced: i64, change: impl FnOnce(&mut Observed)) -> Observed {
     usually(|it| {
-        it.repository.as_mut().unwrap().refresh = Refresh::Every(Duration::from_secs(seconds));
+        it.repository.as_mut().unwrap().refresh = Refresh::At(at(synced + i64::try_from(seconds).unwrap()));
         it.status.last_sync = Some(at(synced));
         change(it);
     })
@@ -552,7 +553,7 @@ fn an_image_that_is_cached() {
         (
             "is there, and was moved by whoever pulled through the cache",
             usually(|it| it.outcome = ended(Job::Verify, complete("bbbb"))),
-            "status digest=bbbb outdated",
+            "status digest=bbbb outdated, start check",
         ),
         (
             "is gone: status says so, and it is put there again",
@@ -745,6 +746,24 @@ fn refreshes() {
             "waits where the image is not in the cache: it is pulled",
             refreshed_every(HOUR, -3600, |it| it.status.is_cached = Some(false)),
             "tell caching, start pull",
+        ),
+        (
+            "is made at once of what is known to be out of date: whoever was about to pull it is gone",
+            usually(|it| it.status.up_to_date = Some(false)),
+            "start check",
+        ),
+        (
+            "is not made again at once where that was asked, and not had",
+            usually(|it| {
+                it.status.up_to_date = Some(false);
+                it.memory.asked = true;
+            }),
+            "",
+        ),
+        (
+            "is not made of what is up to date since its repository's checks were due",
+            refreshed_every(HOUR, -60, |it| it.repository.as_mut().unwrap().refresh = Refresh::At(at(-90))),
+            "",
         ),
         (
             "finds nothing new",

@@ -111,6 +111,7 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         let lead = |client: Client| {
             let platforms = platforms.clone();
             async move {
+                platforms.learn(&client).await;
                 tokio::join!(made.run(client.clone()), platforms.keep(client));
             }
         };

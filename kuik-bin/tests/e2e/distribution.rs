@@ -3,7 +3,9 @@
 use std::{fs, path::Path};
 
 use super::{
-    Image, NAMESPACE, Scenario, Upstream, json, kubectl,
+    Image, NAMESPACE, Scenario, Upstream,
+    expiry::dated,
+    json, kubectl,
     promise::{cached_image, kept, object_name},
     scenario::{CACHE, rolled_out},
     storage::{ON_A_VOLUME, uninstall_with_volume, volume},
@@ -55,6 +57,7 @@ async fn docker_s_registry_is_stopped_to_be_collected_and_pods_start_meanwhile()
         kept(image).await;
     }
     scenario.delete("goes").await;
+    dated(&goes, true).await;
     let past = r#"{"spec":{"expiresAt":"2020-01-01T00:00:00Z"}}"#;
     kubectl(&["patch", "cachedimage", &object_name(&goes), "--type=merge", "--patch", past]).await.unwrap();
     until("the image has gone", || async {
@@ -79,7 +82,7 @@ async fn docker_s_registry_is_stopped_to_be_collected_and_pods_start_meanwhile()
     kubectl(&done).await.unwrap();
     rolled_out(CACHE).await;
     let reclaimed = before.saturating_sub(blobs(folder));
-    assert!(reclaimed >= large.len() as u64, "{reclaimed} of {before} bytes were reclaimed");
+    assert!(reclaimed >= large.len() as u64 * 9 / 10, "{reclaimed} of {before} bytes were reclaimed");
 
     kept(&meanwhile).await;
     upstream.stop().await;

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Waits until an image has a date on which it goes, or has none.
-async fn dated(image: &str, whether: bool) -> String {
+pub(crate) async fn dated(image: &str, whether: bool) -> String {
     let name = object_name(image);
     until(&format!("{image} has a date: {whether}"), || async {
         let spec = cached_image(&name).await?["spec"].take();

@@ -1,6 +1,6 @@
 //! The promise, wherever the cache keeps its content, and whichever way nodes come to pull through kuik.
 //!
-//! `make e2e-old` runs this with the oldest release of Kubernetes.
+//! `make e2e-old` runs this with the oldest release of Kubernetes that is supported.
 
 use super::{
     Image, NAMESPACE, Scenario, Upstream, kubectl,

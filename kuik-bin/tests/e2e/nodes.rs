@@ -93,11 +93,11 @@ async fn a_node_that_is_added_starts_pods_whose_registry_is_gone() {
     let node = scenario.place.add_node().await;
     rolled_out(PROXY).await;
     let mut pod = scenario.pod("there", &name);
-    pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node.name});
     let pod = scenario.start(&pod).await;
-    assert_eq!((&pod["spec"]["nodeName"], image_of(&pod, "main")), (&node.into(), &*rewritten(&name)));
+    assert_eq!((&pod["spec"]["nodeName"], image_of(&pod, "main")), (&node.name.into(), &*rewritten(&name)));
     assert_eq!(scenario.mark("there", "main").await, "node-added");
     scenario.delete("there").await;
-    scenario.place.remove_node().await;
+    drop(node);
     scenario.settled().await;
 }

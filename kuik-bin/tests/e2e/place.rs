@@ -5,7 +5,7 @@
 //! | `KUBECONFIG` | an admin's way to it |
 //! | `KUIK_E2E_IMAGE` | kuik's image, `REPOSITORY:TAG`, that nodes have, or can pull |
 //! | `KUIK_E2E_ADDRESS` | an address of this machine that nodes and pods reach: upstream registries listen there |
-//! | `KUIK_E2E_NODE` | a program that says what its one node has (`images`), takes an image from it (`forget NAME`), adds a node that has kuik's image and is called `node2` (`add-node`), and takes that away (`remove-node`) |
+//! | `KUIK_E2E_NODE` | a program that says what its one node has (`images`), takes an image from it with its content and all its names (`forget NAME`), or that name alone (`untag NAME`), adds a node that has kuik's image and is called `node2` (`add-node`), and takes that away (`remove-node`) |
 //! | `KUIK_E2E_CERTS_DIR` | the node's `config_path`, as a folder here: it is told there which registries have no TLS |
 //! | `KUIK_E2E_VOLUME` | a folder of the node, and of this machine, that everybody may write to |
 //! | `KUIK_E2E_DISTRIBUTION` | an image with Docker's registry, which starts, and `kubectl` |
@@ -52,7 +52,7 @@ impl Place {
         }
     }
 
-    /// Removes from the node every image whose name has `part` in it, with its content.
+    /// Removes from the node every image whose name has `part` in it, with its content and all its names.
     pub(crate) async fn forget(&self, part: &str) {
         for name in self.images(part).await {
             self.ask_node(&["forget", &name]).await.unwrap();
@@ -60,15 +60,18 @@ impl Place {
         assert_eq!(self.images(part).await, [""; 0], "they are gone from the node");
     }
 
-    /// Adds a second node; returns its name.
-    pub(crate) async fn add_node(&self) -> &'static str {
+    /// Adds a second node, for as long as what is returned is there.
+    pub(crate) async fn add_node(&self) -> AddedNode {
+        let added = AddedNode { program: self.node.clone(), name: "node2" };
         self.ask_node(&["add-node"]).await.unwrap();
-        "node2"
+        added
     }
 
-    /// Takes it away again.
-    pub(crate) async fn remove_node(&self) {
-        self.ask_node(&["remove-node"]).await.unwrap();
+    /// Removes names from the node that have `part` in them; the images stay where they have others.
+    pub(crate) async fn untag(&self, part: &str) {
+        for name in self.images(part).await {
+            self.ask_node(&["untag", &name]).await.unwrap();
+        }
     }
 
     /// What the program of the node prints.
@@ -79,5 +82,20 @@ impl Place {
     pub(crate) async fn images(&self, part: &str) -> Vec<String> {
         let listed = self.ask_node(&["images"]).await.unwrap();
         listed.lines().filter(|name| name.contains(part)).map(str::to_owned).collect()
+    }
+}
+
+/// A second node, which goes with this, whatever becomes of the scenario.
+pub(crate) struct AddedNode {
+    program: String,
+    pub(crate) name: &'static str,
+}
+
+impl Drop for AddedNode {
+    fn drop(&mut self) {
+        let removed = std::process::Command::new(&self.program).arg("remove-node").status();
+        if !removed.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("{} was not removed: {removed:?}", self.name);
+        }
     }
 }

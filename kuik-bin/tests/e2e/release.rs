@@ -91,7 +91,7 @@ async fn what_runs_outlives_the_release_and_what_is_new_starts_as_it_is() {
     assert!(cached_image(&object_name(&name)).await.is_ok(), "the definitions stay, with all objects");
 
     // A pod that says localhost in its own words waits until kuik is there again, where its node has no such image.
-    scenario.place.forget("__").await;
+    scenario.place.untag("__").await;
     apply(&[scenario.pod("waits", &rewritten(&name))]).await.unwrap();
     until("it is told why it waits", || async {
         let pod = get(&["--namespace", &scenario.namespace, "pod/waits"]).await?;

@@ -49,7 +49,10 @@ impl Scenario {
         let namespace = format!("e2e-{name}");
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         apply(&[object]).await.unwrap();
-        Self { namespace, place: Place::here(), since: Instant::now(), installed }
+        let place = Place::here();
+        // What a scenario that failed has told the node.
+        let _ = std::fs::remove_dir_all(place.certs_dir.join("_default"));
+        Self { namespace, place, since: Instant::now(), installed }
     }
 
     /// Installs kuik with these values, or changes the release to have them; returns when all of it is ready.

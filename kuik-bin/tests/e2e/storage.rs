@@ -66,6 +66,9 @@ pub(crate) async fn uninstall_with_volume(scenario: &mut Scenario) {
     scenario.uninstall().await;
     kubectl(&["delete", "persistentvolumeclaim", "--namespace", NAMESPACE, "--all"]).await.unwrap();
     kubectl(&["delete", "persistentvolume", "kuik-e2e"]).await.unwrap();
+    for entry in std::fs::read_dir(&scenario.place.volume).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
 }
 
 /// A MinIO that pods reach, with a bucket; its keys are those of this test alone. And what has the cache there.

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube_client::{Api, Client, api::PostParams};
 use kube_core::Resource as _;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     ApiError, ApiErrorKind, FIELD_MANAGER, Informer, Outcome, Queue,
@@ -29,6 +29,9 @@ use crate::{
 /// How many objects are made at a time.
 const WORKERS: usize = 8;
 
+/// How long a Repository that was made may not be seen: after that it is asked for.
+const NOT_SEEN_YET: Duration = Duration::from_secs(10);
+
 /// How soon it is looked again whether an object that is being deleted is gone.
 const GOING: Duration = Duration::from_secs(5);
 
@@ -39,8 +42,8 @@ pub struct KeptImages {
     accounts: Informer<SlimAccount>,
     images: Informer<CachedImage>,
     repositories: Informer<Repository>,
-    /// The Repositories that were made, until the informer knows them.
-    made: Mutex<HashMap<RepositoryName, OwnerReference>>,
+    /// The Repositories that were made, until the informer knows them, and when: what is not seen for long is no more.
+    made: Mutex<HashMap<RepositoryName, (OwnerReference, Instant)>>,
 }
 
 /// What an image's Repository is like.
@@ -178,7 +181,8 @@ impl KeptImages {
             }
             Place::Free(name) => name,
         };
-        if let Some(owner) = made.get(repository) {
+        made.retain(|_, (_, at)| at.elapsed() < NOT_SEEN_YET);
+        if let Some((owner, _)) = made.get(repository) {
             return Ok(Owner::There(owner.clone()));
         }
         let mut found = self.create_repository(&name, repository).await?;
@@ -189,7 +193,7 @@ impl KeptImages {
         let Some(object) = found else { return Ok(Owner::Going) };
         let owner = owner(&object);
         if let Owner::There(owner) = &owner {
-            made.insert(repository.clone(), owner.clone());
+            made.insert(repository.clone(), (owner.clone(), Instant::now()));
         }
         Ok(owner)
     }
@@ -224,7 +228,7 @@ impl KeptImages {
         let secrets = repository::pull_secrets(&self.pods, &self.accounts.store(), repository);
         let Some(secrets) = secrets.filter(|secrets| !secrets.is_empty()) else { return Ok(()) };
         let status = RepositoryStatus { pull_secrets: Some(secrets), ..RepositoryStatus::default() };
-        repository::write_status(&self.client, name, None, &status).await
+        repository::write_status(&self.client, name, None, None, &status).await
     }
 }
 

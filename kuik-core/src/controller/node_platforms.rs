@@ -10,7 +10,7 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use kube_client::{Api, Client, api::ListParams};
 use kube_core::metadata::PartialObjectMeta;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::ApiError;
 use crate::copy::{PlatformPattern, Platforms, WantedPlatforms};
@@ -20,6 +20,9 @@ const REFRESH: Duration = Duration::from_secs(300);
 
 /// How soon they are looked at again where that failed.
 const RETRY: Duration = Duration::from_secs(15);
+
+/// How long that is waited for at first.
+const LEARN: Duration = Duration::from_secs(60);
 
 /// How many nodes one answer has.
 const PAGE_SIZE: u32 = 100;
@@ -34,11 +37,43 @@ struct Shared {
 }
 
 impl NodePlatforms {
-    /// The `configured` platforms; of the nodes nothing is known yet.
+    /// The `configured` platforms; of the nodes nothing is known before [`learn`](Self::learn) or [`keep`](Self::keep)
+    /// has looked, and that is as if there were none.
     #[must_use]
     pub fn new(configured: Platforms) -> Self {
-        let wanted = RwLock::new(Arc::new(configured.clone()));
+        let wanted = RwLock::new(Arc::new(configured.with_nodes([])));
         Self(Arc::new(Shared { configured, wanted }))
+    }
+
+    /// Looks at the nodes for the first time, before anything is kept by what they are. Returns where that cannot be known
+    /// for a minute as well: then everything is kept.
+    pub async fn learn(&self, client: &Client) {
+        let learned = async {
+            while self.0.configured.is_auto() && !self.look(client).await {
+                sleep(RETRY).await;
+            }
+        };
+        // Who looks from time to time will know.
+        let _ = timeout(LEARN, learned).await;
+    }
+
+    /// Looks at the nodes; whether that has succeeded.
+    async fn look(&self, client: &Client) -> bool {
+        match nodes(client).await {
+            Ok(nodes) => {
+                let nodes = nodes.iter().map(|(os, arch)| PlatformPattern::of_node(os, arch));
+                let wanted = Arc::new(self.0.configured.with_nodes(nodes));
+                *self.0.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the platforms of the nodes are not known"
+                );
+                false
+            }
+        }
     }
 
     /// Looks at the nodes from time to time, for ever. Where their platforms are not wanted, it asks nothing.
@@ -47,21 +82,8 @@ impl NodePlatforms {
             return std::future::pending().await;
         }
         loop {
-            match nodes(&client).await {
-                Ok(nodes) => {
-                    let nodes = nodes.iter().map(|(os, arch)| PlatformPattern::of_node(os, arch));
-                    let wanted = Arc::new(self.0.configured.with_nodes(nodes));
-                    *self.0.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
-                    sleep(REFRESH).await;
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the platforms of the nodes are not known"
-                    );
-                    sleep(RETRY).await;
-                }
-            }
+            let looked = self.look(&client).await;
+            sleep(if looked { REFRESH } else { RETRY }).await;
         }
     }
 }

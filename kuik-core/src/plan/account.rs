@@ -32,10 +32,12 @@ pub(super) fn account(
             }
         }
         Outcome::PullFailed(failure) => {
+            memory.asked = true;
             after.push(failed(memory, failure, now));
             not_had(status, failure, now);
         }
         Outcome::Checked { digest } => {
+            memory.asked = true;
             well(memory);
             asked(status, digest, now);
             memory.moved = status.digest.as_ref() != Some(digest);
@@ -48,6 +50,7 @@ pub(super) fn account(
             }
         }
         Outcome::CheckFailed(failure) => {
+            memory.asked = true;
             after.push(failed(memory, failure, now));
             not_had(status, failure, now);
             if failure.not_found {
@@ -57,7 +60,7 @@ pub(super) fn account(
         }
         Outcome::Complete { digest } => {
             memory.looked_at = Some(now);
-            found(status, digest);
+            found(memory, status, digest);
         }
         Outcome::Incomplete { what } => {
             memory.looked_at = Some(now);
@@ -77,7 +80,7 @@ pub(super) fn account(
 
 fn pulled(memory: &mut Memory, status: &mut Status, digest: &str, now: Timestamp) {
     well(memory);
-    memory.moved = false;
+    (memory.moved, memory.asked) = (false, true);
     memory.looked_at = Some(now);
     status.is_cached = Some(true);
     status.digest = Some(digest.to_owned());
@@ -93,8 +96,9 @@ fn in_cache(status: &mut Status) {
 }
 
 /// The cache has it, whoever put it there.
-fn found(status: &mut Status, digest: &str) {
+fn found(memory: &mut Memory, status: &mut Status, digest: &str) {
     if status.digest.as_deref() != Some(digest) {
+        memory.asked = false;
         status.up_to_date = status.upstream_digest.as_deref().map(|upstream| upstream == digest);
         status.digest = Some(digest.to_owned());
     }
@@ -107,6 +111,9 @@ fn found(status: &mut Status, digest: &str) {
         );
     } else if status.ready.is_none() {
         in_cache(status);
+    } else {
+        // Whoever was pulling it is gone, or there is nothing to be pulled any more.
+        status.phase = Some(CachedImagePhase::Ready);
     }
 }
 

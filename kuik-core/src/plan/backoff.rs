@@ -13,6 +13,8 @@ use super::time::after;
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest wait of its own accord: what returns after days is noticed within this.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+/// The longest wait for the cache: what it has lost meanwhile is to be known within a minute of its return.
+const LONGEST_OF_CACHE: Duration = Duration::from_secs(30);
 /// The longest wait that a registry may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
@@ -61,6 +63,12 @@ impl Backoff {
         self.until = self.until.max(asked);
     }
 
+    /// The same of the cache, which is never left alone for long.
+    pub fn cache_failed(&mut self, retry_after: Option<Duration>, now: Timestamp) {
+        self.failed("", retry_after, now);
+        self.until = self.until.min(Some(after(now, LONGEST_OF_CACHE)));
+    }
+
     /// It has answered.
     pub fn answered(&mut self) {
         *self = Self::default();
@@ -88,6 +96,18 @@ mod tests {
         }
         let spread: std::collections::BTreeSet<_> = (0..100).map(|n| delay(9, &n.to_string())).collect();
         assert!(spread.len() > 80);
+    }
+
+    #[test]
+    fn the_cache_is_asked_again_within_a_minute_however_long_it_was_away() {
+        let mut now = Timestamp::from_second(1_000_000).unwrap();
+        let mut backoff = Backoff::default();
+        for _ in 0..20 {
+            backoff.cache_failed(Some(Duration::from_secs(600)), now);
+            let free_at = backoff.free_at(now).unwrap();
+            assert!(free_at <= after(now, LONGEST_OF_CACHE));
+            now = free_at;
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     Job, Memory, Naming, Observed, Occasion, Refresh, Running, Status, Step,
     account::{Accounted, account},
     backoff::{delay, spread},
-    time::{after, due, earliest},
+    time::{SKEW, after, due, earliest},
     usage,
 };
 use crate::crd::CachedImagePhase;
@@ -131,8 +131,9 @@ fn next(observed: &Observed, memory: &Memory, status: &Status, forced: bool, now
     let cached = status.says_cached();
     let free = |also: Option<Timestamp>| own.clone().chain(registry).chain(also).fold(now, Timestamp::max);
     let pull = (!cached || forced || memory.moved).then(|| (Job::Pull { forced }, free(cache)));
-    let check =
-        refresh(observed, status, now).filter(|_| pull.is_none()).map(|at| (Job::Check, at.max(free(None))));
+    let check = refresh(observed, memory, status, now)
+        .filter(|_| pull.is_none())
+        .map(|at| (Job::Check, at.max(free(None))));
     let interval = spread(observed.settings.verify_interval, &observed.name);
     // While it cannot be pulled, the cache may have it all the same: others pull through it.
     let looked_for = cached || pull.is_some_and(|(_, at)| at > now);
@@ -146,10 +147,21 @@ fn next(observed: &Observed, memory: &Memory, status: &Status, forced: bool, now
 }
 
 /// When the tag is to be checked: a digest never is.
-fn refresh(observed: &Observed, status: &Status, now: Timestamp) -> Option<Timestamp> {
-    let interval = match observed.repository.as_ref()?.refresh {
-        Refresh::Every(interval) if !observed.by_digest => interval,
-        _ => return None,
-    };
-    status.says_cached().then(|| due(status.last_sync, interval, now))
+///
+/// What is known to be out of date is asked for at once, and then pulled: whoever found that out may be gone.
+fn refresh(observed: &Observed, memory: &Memory, status: &Status, now: Timestamp) -> Option<Timestamp> {
+    if observed.by_digest || !status.says_cached() {
+        return None;
+    }
+    if status.up_to_date == Some(false) && !memory.asked {
+        return Some(now);
+    }
+    match observed.repository.as_ref()?.refresh {
+        // The next one is due when its repository says so, once all its images have been checked.
+        Refresh::At(at) => match status.last_sync {
+            Some(last) if last <= after(now, SKEW) => (last < at).then_some(at),
+            _ => Some(now),
+        },
+        Refresh::Never => None,
+    }
 }

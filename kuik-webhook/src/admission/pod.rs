@@ -112,6 +112,10 @@ pub fn patch_pod(
         if !has_room(annotations, &noted) {
             noted.truncate(1);
         }
+        // A pod that is full says nothing of kuik, and starts.
+        if !has_room(annotations, &noted) {
+            noted.clear();
+        }
         result.patch.entries(pod, "/metadata/annotations", &noted);
     }
     result

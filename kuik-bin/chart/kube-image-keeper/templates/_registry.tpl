@@ -47,8 +47,11 @@
 
 {{- define "kuik.s3.endpoint" -}}
 {{- $s3 := .Values.registry.persistence.s3 -}}
-{{- if $s3.regionendpoint -}}
+{{- if contains "://" (toString $s3.regionendpoint) -}}
 {{- $s3.regionendpoint -}}
+{{- else if $s3.regionendpoint -}}
+{{- /* As Docker's registry takes it. */ -}}
+{{- printf "%s://%s" (eq (toString $s3.secure) "false" | ternary "http" "https") $s3.regionendpoint -}}
 {{- else if .Values.minio.enabled -}}
 {{- printf "http://%s:%d" .Values.minio.fullnameOverride (int .Values.minio.port) -}}
 {{- end -}}
@@ -63,10 +66,13 @@
 {{- $size := .Values.registry.persistence.size | toString -}}
 {{- if .Values.registry.maxSize -}}
 {{- .Values.registry.maxSize -}}
-{{- else if and (eq (include "kuik.storage" .) "volume") (regexMatch "^[0-9]+(Mi|Gi|Ti)$" $size) -}}
-{{- $unit := regexFind "[MGT]i$" $size -}}
-{{- $mebibytes := mul (int64 (trimSuffix $unit $size)) (get (dict "Mi" 1 "Gi" 1024 "Ti" 1048576) $unit) -}}
-{{- printf "%dMi" (div (mul $mebibytes 9) 10) -}}
+{{- else if eq (include "kuik.storage" .) "volume" -}}
+{{- $unit := regexFind "[A-Za-z]*$" $size -}}
+{{- $kibibytes := get (dict "Mi" 1024 "Gi" 1048576 "Ti" 1073741824 "M" 976 "G" 976562 "T" 976562500) $unit -}}
+{{- if not (and $kibibytes (regexMatch "^[0-9]+$" (trimSuffix $unit $size))) -}}
+{{- fail (printf "registry.persistence.size is %q, of which the cache cannot tell how much it may keep: write whole Mi, Gi, Ti, M, G or T, or set registry.maxSize" $size) -}}
+{{- end -}}
+{{- printf "%dMi" (div (mul (int64 (trimSuffix $unit $size)) $kibibytes 9) 10240) -}}
 {{- end -}}
 {{- end -}}
 

@@ -17,6 +17,11 @@ impl ReconcileError {
         Self { attempted: format!("{what} CachedImage {name}"), conflict, cause: error.into() }
     }
 
+    /// What is there already, or cannot be, stays so for a while: nobody was quicker.
+    pub(super) fn create(what: &str, name: &str, error: kube_client::Error) -> Self {
+        Self { attempted: format!("create the {what} {name}"), conflict: false, cause: error.into() }
+    }
+
     pub(super) fn encode(name: &str, error: serde_json::Error) -> Self {
         Self {
             attempted: format!("encode the status of CachedImage {name}"),

@@ -143,7 +143,15 @@ impl Work<'_> {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
             annotations
         });
-        let metadata = ObjectMeta { name: Some(right.to_owned()), annotations, ..ObjectMeta::default() };
+        let owners = self.object.meta().owner_references.iter().flatten();
+        let owners: Vec<_> = owners.filter(|owner| !patch::is_repository(owner)).cloned().collect();
+        let metadata = ObjectMeta {
+            name: Some(right.to_owned()),
+            annotations,
+            labels: self.object.meta().labels.clone(),
+            owner_references: (!owners.is_empty()).then_some(owners),
+            ..ObjectMeta::default()
+        };
         let spec = CachedImageSpec { source_image, expires_at, retain };
         let created = CachedImage { metadata, spec, status: None };
         match self.api.create(&PostParams::default(), &created).await {
@@ -153,7 +161,7 @@ impl Work<'_> {
             {
                 Ok(())
             }
-            Err(error) => Err(ReconcileError::api("create", right, error)),
+            Err(error) => Err(ReconcileError::create("CachedImage", right, error)),
         }
     }
 
@@ -170,9 +178,7 @@ impl Work<'_> {
         let api: Api<Repository> = Api::all(self.context.client.clone());
         match api.create(&PostParams::default(), &Repository::new(name, spec)).await {
             Err(kube_client::Error::Api(status)) if status.is_already_exists() => Ok(()),
-            created => {
-                created.map(drop).map_err(|error| ReconcileError::api("create the Repository", name, error))
-            }
+            created => created.map(drop).map_err(|error| ReconcileError::create("Repository", name, error)),
         }
     }
 }

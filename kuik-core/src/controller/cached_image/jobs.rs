@@ -5,10 +5,12 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::{
+    FutureExt as _,
     channel::mpsc,
     future::{AbortHandle, Abortable, BoxFuture},
 };
@@ -158,7 +160,9 @@ impl Jobs {
             // The semaphore is never closed.
             let Ok(_turn) = turns.acquire().await else { return };
             shared.begun(&name, id);
-            let outcome = shared.run(job, &image).await;
+            // A copier that panics has failed, and the image is tried again.
+            let outcome = AssertUnwindSafe(shared.run(job, &image)).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|_| panicked(job));
             shared.ended(&name, id, Ended { job, image: reference, outcome });
         };
         let task = Abortable::new(task, registration);
@@ -232,7 +236,13 @@ impl Shared {
     fn failed(&self, key: &str, error: &CopyError) {
         let retry_after = error.content().and_then(crate::content::SourceError::retry_after);
         let now = (self.clock)();
-        self.state().backoffs.entry(key.to_owned()).or_default().failed(key, retry_after, now);
+        let mut state = self.state();
+        let backoff = state.backoffs.entry(key.to_owned()).or_default();
+        if key == CACHE {
+            backoff.cache_failed(retry_after, now);
+        } else {
+            backoff.failed(key, retry_after, now);
+        }
     }
 
     fn begun(&self, name: &str, id: u64) {
@@ -255,6 +265,18 @@ impl Shared {
         }
         drop(state);
         let _ = self.changed.unbounded_send(ObjectRef::new(name));
+    }
+}
+
+/// The outcome of a job whose task has panicked; the log has its words.
+fn panicked(job: Job) -> Outcome {
+    let problem = "an error of this program ended it: its log says where".to_owned();
+    let failure = Failure { problem, not_found: false, retry_after: None };
+    match job {
+        Job::Check => Outcome::CheckFailed(failure),
+        Job::Pull { .. } => Outcome::PullFailed(failure),
+        Job::Verify => Outcome::VerifyFailed(failure),
+        Job::Remove => Outcome::RemoveFailed(failure),
     }
 }
 

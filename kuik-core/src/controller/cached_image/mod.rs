@@ -132,7 +132,12 @@ impl Reconciler {
         let (changed, ended) = mpsc::unbounded();
         let copies = self.options.max_concurrent_copies;
         let jobs = Jobs::new(self.copier.clone(), self.clock.clone(), copies, tasks, changed);
-        let queue = stream::select(self.triggers(), ended).boxed();
+        // Not before Repositories are known: one that is only not seen yet would be made once more.
+        let repositories = self.repositories.store();
+        let known = async move { repositories.wait_until_ready().await.is_ok() };
+        let triggers = stream::select(self.triggers(), ended);
+        let queue =
+            known.map(|known| stream::iter(known.then_some(triggers)).flatten()).flatten_stream().boxed();
         let store = self.images.store();
         let context = Arc::new(Context {
             client: self.client,

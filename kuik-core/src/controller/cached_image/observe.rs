@@ -1,14 +1,13 @@
 //! What is seen of a CachedImage: the object, its pods, its repository and its neighbours, all from memory.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_core::{Resource as _, ResourceExt as _};
 use kube_runtime::reflector::{ObjectRef, Store};
 
-use super::{Options, convert, filters::Filters, jobs::Jobs};
+use super::{Options, convert, filters::Filters, jobs::Jobs, patch::is_repository};
 use crate::{
-    controller::Usage,
+    controller::{Usage, repository::checks_due},
     copy::SourceImage,
     crd::{
         CACHED_IMAGE_FINALIZER, CachedImage, FORCE_UPDATE_ANNOTATION, REPOSITORY_LABEL, Repository,
@@ -17,9 +16,6 @@ use crate::{
     plan::{Facts, Holder, Naming, Observed, Others, Refresh, RepositoryFacts, Settings, Used},
     reference::{ImageReference, RepositoryName},
 };
-
-/// The shortest interval in which tags are checked: a mistake of units is not to become a storm.
-const SHORTEST_REFRESH: Duration = Duration::from_secs(10);
 
 /// Where is looked.
 pub(super) struct View<'a> {
@@ -67,7 +63,7 @@ impl View<'_> {
             show_after: self.options.show_after,
         };
         let (repository_name, facts) =
-            repository.as_ref().map(|name| self.repository(name, text)).unwrap_or_default();
+            repository.as_ref().map(|name| self.repository(name, text, now)).unwrap_or_default();
         let share_tag = object.meta().deletion_timestamp.is_some()
             && image.as_ref().is_some_and(|image| self.share_tag(&name, image));
         let usage = match &normalized {
@@ -140,7 +136,12 @@ impl View<'_> {
     }
 
     /// The name of the object of a repository, and what that says.
-    fn repository(&self, name: &RepositoryName, image: &str) -> (String, Option<RepositoryFacts>) {
+    fn repository(
+        &self,
+        name: &RepositoryName,
+        image: &str,
+        now: Timestamp,
+    ) -> (String, Option<RepositoryFacts>) {
         let full = name.to_string();
         let plain = repository_name(name);
         let (object_name, object) = match self.repositories.get(&ObjectRef::new(&plain)) {
@@ -154,29 +155,26 @@ impl View<'_> {
         let facts = object.map(|object| RepositoryFacts {
             uid: object.uid().unwrap_or_default(),
             deleting: object.meta().deletion_timestamp.is_some(),
-            refresh: self.refresh(&object, image),
+            refresh: self.refresh(&object, image, now),
         });
         (object_name, facts)
     }
 
     /// When tags of the repository are checked. What is no duration or no pattern checks nothing.
-    fn refresh(&self, repository: &Repository, image: &str) -> Refresh {
-        let interval = repository.spec.update_interval.as_ref().and_then(|interval| interval.duration().ok());
+    fn refresh(&self, repository: &Repository, image: &str, now: Timestamp) -> Refresh {
         let filters = repository.spec.update_filters.as_deref().unwrap_or_default();
-        match interval {
-            Some(interval) if self.filters.matches(filters, image) => {
-                Refresh::Every(interval.max(SHORTEST_REFRESH))
-            }
+        match checks_due(repository, convert::to_api(now).0) {
+            Some(at) if self.filters.matches(filters, image) => Refresh::At(convert::from_api(&Time(at))),
             _ => Refresh::Never,
         }
     }
 }
 
 fn facts_of(object: &CachedImage) -> Facts {
-    let owners = object.meta().owner_references.iter().flatten();
+    let owners = object.meta().owner_references.iter().flatten().filter(|owner| is_repository(owner));
     Facts {
         finalizer: object.finalizers().iter().any(|finalizer| finalizer == CACHED_IMAGE_FINALIZER),
         label: object.labels().get(REPOSITORY_LABEL).cloned(),
-        owner: owners.filter(|owner| owner.kind == "Repository").map(|owner| owner.uid.clone()).next(),
+        owner: owners.map(|owner| owner.uid.clone()).next(),
     }
 }

@@ -4,6 +4,7 @@
 //! server refuses it, and nothing that somebody else has written is lost.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_core::Resource as _;
 use serde_json::{Map, Value, json};
 
@@ -46,12 +47,16 @@ pub(super) fn adopt(
             "kind": "Repository",
             "name": name,
             "uid": uid,
-            "blockOwnerDeletion": true,
         });
-        let others = owners.filter(|owner| owner.kind != "Repository").map(|owner| json!(owner));
+        let others = owners.filter(|owner| !is_repository(owner)).map(|owner| json!(owner));
         fields.insert("ownerReferences".to_owned(), others.chain([ours]).collect());
     }
     metadata(version, fields)
+}
+
+/// Whether an owner is one of our Repositories, and not what others call so.
+pub(super) fn is_repository(owner: &OwnerReference) -> bool {
+    owner.kind == "Repository" && owner.api_version.split('/').next() == Some(GROUP)
 }
 
 /// Takes our finalizer off the object.

@@ -8,6 +8,6 @@ mod plan;
 mod reconcile;
 mod secrets;
 
-pub use plan::{Finalizer, Happened, Observed, Plan, checks_due, is_checked, plan};
+pub use plan::{Finalizer, Happened, Observed, Plan, checks_due, plan};
 pub use reconcile::Repositories;
 pub(super) use reconcile::{pull_secrets, write_status};

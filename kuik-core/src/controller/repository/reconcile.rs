@@ -160,8 +160,13 @@ impl Repositories {
         }
     }
 
+    /// Its CachedImages. Of several objects of one repository, one has them: what becomes of the others is nothing to them.
     fn images_of(&self, repository: &Repository) -> Vec<Arc<CachedImage>> {
         let Ok(own) = repository.spec.name.parse::<RepositoryName>() else { return Vec::new() };
+        match objects::repository(&self.repositories.store(), &own) {
+            objects::Place::Here(object) if object.metadata.name == repository.metadata.name => {}
+            _ => return Vec::new(),
+        }
         let mut images = self.images.store().state_filter(|image| {
             ImageReference::parse(&image.spec.source_image).is_ok_and(|image| image.repository() == own)
         });
@@ -172,18 +177,20 @@ impl Repositories {
     async fn carry_out(&self, repository: &Repository, plan: &Plan) -> Result<(), ApiError> {
         let name = repository.metadata.name.as_deref().unwrap_or_default();
         let api: Api<Repository> = Api::all(self.client.clone());
+        let mut version = repository.metadata.resource_version.clone();
         if let Some(change) = plan.finalizer {
             let patch = Patch::Merge(finalizers(repository, change));
-            api.patch(name, &writes(), &patch).await.map_err(|error| {
+            let patched = api.patch(name, &writes(), &patch).await.map_err(|error| {
                 ApiError::new(format!("change the finalizers of the Repository {name}"), error)
             })?;
+            version = patched.metadata.resource_version;
         }
         // An event is told before what it makes unrepeatable: it may be told twice, and is not lost.
         if let Some(happened) = plan.event {
             self.events.record(event(repository, happened));
         }
         if let Some(status) = &plan.status {
-            write_status(&self.client, name, repository.status.as_ref(), status).await?;
+            write_status(&self.client, name, version.as_deref(), repository.status.as_ref(), status).await?;
         }
         let images: Api<CachedImage> = Api::all(self.client.clone());
         for image in &plan.delete {
@@ -206,15 +213,21 @@ pub(in crate::controller) fn pull_secrets(
     pods.read(|index| secrets::of_pods(index, accounts, repository)).flatten()
 }
 
-/// Writes those fields of a Repository's status that are others than before.
+/// Writes those fields of a Repository's status that are others than before; of this `version` of it alone, where one is
+/// given: lists are replaced whole.
 pub(in crate::controller) async fn write_status(
     client: &Client,
     name: &str,
+    version: Option<&str>,
     before: Option<&RepositoryStatus>,
     status: &RepositoryStatus,
 ) -> Result<(), ApiError> {
     let api: Api<Repository> = Api::all(client.clone());
-    let patch = Patch::Merge(json!({ "status": difference(before, status) }));
+    let mut patch = json!({ "status": difference(before, status) });
+    if let Some(version) = version {
+        patch["metadata"] = json!({ "resourceVersion": version });
+    }
+    let patch = Patch::Merge(patch);
     let written = api.patch_status(name, &writes(), &patch).await;
     written.map_err(|error| ApiError::new(format!("write the status of the Repository {name}"), error))?;
     Ok(())
