@@ -176,6 +176,7 @@ fn told(observed: &Observed) -> String {
         )),
         Step::CreateRepository { name } => Some(format!("create repository {name}")),
         Step::Recreate { name } => Some(format!("recreate {name}")),
+        Step::LetGo { image } => Some(format!("let go of {image}")),
         Step::GiveWay => Some("give way".to_owned()),
         Step::Expire => Some("expire".to_owned()),
         Step::SetExpiry(None) => Some("clear expiry".to_owned()),
@@ -1013,7 +1014,7 @@ fn names_and_references() {
         (
             "that is no image says so once",
             usually(|it| {
-                it.image = None;
+                (it.image, it.memory.image) = (None, None);
                 it.source_image = "NGINX".to_owned();
                 it.naming = Naming::Invalid { problem: "upper case".to_owned() };
                 it.status.is_cached = Some(false);
@@ -1027,8 +1028,27 @@ fn names_and_references() {
         (
             "was edited to another image of the same name: it is another image's status",
             usually(|it| it.memory.image = Some("docker.io/library/nginx:V1".to_owned())),
-            "status none not cached digest=none upstream=none outdated synced pulled unavailable seen ready=, \
+            "let go of docker.io/library/nginx:V1, \
+             status none not cached digest=none upstream=none outdated synced pulled unavailable seen ready=, \
              tell caching, start pull",
+        ),
+        (
+            "was edited to another image, whose name it has not",
+            usually(|it| {
+                it.image = Some("docker.io/library/nginx:1.26".to_owned());
+                it.naming = Naming::Wrong { right: "docker.io-library-nginx-1.26".to_owned() };
+            }),
+            "let go of docker.io/library/nginx:1.25, recreate docker.io-library-nginx-1.26, give way",
+        ),
+        (
+            "was edited to what is no image",
+            usually(|it| {
+                it.image = None;
+                it.source_image = "NGINX".to_owned();
+                it.naming = Naming::Invalid { problem: "upper case".to_owned() };
+            }),
+            "let go of docker.io/library/nginx:1.25, \
+             status ErrImagePull not cached ready=InvalidReference, tell failed",
         ),
         (
             "is shown as waiting no longer once it is there",

@@ -4,9 +4,16 @@ use super::{Facts, Observed, Step, naming::Naming};
 
 /// The object is made again under its right name, and goes.
 pub(super) fn rename(observed: &Observed, right: &str) -> Vec<Step> {
-    let mut steps = vec![Step::Recreate { name: right.to_owned() }];
+    let mut steps: Vec<_> = let_go(observed).into_iter().collect();
+    steps.push(Step::Recreate { name: right.to_owned() });
     steps.extend(give_way(observed));
     steps
+}
+
+/// Lets go of what the object stood for before it was edited: nobody else would.
+pub(super) fn let_go(observed: &Observed) -> Option<Step> {
+    let before = observed.memory.image.as_ref().filter(|before| observed.image.as_ref() != Some(before))?;
+    Some(Step::LetGo { image: before.clone() })
 }
 
 /// The object goes: another stands for its image.

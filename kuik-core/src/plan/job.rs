@@ -10,6 +10,7 @@ use super::{
     Job, Memory, Naming, Observed, Occasion, Refresh, Running, Status, Step,
     account::{Accounted, account},
     backoff::{delay, spread},
+    identity,
     time::{SKEW, after, due, earliest},
     usage,
 };
@@ -40,7 +41,8 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Work {
         before.push(Step::Abandon);
         running = None;
     }
-    if memory.image.as_ref().is_some_and(|before| before != image) {
+    if let Some(let_go) = identity::let_go(observed) {
+        before.push(let_go);
         // The object stands for another image now, and what it said was about the one before.
         memory = Memory::default();
         status = Status {
@@ -85,8 +87,15 @@ fn no_image(observed: &Observed, mut status: Status) -> Work {
     status.ready("InvalidReference", message.clone());
     let news = status.ready != observed.status.ready;
     let tell = news.then_some(Step::Tell(Occasion::CacheFailed { problem: message, news }));
-    let before = observed.job.is_some().then_some(Step::Abandon).into_iter().collect();
-    Work { before, status, after: tell.into_iter().collect(), wake: None }
+    let abandon = observed.job.is_some().then_some(Step::Abandon);
+    let let_go = identity::let_go(observed);
+    let forget = let_go.is_some().then(|| Step::Remember(Memory::default()));
+    Work {
+        before: abandon.into_iter().chain(let_go).collect(),
+        status,
+        after: forget.into_iter().chain(tell).collect(),
+        wake: None,
+    }
 }
 
 /// Shows a job that takes its time. What fails again and again is not shown as going on in between.

@@ -28,6 +28,12 @@ pub enum Step {
         /// That name.
         name: String,
     },
+    /// Let go of the tag in the cache of an image that the object stood for before it was edited, unless another object
+    /// keeps it.
+    LetGo {
+        /// That image.
+        image: String,
+    },
     /// Delete the object, whose image another object stands for. It is deleted as it was seen, or not at all.
     GiveWay,
     /// Delete the object, whose time is over. It is deleted as it was seen, or not at all.

@@ -191,6 +191,15 @@ async fn what_happens_to_an_object_while_its_image_is_pulled() {
     rig.until_cached(&rig.object("app:other")).await;
     rig.until_gone(&slow).await;
 
+    // Edited when it is cached: the tag that nobody stands for any more goes.
+    let (other, killed) = (rig.object("app:other"), json!({"spec": {"sourceImage": rig.name("app:killed")}}));
+    rig.images.patch(&other, &PatchParams::default(), &Patch::Merge(&killed)).await.unwrap();
+    rig.until_cached(&rig.object("app:killed")).await;
+    rig.until_gone(&other).await;
+    rig.until_untagged("app", "other").await;
+    rig.images.delete(&rig.object("app:killed"), &DeleteParams::default()).await.unwrap();
+    rig.until_gone(&rig.object("app:killed")).await;
+
     // The API server is killed and comes back.
     rig.create(&slow, "app:slow").await;
     rig.until(&slow, "was shown to be pulled", pulling).await;

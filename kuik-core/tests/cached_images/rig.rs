@@ -265,6 +265,15 @@ impl Rig {
         }
     }
 
+    /// Waits until a tag is gone from the cache.
+    pub(crate) async fn until_untagged(&self, repository: &str, tag: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.at_cache(repository, tag).await.is_some() {
+            assert!(Instant::now() < deadline, "{repository}:{tag} never went from the cache");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the cache was looked into so many times more.
     pub(crate) async fn until_looked(&self, times: usize) {
         let (before, deadline) = (self.copier.looks.load(Ordering::SeqCst), Instant::now() + PATIENCE);

@@ -11,8 +11,14 @@ use kube_client::{
 use kube_core::{ObjectMeta, Resource as _, ResourceExt as _};
 use serde_json::Value;
 
-use super::{Context, error::ReconcileError, observe::Sight, patch, tell};
+use super::{
+    Context,
+    error::ReconcileError,
+    observe::{Sight, share_tag},
+    patch, tell,
+};
 use crate::{
+    copy::SourceImage,
     crd::{CachedImage, CachedImageSpec, Repository, RepositorySpec},
     plan::{Ended, Step},
     reference::{ImageReference, RepositoryName},
@@ -79,6 +85,7 @@ impl Work<'_> {
                 }
             }
             Step::Recreate { name: right } => self.recreate(&right).await?,
+            Step::LetGo { image } => self.let_go(&image),
             Step::GiveWay => self.delete().await?,
             Step::Expire => self.expire().await?,
             Step::CreateRepository { name } => self.create_repository(&name).await?,
@@ -162,6 +169,15 @@ impl Work<'_> {
                 Ok(())
             }
             Err(error) => Err(ReconcileError::create("CachedImage", right, error)),
+        }
+    }
+
+    /// Lets go of an image's tag, beside, unless another object keeps it.
+    fn let_go(&self, image: &str) {
+        let image = ImageReference::parse(image).ok().and_then(|reference| SourceImage::new(&reference).ok());
+        let images = self.context.images.store();
+        if let Some(image) = image.filter(|image| !share_tag(&images, &self.object.name_any(), image)) {
+            self.context.jobs.let_go(image);
         }
     }
 

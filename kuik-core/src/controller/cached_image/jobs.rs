@@ -173,6 +173,20 @@ impl Jobs {
     }
 }
 
+impl Jobs {
+    /// Removes an image's tag that no object stands for any more. Where that fails the tag stays, which is said.
+    pub(super) fn let_go(&self, image: SourceImage) {
+        let shared = self.shared.clone();
+        let _ = self.shared.tasks.unbounded_send(Box::pin(async move {
+            let Ok(_turn) = shared.looks.acquire().await else { return };
+            if let Err(error) = shared.noted_of_cache(shared.copier.remove(&image).await) {
+                let problem = error.chain();
+                tracing::warn!(%image, %problem, "the cache keeps a tag that nobody needs");
+            }
+        }));
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -65,7 +65,7 @@ impl View<'_> {
         let (repository_name, facts) =
             repository.as_ref().map(|name| self.repository(name, text, now)).unwrap_or_default();
         let share_tag = object.meta().deletion_timestamp.is_some()
-            && image.as_ref().is_some_and(|image| self.share_tag(&name, image));
+            && image.as_ref().is_some_and(|image| share_tag(self.images, &name, image));
         let usage = match &normalized {
             Some(normalized) => self.usage.of(normalized),
             // Nobody can use what is no image, once the pods are known.
@@ -120,21 +120,6 @@ impl View<'_> {
         }
     }
 
-    /// Whether another object keeps the same tag of the cache.
-    fn share_tag(&self, own: &str, image: &SourceImage) -> bool {
-        let shares = |other: &CachedImage| {
-            other.name_any() != own
-                && other.meta().deletion_timestamp.is_none()
-                && ImageReference::parse(&other.spec.source_image)
-                    .ok()
-                    .and_then(|reference| SourceImage::new(&reference).ok())
-                    .is_some_and(|other| {
-                        other.repository() == image.repository() && other.kept_as() == image.kept_as()
-                    })
-        };
-        self.images.find(shares).is_some()
-    }
-
     /// The name of the object of a repository, and what that says.
     fn repository(
         &self,
@@ -168,6 +153,21 @@ impl View<'_> {
             _ => Refresh::Never,
         }
     }
+}
+
+/// Whether another object keeps the same tag of the cache.
+pub(super) fn share_tag(images: &Store<CachedImage>, own: &str, image: &SourceImage) -> bool {
+    let shares = |other: &CachedImage| {
+        other.name_any() != own
+            && other.meta().deletion_timestamp.is_none()
+            && ImageReference::parse(&other.spec.source_image)
+                .ok()
+                .and_then(|reference| SourceImage::new(&reference).ok())
+                .is_some_and(|other| {
+                    other.repository() == image.repository() && other.kept_as() == image.kept_as()
+                })
+    };
+    images.find(shares).is_some()
 }
 
 fn facts_of(object: &CachedImage) -> Facts {
