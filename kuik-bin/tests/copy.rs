@@ -152,6 +152,15 @@ async fn a_refresh_reaches_the_source_through_the_cache() {
     assert_eq!(&copier.ask_source(&app).await.unwrap(), new.index().digest());
     assert_eq!(&copier.copy(&app, &()).await.unwrap().digest, new.index().digest());
 
+    // Where the source has it no more, or wants no more questions, the cache says so, and what it has.
+    for (status, words) in [(StatusCode::NOT_FOUND, "404"), (StatusCode::TOO_MANY_REQUESTS, "429")] {
+        rig.source.script(Rule::on(Target::Manifest).times(1).does(Behaviour::status(status)));
+        let error = copier.ask_source(&app).await.unwrap_err();
+        assert!(error.chain().contains(words) && error.is_of_registry() != error.is_not_found(), "{error:?}");
+        assert_eq!(error.is_not_found(), status == StatusCode::NOT_FOUND);
+        assert!(matches!(copier.verify(&app).await, Ok(Verdict::Complete { .. })));
+    }
+
     // Where the source is away, the cache says what it has, and not that this is current.
     rig.source.stop().await;
     let error = copier.ask_source(&app).await.unwrap_err();

@@ -82,7 +82,7 @@ async fn a_limit_that_is_hit_leaves_what_the_cache_has() {
     for _ in 0..5 {
         let answer =
             Transfer::begin(kuik.address(), "GET", path, "Cache-Control: no-cache\r\n").await.answer().await;
-        assert_eq!(answer.header("cache-status"), "kuik; hit; detail=stale");
+        assert_eq!(answer.header("cache-status"), "kuik; hit; detail=stale; fwd-status=429");
         assert_eq!(answer.body, *image.index().bytes());
     }
     let asked = origin.log();

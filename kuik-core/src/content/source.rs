@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{BlobLocation, ByteRange, Descriptor, Digest, Manifest, SourceError};
+use super::{BlobLocation, ByteRange, Descriptor, Digest, Manifest, SourceError, SourceErrorKind};
 use crate::reference::{RepositoryName, Tag};
 
 /// Something that images can be read from: an origin registry, a mirror, a cache, a store.
@@ -116,8 +116,9 @@ pub enum Freshness {
 pub enum Origin {
     /// A cache had it.
     Cache,
-    /// A cache had it, could not learn whether it is still current, and served it all the same.
-    Stale,
+    /// A cache had it, could not learn whether it is still current, and served it all the same: what came of asking was
+    /// this. `NotFound` is an answer too: upstream has it no more.
+    Stale(SourceErrorKind),
     /// It was fetched, or is being fetched, from upstream for this request or one that came just before.
     Upstream,
 }

@@ -152,7 +152,7 @@ impl Cache {
     /// have asked anybody.
     pub(super) fn present<T>(&self, found: Result<(T, Origin), SourceError>) -> Result<Option<T>, CopyError> {
         match found {
-            Ok((found, Origin::Cache | Origin::Stale)) => Ok(Some(found)),
+            Ok((found, Origin::Cache | Origin::Stale(_))) => Ok(Some(found)),
             Ok((found, _)) => Ok((!self.fills_itself).then_some(found)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) if self.fills_itself && answered(&error) => Ok(None),

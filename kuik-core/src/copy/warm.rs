@@ -160,9 +160,15 @@ impl ImageCopier for WarmCopier {
 
 /// What the image's registry has confirmed. A tag that the cache serves unconfirmed says nothing about now.
 fn confirmed<T>(image: &SourceImage, served: Served<T>) -> Result<T, CopyError> {
-    if served.origin == Origin::Stale {
-        let problem = format!("ask what {image} is now: the cache could not ask its registry");
-        return Err(CopyError::Source(SourceError::new(SourceErrorKind::Unavailable, problem)));
+    if let Origin::Stale(kind) = served.origin {
+        let (kind, problem) = match kind {
+            SourceErrorKind::NotFound => (kind, "its registry has it no more (404)"),
+            SourceErrorKind::Unauthorized | SourceErrorKind::Denied => (kind, "its registry refuses it"),
+            SourceErrorKind::RateLimited => (kind, "its registry was asked too often (429)"),
+            _ => (SourceErrorKind::Unavailable, "the cache could not ask its registry"),
+        };
+        let problem = format!("ask what {image} is now: {problem}");
+        return Err(CopyError::Source(SourceError::new(kind, problem)));
     }
     Ok(served.content)
 }

@@ -3,11 +3,14 @@
 use std::ops::Range;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK},
 };
 
-use crate::content::{ByteRange, Descriptor, Digest, MAX_MANIFEST_BYTES, MediaType, Origin, TagOrDigest};
+use super::status;
+use crate::content::{
+    ByteRange, Descriptor, Digest, MAX_MANIFEST_BYTES, MediaType, Origin, SourceErrorKind, TagOrDigest,
+};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -72,7 +75,11 @@ pub(super) fn origin(headers: &HeaderMap) -> Origin {
     let mut parameters = text(headers, CACHE_STATUS).unwrap_or_default().split(';').map(str::trim);
     match (parameters.next(), parameters.next(), parameters.next()) {
         (Some("kuik"), Some("hit"), None) => Origin::Cache,
-        (Some("kuik"), Some("hit"), Some("detail=stale")) => Origin::Stale,
+        (Some("kuik"), Some("hit"), Some("detail=stale")) => {
+            let answer = parameters.next().and_then(|last| last.strip_prefix("fwd-status="));
+            let status = answer.and_then(|status| StatusCode::from_bytes(status.as_bytes()).ok());
+            Origin::Stale(status.map_or(SourceErrorKind::Unavailable, status::kind))
+        }
         _ => Origin::Upstream,
     }
 }
@@ -140,7 +147,9 @@ mod tests {
     fn only_a_kuik_says_what_it_had() {
         for (value, expected) in [
             ("kuik; hit", Origin::Cache),
-            ("kuik;hit;detail=stale", Origin::Stale),
+            ("kuik;hit;detail=stale", Origin::Stale(SourceErrorKind::Unavailable)),
+            ("kuik; hit; detail=stale; fwd-status=404", Origin::Stale(SourceErrorKind::NotFound)),
+            ("kuik; hit; detail=stale; fwd-status=4", Origin::Stale(SourceErrorKind::Unavailable)),
             ("kuik; fwd=miss", Origin::Upstream),
             ("cdn; hit", Origin::Upstream),
             ("", Origin::Upstream),

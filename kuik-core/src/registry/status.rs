@@ -48,7 +48,8 @@ pub(super) fn failure(
     }
 }
 
-fn kind(status: StatusCode) -> SourceErrorKind {
+/// What an answer with this status means.
+pub(super) fn kind(status: StatusCode) -> SourceErrorKind {
     match status.as_u16() {
         401 | 407 => SourceErrorKind::Unauthorized,
         402 | 403 | 451 => SourceErrorKind::Denied,

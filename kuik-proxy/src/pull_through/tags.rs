@@ -111,6 +111,6 @@ impl Shared {
         tracing::warn!(%repository, tag = %at, error = error.chain(), "upstream does not confirm a cached tag: it is served as it is");
         let retry = self.next_check().map(|due| due.min(Instant::now() + RETRY_AFTER));
         self.remember(key, &kept, retry, Keeping::Kept);
-        Served { content: kept, origin: Origin::Stale }
+        Served { content: kept, origin: Origin::Stale(error.kind()) }
     }
 }

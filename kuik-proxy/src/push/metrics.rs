@@ -109,7 +109,7 @@ fn kind(operation: &'static str) -> Option<&'static str> {
 fn result(origin: Origin) -> &'static str {
     match origin {
         Origin::Cache => "hit",
-        Origin::Stale => "stale",
+        Origin::Stale(_) => "stale",
         _ => "miss",
     }
 }

@@ -62,7 +62,7 @@ impl From<Origin> for Outcome {
     fn from(origin: Origin) -> Self {
         match origin {
             Origin::Cache => Self::Hit,
-            Origin::Stale => Self::Stale,
+            Origin::Stale(_) => Self::Stale,
             _ => Self::Miss,
         }
     }

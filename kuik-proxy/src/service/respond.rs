@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use kuik_core::{
-    content::{Blob, BlobLocation, Digest, Manifest, Origin, Referrers, Served, TagList},
+    content::{Blob, BlobLocation, Digest, Manifest, Origin, Referrers, Served, SourceErrorKind, TagList},
     reference::RepositoryName,
 };
 
@@ -35,11 +35,15 @@ impl Answer {
     }
 }
 
-/// RFC 9211: how this cache handled the request.
+/// RFC 9211: how this cache handled the request, and what upstream answered where that says more than that it failed.
 fn cache_status(origin: Origin) -> HeaderValue {
     HeaderValue::from_static(match origin {
         Origin::Cache => "kuik; hit",
-        Origin::Stale => "kuik; hit; detail=stale",
+        Origin::Stale(SourceErrorKind::NotFound) => "kuik; hit; detail=stale; fwd-status=404",
+        Origin::Stale(SourceErrorKind::Unauthorized) => "kuik; hit; detail=stale; fwd-status=401",
+        Origin::Stale(SourceErrorKind::Denied) => "kuik; hit; detail=stale; fwd-status=403",
+        Origin::Stale(SourceErrorKind::RateLimited) => "kuik; hit; detail=stale; fwd-status=429",
+        Origin::Stale(_) => "kuik; hit; detail=stale",
         _ => "kuik; fwd=miss",
     })
 }
