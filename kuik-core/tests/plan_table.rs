@@ -152,7 +152,10 @@ fn usually(change: impl FnOnce(&mut Observed)) -> Observed {
 /// With checks that are due `seconds` after the last one.
 fn refreshed_every(seconds: u64, synced: i64, change: impl FnOnce(&mut Observed)) -> Observed {
     usually(|it| {
-        it.repository.as_mut().unwrap().refresh = Refresh::At(at(synced + i64::try_from(seconds).unwrap()));
+        it.repository.as_mut().unwrap().refresh = Refresh::Every {
+            from: at(synced + i64::try_from(seconds).unwrap()),
+            interval: Duration::from_secs(seconds),
+        };
         it.status.last_sync = Some(at(synced));
         change(it);
     })
@@ -763,8 +766,19 @@ fn refreshes() {
         ),
         (
             "is not made of what is up to date since its repository's checks were due",
-            refreshed_every(HOUR, -60, |it| it.repository.as_mut().unwrap().refresh = Refresh::At(at(-90))),
+            refreshed_every(HOUR, -60, |it| {
+                let interval = Duration::from_secs(HOUR);
+                it.repository.as_mut().unwrap().refresh = Refresh::Every { from: at(-90), interval };
+            }),
             "",
+        ),
+        (
+            "does not wait for the other images of its repository",
+            refreshed_every(HOUR, -3601, |it| {
+                let interval = Duration::from_secs(HOUR);
+                it.repository.as_mut().unwrap().refresh = Refresh::Every { from: at(-7200), interval };
+            }),
+            "start check",
         ),
         (
             "finds nothing new",
@@ -1038,7 +1052,7 @@ fn names_and_references() {
                 it.image = Some("docker.io/library/nginx:1.26".to_owned());
                 it.naming = Naming::Wrong { right: "docker.io-library-nginx-1.26".to_owned() };
             }),
-            "let go of docker.io/library/nginx:1.25, recreate docker.io-library-nginx-1.26, give way",
+            "recreate docker.io-library-nginx-1.26, let go of docker.io/library/nginx:1.25, give way",
         ),
         (
             "was edited to what is no image",

@@ -32,7 +32,7 @@ pub(super) fn account(
             }
         }
         Outcome::PullFailed(failure) => {
-            memory.asked = true;
+            memory.asked |= failure.not_found;
             after.push(failed(memory, failure, now));
             not_had(status, failure, now);
         }
@@ -50,7 +50,7 @@ pub(super) fn account(
             }
         }
         Outcome::CheckFailed(failure) => {
-            memory.asked = true;
+            memory.asked |= failure.not_found;
             after.push(failed(memory, failure, now));
             not_had(status, failure, now);
             if failure.not_found {

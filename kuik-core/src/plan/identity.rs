@@ -4,8 +4,7 @@ use super::{Facts, Observed, Step, naming::Naming};
 
 /// The object is made again under its right name, and goes.
 pub(super) fn rename(observed: &Observed, right: &str) -> Vec<Step> {
-    let mut steps: Vec<_> = let_go(observed).into_iter().collect();
-    steps.push(Step::Recreate { name: right.to_owned() });
+    let mut steps = vec![Step::Recreate { name: right.to_owned() }];
     steps.extend(give_way(observed));
     steps
 }
@@ -19,7 +18,7 @@ pub(super) fn let_go(observed: &Observed) -> Option<Step> {
 /// The object goes: another stands for its image.
 pub(super) fn give_way(observed: &Observed) -> Vec<Step> {
     let abandon = observed.job.is_some().then_some(Step::Abandon);
-    abandon.into_iter().chain([Step::GiveWay]).collect()
+    abandon.into_iter().chain(let_go(observed)).chain([Step::GiveWay]).collect()
 }
 
 /// What of us is missing on the object. One that names no image gets nothing: there is nothing to clean up after it.

@@ -11,7 +11,7 @@ use super::{
     account::{Accounted, account},
     backoff::{delay, spread},
     identity,
-    time::{SKEW, after, due, earliest},
+    time::{SKEW, after, due, earliest, last_turn},
     usage,
 };
 use crate::crd::CachedImagePhase;
@@ -166,9 +166,12 @@ fn refresh(observed: &Observed, memory: &Memory, status: &Status, now: Timestamp
         return Some(now);
     }
     match observed.repository.as_ref()?.refresh {
-        // The next one is due when its repository says so, once all its images have been checked.
-        Refresh::At(at) => match status.last_sync {
-            Some(last) if last <= after(now, SKEW) => (last < at).then_some(at),
+        // Its repository ends an interval when all its images have been checked, and none of them waits for the others.
+        Refresh::Every { from, interval } => match status.last_sync {
+            Some(last) if last <= after(now, SKEW) => {
+                let turn = last_turn(from, interval, now);
+                Some(if last < turn { turn } else { after(turn, interval) })
+            }
             _ => Some(now),
         },
         Refresh::Never => None,

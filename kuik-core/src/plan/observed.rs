@@ -91,8 +91,13 @@ pub struct RepositoryFacts {
 pub enum Refresh {
     /// Only where that is asked for.
     Never,
-    /// When the last check was before this.
-    At(Timestamp),
+    /// At this time, and then every so often.
+    Every {
+        /// The first time that is not known to be over.
+        from: Timestamp,
+        /// How often.
+        interval: Duration,
+    },
 }
 
 /// The pods that use an image.
@@ -154,7 +159,7 @@ pub struct Memory {
     pub problem: Option<String>,
     /// That its registry had another digest than the cache when it was last asked.
     pub moved: bool,
-    /// That its registry has been asked since this process, or the cache, has had another idea of its digest.
+    /// That its registry has answered since this process, or the cache, has had another idea of its digest.
     pub asked: bool,
     /// Since when status does not say which pods use the image, where it does not.
     pub usage_since: Option<Timestamp>,

@@ -25,6 +25,13 @@ pub(super) fn due(last: Option<Timestamp>, interval: Duration, now: Timestamp) -
     }
 }
 
+/// The last of the times `from`, `from` and one `interval`, and so on, that is not after `now`; `from` where none is.
+pub(super) fn last_turn(from: Timestamp, interval: Duration, now: Timestamp) -> Timestamp {
+    let passed = Duration::try_from(now.duration_since(from)).unwrap_or_default();
+    let turns = passed.as_nanos().checked_div(interval.as_nanos()).unwrap_or_default();
+    after(from, interval.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX)))
+}
+
 /// The earlier of two times, where there is any.
 pub(super) fn earliest(
     one: impl Into<Option<Timestamp>>,
@@ -42,6 +49,16 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn turns_come_one_interval_after_the_other() {
+        let hour = Duration::from_secs(3600);
+        for (now, turn) in [(0, 7200), (7200, 7200), (10_799, 7200), (10_800, 10_800), (7_207_300, 7_207_200)]
+        {
+            assert_eq!(last_turn(at(7200), hour, at(now)), at(turn), "{now}");
+        }
+        assert_eq!(last_turn(at(7200), Duration::ZERO, at(9000)), at(7200));
     }
 
     #[test]

@@ -63,14 +63,14 @@ async fn publish(
     writer.publish(verified, &repositories).await?;
     // Newcomers go to the store from now on. Those who came meanwhile had no link with the others.
     fills.forget(fill);
-    let mut linked = repositories.len();
+    let (mut linked, mut result) = (repositories.len(), Ok(()));
     loop {
         let late = fill.admitted.after(linked);
         if late.is_empty() {
-            return Ok(());
+            return result;
         }
         for repository in &late {
-            store.link_blob(repository, &fill.digest).await?;
+            result = result.and(store.link_blob(repository, &fill.digest).await);
         }
         linked += late.len();
     }

@@ -172,13 +172,17 @@ impl Work<'_> {
         }
     }
 
-    /// Lets go of an image's tag, beside, unless another object keeps it.
-    fn let_go(&self, image: &str) {
-        let image = ImageReference::parse(image).ok().and_then(|reference| SourceImage::new(&reference).ok());
-        let images = self.context.images.store();
-        if let Some(image) = image.filter(|image| !share_tag(&images, &self.object.name_any(), image)) {
-            self.context.jobs.let_go(image);
-        }
+    /// Lets go of an image's tag, beside, unless an object keeps it or a pod uses it, which gets an object soon.
+    fn let_go(&self, normalized: &str) {
+        let parsed = ImageReference::parse(normalized).ok();
+        let Some(image) = parsed.and_then(|reference| SourceImage::new(&reference).ok()) else { return };
+        let (images, usage) = (self.context.images.store(), self.context.usage.clone());
+        let (normalized, kept) = (normalized.to_owned(), image.clone());
+        let is_needed = move || {
+            let is_used = usage.of(&normalized).is_none_or(|usage| usage.count > 0);
+            is_used || share_tag(&images, None, &kept)
+        };
+        self.context.jobs.let_go(image, is_needed);
     }
 
     async fn is_of_this_image(&self, name: &str) -> bool {

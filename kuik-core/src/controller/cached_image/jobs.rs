@@ -174,11 +174,14 @@ impl Jobs {
 }
 
 impl Jobs {
-    /// Removes an image's tag that no object stands for any more. Where that fails the tag stays, which is said.
-    pub(super) fn let_go(&self, image: SourceImage) {
+    /// Removes an image's tag, where it is not needed when its turn comes. Where that fails the tag stays, which is said.
+    pub(super) fn let_go(&self, image: SourceImage, is_needed: impl Fn() -> bool + Send + 'static) {
         let shared = self.shared.clone();
         let _ = self.shared.tasks.unbounded_send(Box::pin(async move {
             let Ok(_turn) = shared.looks.acquire().await else { return };
+            if is_needed() {
+                return;
+            }
             if let Err(error) = shared.noted_of_cache(shared.copier.remove(&image).await) {
                 let problem = error.chain();
                 tracing::warn!(%image, %problem, "the cache keeps a tag that nobody needs");

@@ -7,11 +7,15 @@ use kube_runtime::reflector::{ObjectRef, Store};
 
 use super::{Options, convert, filters::Filters, jobs::Jobs, patch::is_repository};
 use crate::{
-    controller::{Usage, repository::checks_due},
+    controller::{
+        Usage,
+        objects::{self, Place},
+        repository::{checks_due, interval},
+    },
     copy::SourceImage,
     crd::{
         CACHED_IMAGE_FINALIZER, CachedImage, FORCE_UPDATE_ANNOTATION, REPOSITORY_LABEL, Repository,
-        disambiguated, repository_label, repository_name,
+        repository_label,
     },
     plan::{Facts, Holder, Naming, Observed, Others, Refresh, RepositoryFacts, Settings, Used},
     reference::{ImageReference, RepositoryName},
@@ -65,7 +69,7 @@ impl View<'_> {
         let (repository_name, facts) =
             repository.as_ref().map(|name| self.repository(name, text, now)).unwrap_or_default();
         let share_tag = object.meta().deletion_timestamp.is_some()
-            && image.as_ref().is_some_and(|image| share_tag(self.images, &name, image));
+            && image.as_ref().is_some_and(|image| share_tag(self.images, Some(&name), image));
         let usage = match &normalized {
             Some(normalized) => self.usage.of(normalized),
             // Nobody can use what is no image, once the pods are known.
@@ -127,15 +131,9 @@ impl View<'_> {
         image: &str,
         now: Timestamp,
     ) -> (String, Option<RepositoryFacts>) {
-        let full = name.to_string();
-        let plain = repository_name(name);
-        let (object_name, object) = match self.repositories.get(&ObjectRef::new(&plain)) {
-            Some(object) if object.spec.name != full => {
-                let hashed = disambiguated(&full);
-                let object = self.repositories.get(&ObjectRef::new(&hashed));
-                (hashed, object)
-            }
-            object => (plain, object),
+        let (object_name, object) = match objects::repository(self.repositories, name) {
+            Place::Here(object) => (object.name_any(), Some(object)),
+            Place::Free(name) => (name, None),
         };
         let facts = object.map(|object| RepositoryFacts {
             uid: object.uid().unwrap_or_default(),
@@ -148,17 +146,20 @@ impl View<'_> {
     /// When tags of the repository are checked. What is no duration or no pattern checks nothing.
     fn refresh(&self, repository: &Repository, image: &str, now: Timestamp) -> Refresh {
         let filters = repository.spec.update_filters.as_deref().unwrap_or_default();
-        match checks_due(repository, convert::to_api(now).0) {
-            Some(at) if self.filters.matches(filters, image) => Refresh::At(convert::from_api(&Time(at))),
+        let due = checks_due(repository, convert::to_api(now).0);
+        match due.zip(interval(repository)) {
+            Some((from, interval)) if self.filters.matches(filters, image) => {
+                Refresh::Every { from: convert::from_api(&Time(from)), interval }
+            }
             _ => Refresh::Never,
         }
     }
 }
 
-/// Whether another object keeps the same tag of the cache.
-pub(super) fn share_tag(images: &Store<CachedImage>, own: &str, image: &SourceImage) -> bool {
+/// Whether another object than `own` keeps the same tag of the cache; any object where there is no `own`.
+pub(super) fn share_tag(images: &Store<CachedImage>, own: Option<&str>, image: &SourceImage) -> bool {
     let shares = |other: &CachedImage| {
-        other.name_any() != own
+        own != Some(other.name_any().as_str())
             && other.meta().deletion_timestamp.is_none()
             && ImageReference::parse(&other.spec.source_image)
                 .ok()

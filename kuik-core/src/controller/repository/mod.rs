@@ -8,6 +8,7 @@ mod plan;
 mod reconcile;
 mod secrets;
 
+pub(in crate::controller) use plan::interval;
 pub use plan::{Finalizer, Happened, Observed, Plan, checks_due, plan};
 pub use reconcile::Repositories;
 pub(super) use reconcile::{pull_secrets, write_status};

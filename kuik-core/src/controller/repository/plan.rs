@@ -139,8 +139,8 @@ pub fn checks_due(repository: &Repository, now: Timestamp) -> Option<Timestamp> 
     last.0.checked_add(interval(repository)?).ok()
 }
 
-/// Those images that are checked: their tag may move, and one of the filters is found in them, or there is none. A list with
-/// a filter that is no regular expression finds nothing.
+/// Those images that are checked: they are in the cache, their tag may move, and one of the filters is found in them, or
+/// there is none. A list with a filter that is no regular expression finds nothing.
 fn checked<'a>(repository: &Repository, images: &[&'a CachedImage]) -> Vec<&'a CachedImage> {
     let filters = repository.spec.update_filters.as_deref().unwrap_or_default();
     let Ok(set) = RegexSetBuilder::new(filters).size_limit(MAX_FILTER_BYTES).build() else {
@@ -148,13 +148,18 @@ fn checked<'a>(repository: &Repository, images: &[&'a CachedImage]) -> Vec<&'a C
     };
     let has_tag = |image: &str| ImageReference::parse(image).is_ok_and(|image| image.digest().is_none());
     let is_checked = |image: &str| has_tag(image) && (filters.is_empty() || set.is_match(image));
-    images.iter().copied().filter(|image| is_checked(&image.spec.source_image)).collect()
+    let is_there = |image: &CachedImage| {
+        let cached = image.status.as_ref().and_then(|status| status.is_cached);
+        cached == Some(true) && image.metadata.deletion_timestamp.is_none()
+    };
+    images.iter().copied().filter(|image| is_there(image) && is_checked(&image.spec.source_image)).collect()
 }
 
-fn interval(repository: &Repository) -> Option<Duration> {
+/// How often they are checked.
+pub(in crate::controller) fn interval(repository: &Repository) -> Option<Duration> {
     let interval = repository.spec.update_interval.as_ref()?.duration().ok()?;
-    // One of nothing is none.
-    (interval > Duration::ZERO).then(|| interval.max(SHORTEST_INTERVAL))
+    // One of nothing is none, and the API's times have no parts of seconds.
+    (interval > Duration::ZERO).then(|| Duration::from_secs(interval.as_secs()).max(SHORTEST_INTERVAL))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
