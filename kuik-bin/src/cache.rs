@@ -44,20 +44,21 @@ pub struct Cache {
     pub pull_through: PullThrough,
 }
 
-/// A client of the registries outside.
+/// A client of the registries outside, and the transport that it uses, which can be told to trust others.
 ///
 /// # Errors
 /// Where a certificate or a proxy is unusable.
 pub fn registry_client<C: CredentialProvider>(
     outside: Outside<C>,
-) -> Result<RegistryClient, InvalidTransport> {
+) -> Result<(RegistryClient, HttpTransport), InvalidTransport> {
     let mut config = TransportConfig::default();
     config.guard = outside.upstreams.guard();
     config.extra_roots = outside.roots;
     config.proxy = outside.proxy;
     let timeouts = Timeouts::default();
     let transport = HttpTransport::new(config)?;
-    Ok(RegistryClient::new(transport, outside.upstreams, outside.credentials, timeouts))
+    let client = RegistryClient::new(transport.clone(), outside.upstreams, outside.credentials, timeouts);
+    Ok((client, transport))
 }
 
 /// A cache in `store` of what `upstream` has; `tls` is what it is served over, for its counters.

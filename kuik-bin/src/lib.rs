@@ -11,6 +11,7 @@
 //! - [`milestone`]: what has to have happened before a process is ready;
 //! - [`process`]: serves what was assembled until the process is asked to stop.
 
+pub mod authorities;
 pub mod cache;
 pub mod command;
 pub mod config;

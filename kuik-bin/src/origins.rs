@@ -12,6 +12,7 @@ use kuik_core::{
 };
 
 use crate::{
+    authorities,
     cache::{self, Outside},
     command::Failure,
     config::origins::OriginsConfig,
@@ -28,13 +29,16 @@ pub async fn origins_client(config: OriginsConfig) -> Result<RegistryClient, Fai
         let client = controller::connect().await.map_err(Failure::new)?;
         credentials = credentials.and(Arc::new(pull_secrets(&client)));
     }
-    cache::registry_client(Outside {
+    let outside = Outside {
         upstreams: config.upstreams,
         credentials: credentials.and(Arc::new(config.credentials)),
         roots: config.roots,
         proxy: config.proxy,
-    })
-    .map_err(Failure::usage)
+    };
+    let (client, transport) = cache::registry_client(outside).map_err(Failure::usage)?;
+    // It ends with the process.
+    tokio::spawn(authorities::keep(config.root_files, transport));
+    Ok(client)
 }
 
 /// The pull secrets that Repositories name, kept in memory: a pull asks nothing of the API server.

@@ -16,7 +16,7 @@ use kuik_core::testkit::{
     SampleImage,
     real::{DockerRegistry, ForwardProxy, RegistryOptions, free_address},
 };
-use support::{Kuik, Nginx, blob_path, get, proxied, pull_with_skopeo, push};
+use support::{Kuik, Nginx, blob_path, eventually, get, proxied, pull_with_skopeo, push};
 
 const USER: &str = "reader";
 const PASSWORD: &str = "hunter2-and-more";
@@ -92,6 +92,31 @@ async fn a_registry_under_a_private_authority_needs_that_authority() {
     assert_eq!(refused.status, 503, "{refused:?}");
     let message = String::from_utf8_lossy(&refused.body).to_lowercase();
     assert!(message.contains("certificate"), "the message does not say what is wrong: {message}");
+}
+
+#[tokio::test]
+async fn an_authority_that_comes_later_is_trusted_without_a_restart() {
+    let [before, authority] = [Authority::new(), Authority::new()];
+    let tls = Some(authority.issue("127.0.0.1"));
+    let registry =
+        DockerRegistry::start(&RegistryOptions { tls, ..RegistryOptions::default() }).await.unwrap();
+    let image = SampleImage::small(15);
+    push(&image, &format!("{}/app/one:v1", registry.host()), &[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("ca.pem");
+    std::fs::write(&roots, &before.pem).unwrap();
+    let upstream = format!("private.test={}", registry.url());
+    let arguments = ["--upstream", &upstream, "--root-certificate-authorities", roots.to_str().unwrap()];
+    let data = tempfile::tempdir().unwrap();
+    let kuik = Kuik::serve(data.path(), &arguments).await;
+    let path = "/v2/private.test/app/one/manifests/v1";
+    assert_eq!(get(kuik.address(), path).await.status, 503);
+
+    std::fs::write(&roots, "nothing of use").unwrap();
+    kuik.logs("cannot be used").await;
+    std::fs::write(&roots, &authority.pem).unwrap();
+    eventually("it is trusted", async || get(kuik.address(), path).await.status == 200).await;
+    pull_with_skopeo(&format!("{}/private.test/app/one:v1", kuik.host()), &image).await;
 }
 
 /// As in a company: a registry under a private authority, and a forward proxy that wants a password on the way to it.

@@ -2,6 +2,9 @@
 #![cfg(feature = "admission")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
+#[allow(dead_code, reason = "its main is for people")]
+#[path = "../examples/own_server.rs"]
+mod own_server;
 mod support;
 
 use std::net::SocketAddr;
@@ -74,6 +77,18 @@ async fn any_server_can_mount_the_service() {
         let made = Answer::read(&body).applied_to(&pod);
         assert_eq!(made["spec"]["containers"][0]["image"], "localhost:7439/nginx:1.25");
     }
+}
+
+#[tokio::test]
+async fn an_operator_s_own_server_is_the_webhook_too() {
+    let (listener, address) = listener().await;
+    tokio::spawn(async move { own_server::serve(listener).await.map_err(|error| error.to_string()) });
+    let pod = pod(&[("web", "nginx:1.25"), ("own", "registry.internal/app:1")]);
+    let (status, body) = post(address, &review(json!({ "operation": "CREATE", "object": pod }))).await;
+    assert_eq!(status, StatusCode::OK);
+    let made = Answer::read(&body).applied_to(&pod);
+    assert_eq!(made["spec"]["containers"][0]["image"], "localhost:7439/nginx:1.25");
+    assert_eq!(made["spec"]["containers"][1]["image"], "registry.internal/app:1");
 }
 
 #[tokio::test]

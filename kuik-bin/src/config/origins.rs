@@ -91,6 +91,8 @@ pub struct OriginsConfig {
     pub upstreams: Upstreams,
     /// Certificate authorities beside the system's.
     pub roots: Vec<CertificateAuthorities>,
+    /// The files that these are from.
+    pub root_files: Vec<String>,
     /// Credentials for registries.
     pub credentials: Providers,
     /// Whether the pull secrets of a cluster are tried before them.
@@ -162,6 +164,7 @@ impl RawOrigins {
         OriginsConfig {
             upstreams,
             roots,
+            root_files: self.root_certificate_authorities,
             credentials,
             kubernetes: switch(KUBERNETES, self.kubernetes.as_deref(), false, problems),
             proxy,

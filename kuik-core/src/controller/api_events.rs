@@ -33,8 +33,10 @@ impl ApiEvents {
         let (sender, mut receiver) = mpsc::channel(MOST_WAITING);
         let instance = instance.into();
         let work = async move {
+            // Until one is refused, the API is taken to be of a recent release.
+            let mut old = false;
             while let Some(event) = receiver.recv().await {
-                if let Err(error) = send(&client, &instance, event).await {
+                if let Err(error) = send(&client, &instance, event, &mut old).await {
                     tracing::debug!(error = &error as &dyn std::error::Error, "an event is lost");
                 }
             }
@@ -51,13 +53,29 @@ impl EventRecorder for ApiEvents {
     }
 }
 
-async fn send(client: &Client, instance: &str, event: Event) -> Result<(), ApiError> {
+/// Sends an event. To releases as `old` as Kubernetes 1.20 every object of a kind that they do not know is in a namespace,
+/// which has to be that of the event.
+async fn send(client: &Client, instance: &str, event: Event, old: &mut bool) -> Result<(), ApiError> {
     let namespace = event.about.namespace.as_deref().unwrap_or(NAMESPACE).to_owned();
     let api: Api<ApiEvent> = Api::namespaced(client.clone(), &namespace);
-    let event = api_event(event, &namespace, instance, Timestamp::now());
-    let sent = api.create(&PostParams::default(), &event).await;
-    sent.map_err(|error| ApiError::new("send an event", error))?;
-    Ok(())
+    let mut event = api_event(event, &namespace, instance, Timestamp::now());
+    let about = |event: &mut ApiEvent, old: bool| {
+        if let Some(about) = event.regarding.as_mut().filter(|_| old) {
+            about.namespace = Some(namespace.clone());
+        }
+    };
+    about(&mut event, *old);
+    let params = PostParams::default();
+    let sent = match api.create(&params, &event).await {
+        Err(kube_client::Error::Api(status)) if !*old && status.is_invalid() => {
+            about(&mut event, true);
+            let sent = api.create(&params, &event).await;
+            *old = sent.is_ok();
+            sent
+        }
+        sent => sent,
+    };
+    sent.map(drop).map_err(|error| ApiError::new("send an event", error))
 }
 
 fn api_event(event: Event, namespace: &str, instance: &str, now: Timestamp) -> ApiEvent {

@@ -107,7 +107,8 @@ fn check(holds: bool, otherwise: &'static str) -> Result<(), Failure> {
 /// A client that finds registries as `upstreams` says: the one of the cache, and the one of each node.
 fn client_of(upstreams: Upstreams) -> Result<RegistryClient, Failure> {
     let (credentials, roots, proxy) = (Anonymous, Vec::new(), ProxyConfig::default());
-    cache::registry_client(Outside { upstreams, credentials, roots, proxy }).map_err(Failure::new)
+    let outside = Outside { upstreams, credentials, roots, proxy };
+    cache::registry_client(outside).map(|(client, _)| client).map_err(Failure::new)
 }
 
 /// The cache, as `kuik serve` runs it, on a free port.
