@@ -6,6 +6,8 @@
 mod commands;
 #[path = "chart/notes.rs"]
 mod notes;
+#[path = "chart/schemas.rs"]
+mod schemas;
 
 use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
@@ -13,6 +15,7 @@ use kuik_core::{
     controller::rbac::{Component, RULES, Scope, WEBHOOK_CONFIGURATION},
     testkit::real::{ApiServer, Origin, RealPartError, run},
 };
+use schemas::Schemas;
 use serde_json::Value;
 
 fn repository() -> PathBuf {
@@ -103,6 +106,7 @@ async fn an_api_server_takes_every_rendering_to_the_last_field() {
     let versions: Value =
         serde_json::from_str(&admin.kubectl(["version", "--output=json"]).await.unwrap()).unwrap();
     let release = format!("--kube-version={}", versions["serverVersion"]["gitVersion"].as_str().unwrap());
+    let schemas = Schemas::of(admin).await;
     let file = every_value();
     let every: (&str, &[&str]) = ("with every value", &["--values", &file]);
     let folder = tempfile::tempdir().unwrap();
@@ -120,6 +124,7 @@ async fn an_api_server_takes_every_rendering_to_the_last_field() {
         let apply = ["apply", "--server-side", "--dry-run=server", "--validate=true", "--filename"];
         let arguments = apply.iter().map(AsRef::as_ref).chain([path.as_os_str()]);
         admin.kubectl(arguments).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        schemas.judge(&path).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
