@@ -55,7 +55,8 @@ pub(super) fn allowed(uid: &str, patch: &Patch) -> Response<Full<Bytes>> {
 
 /// It may not be, and this is why.
 pub(super) fn refused(uid: &str, message: &str) -> Response<Full<Bytes>> {
-    let status = Some(Status { code: 422, reason: "Invalid", message });
+    // As Kubernetes' own example has it: of what is `Invalid`, kubectl 1.20 shows no message.
+    let status = Some(Status { code: 403, reason: "Forbidden", message });
     review(Verdict { uid, allowed: false, patch_type: None, patch: None, status })
 }
 
