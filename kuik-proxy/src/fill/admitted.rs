@@ -67,9 +67,9 @@ mod tests {
         let [first, second, third] =
             ["a", "b", "c"].map(|name| RepositoryName::new("r.example", name).unwrap());
         let admitted = Admitted::new(first.clone());
-        assert_eq!(admitted.after(0), [first.clone()]);
+        assert_eq!(admitted.after(0), [first]);
         assert!(admitted.admit(&second) && admitted.admit(&second));
-        assert_eq!(admitted.after(1), [second.clone()], "it came while the first was linked");
+        assert_eq!(admitted.after(1), std::slice::from_ref(&second), "it came while the first was linked");
         assert!(admitted.after(2).is_empty());
         assert!(!admitted.admit(&third) && !admitted.has(&third), "too late");
         assert!(admitted.admit(&second), "it is linked");

@@ -223,11 +223,11 @@ pub(in crate::controller) async fn write_status(
     status: &RepositoryStatus,
 ) -> Result<(), ApiError> {
     let api: Api<Repository> = Api::all(client.clone());
-    let mut patch = json!({ "status": difference(before, status) });
-    if let Some(version) = version {
-        patch["metadata"] = json!({ "resourceVersion": version });
-    }
-    let patch = Patch::Merge(patch);
+    let status = difference(before, status);
+    let patch = Patch::Merge(match version {
+        Some(version) => json!({ "metadata": { "resourceVersion": version }, "status": status }),
+        None => json!({ "status": status }),
+    });
     let written = api.patch_status(name, &writes(), &patch).await;
     written.map_err(|error| ApiError::new(format!("write the status of the Repository {name}"), error))?;
     Ok(())
