@@ -3,7 +3,7 @@
 use super::{
     Image, NAMESPACE, Scenario, Upstream, apply, json, kubectl,
     pod::{image_of, rewritten},
-    promise::{cached_image, kept, object_name},
+    promise::{cached_image, kept, object_name, start_again, start_and_keep},
     scenario::{CACHE, CONTROLLERS, PROXY, rolled_out},
     until,
 };
@@ -47,10 +47,7 @@ async fn pods_start_while_the_cache_is_down() {
 async fn a_cache_that_lost_everything_says_so_and_is_filled_again() {
     let scenario = Scenario::begin("cache-wiped").await;
     let mut upstream = Upstream::open(&scenario.place).await;
-    let image = Image::marked(&scenario.place.busybox, "cache-wiped");
-    let name = upstream.push(&image, "cache-wiped/app:1").await;
-    scenario.start(&scenario.pod("first", &name)).await;
-    kept(&name).await;
+    let name = start_and_keep(&scenario, &upstream, "cache-wiped").await;
 
     // Without persistence, what the cache has is its pod's.
     upstream.stop().await;
@@ -68,9 +65,7 @@ async fn a_cache_that_lost_everything_says_so_and_is_filled_again() {
     kept(&name).await;
 
     upstream.stop().await;
-    scenario.delete("first").await;
-    scenario.place.forget("cache-wiped/app").await;
-    scenario.start(&scenario.pod("again", &name)).await;
+    start_again(&scenario, &name, "cache-wiped").await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Image, NAMESPACE, Scenario, Upstream, json, kubectl, promise::kept, until};
+use super::{NAMESPACE, Scenario, Upstream, json, kubectl, promise::start_and_keep, until};
 
 /// What a pod uses, in thousandths of a core and MiB.
 struct Use {
@@ -34,10 +34,7 @@ async fn uses(node: &str, pods: usize) -> Result<Vec<Use>, String> {
 async fn what_does_nothing_costs_next_to_nothing() {
     let scenario = Scenario::begin("idle").await;
     let upstream = Upstream::open(&scenario.place).await;
-    let image = Image::marked(&scenario.place.busybox, "idle");
-    let name = upstream.push(&image, "idle/app:1").await;
-    scenario.start(&scenario.pod("first", &name)).await;
-    kept(&name).await;
+    start_and_keep(&scenario, &upstream, "idle").await;
 
     let pods = json(&["pods", "--namespace", NAMESPACE]).await.unwrap();
     let pods = pods["items"].as_array().unwrap();

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     Image, NAMESPACE, Scenario, Upstream, kubectl,
     pod::{image_of, rewritten},
-    promise::kept,
+    promise::{kept, start_again, start_and_keep},
     scenario::{PROXY, rolled_out},
 };
 
@@ -68,15 +68,9 @@ async fn a_node_that_is_told_pulls_what_is_rewritten_at_its_first_try() {
 async fn proxies_in_the_network_of_their_nodes_serve_them() {
     let scenario = Scenario::with("host-network", &["proxy.hostNetwork=true"]).await;
     let mut upstream = Upstream::open(&scenario.place).await;
-    let image = Image::marked(&scenario.place.busybox, "host-network");
-    let name = upstream.push(&image, "host-network/app:1").await;
-    let pod = scenario.start(&scenario.pod("first", &name)).await;
-    assert_eq!(image_of(&pod, "main"), rewritten(&name));
-    kept(&name).await;
+    let name = start_and_keep(&scenario, &upstream, "host-network").await;
     upstream.stop().await;
-    scenario.delete("first").await;
-    scenario.place.forget("host-network/app").await;
-    scenario.start(&scenario.pod("again", &name)).await;
+    start_again(&scenario, &name, "host-network").await;
 }
 
 /// To the node that `tools/cluster` adds, `localhost` is `::1` first, where nothing listens.
@@ -84,10 +78,7 @@ async fn proxies_in_the_network_of_their_nodes_serve_them() {
 async fn a_node_that_is_added_starts_pods_whose_registry_is_gone() {
     let scenario = Scenario::begin("node-added").await;
     let mut upstream = Upstream::open(&scenario.place).await;
-    let image = Image::marked(&scenario.place.busybox, "node-added");
-    let name = upstream.push(&image, "node-added/app:1").await;
-    scenario.start(&scenario.pod("first", &name)).await;
-    kept(&name).await;
+    let name = start_and_keep(&scenario, &upstream, "node-added").await;
     upstream.stop().await;
 
     let node = scenario.place.add_node().await;

@@ -37,6 +37,24 @@ pub(crate) async fn kept(image: &str) -> serde_json::Value {
     .await
 }
 
+/// Starts the pod `first` with an image of its own, `SUBJECT/app:1`, and waits until that is kept; returns its name.
+pub(crate) async fn start_and_keep(scenario: &Scenario, upstream: &Upstream, subject: &str) -> String {
+    let image = Image::marked(&scenario.place.busybox, subject);
+    let name = upstream.push(&image, &format!("{subject}/app:1")).await;
+    let pod = scenario.start(&scenario.pod("first", &name)).await;
+    assert_eq!(image_of(&pod, "main"), rewritten(&name));
+    kept(&name).await;
+    name
+}
+
+/// Deletes the pod `first`, takes its image from the node, and starts the pod `again` with it.
+pub(crate) async fn start_again(scenario: &Scenario, name: &str, subject: &str) {
+    scenario.delete("first").await;
+    scenario.place.forget(&format!("{subject}/app")).await;
+    scenario.start(&scenario.pod("again", name)).await;
+    assert_eq!(scenario.mark("again", "main").await, subject);
+}
+
 #[tokio::test]
 async fn pods_start_again_when_their_registry_is_gone() {
     let mut scenario = Scenario::without_kuik("promise").await;

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
-    Image, Scenario, Upstream, kubectl,
-    promise::{cached_image, kept, object_name},
+    Scenario, Upstream, kubectl,
+    promise::{cached_image, object_name, start_again, start_and_keep},
     until,
 };
 
@@ -24,29 +24,18 @@ async fn refreshed(image: &str, told: impl Fn(&Value) -> bool) -> Value {
 async fn pods_start_again_when_their_registry_has_lost_the_image() {
     let scenario = Scenario::begin("lost").await;
     let upstream = Upstream::open(&scenario.place).await;
-    let image = Image::marked(&scenario.place.busybox, "lost");
-    let name = upstream.push(&image, "lost/app:1").await;
-    scenario.start(&scenario.pod("first", &name)).await;
-    kept(&name).await;
-
+    let name = start_and_keep(&scenario, &upstream, "lost").await;
     upstream.delete(&name).await;
     let status = refreshed(&name, |status| status["availableUpstream"] == false).await;
     assert_eq!((&status["isCached"], &status["phase"]), (&true.into(), &"Ready".into()), "{status:#}");
-    scenario.delete("first").await;
-    scenario.place.forget("lost/app").await;
-    scenario.start(&scenario.pod("again", &name)).await;
-    assert_eq!(scenario.mark("again", "main").await, "lost");
+    start_again(&scenario, &name, "lost").await;
 }
 
 #[tokio::test]
 async fn pods_start_again_when_their_registry_says_that_it_was_asked_too_often() {
     let scenario = Scenario::begin("quota").await;
     let mut upstream = Upstream::open(&scenario.place).await;
-    let image = Image::marked(&scenario.place.busybox, "quota");
-    let name = upstream.push(&image, "quota/app:1").await;
-    scenario.start(&scenario.pod("first", &name)).await;
-    kept(&name).await;
-
+    let name = start_and_keep(&scenario, &upstream, "quota").await;
     let refusing = upstream.out_of_quota().await;
     let ready = |status: &Value| {
         let conditions = status["conditions"].as_array().into_iter().flatten();
@@ -55,9 +44,6 @@ async fn pods_start_again_when_their_registry_says_that_it_was_asked_too_often()
     let status =
         refreshed(&name, |status| ready(status).is_some_and(|message| message.contains("429"))).await;
     assert_eq!((&status["isCached"], &status["phase"]), (&true.into(), &"Ready".into()), "{status:#}");
-    scenario.delete("first").await;
-    scenario.place.forget("quota/app").await;
-    scenario.start(&scenario.pod("again", &name)).await;
-    assert_eq!(scenario.mark("again", "main").await, "quota");
+    start_again(&scenario, &name, "quota").await;
     drop(refusing);
 }

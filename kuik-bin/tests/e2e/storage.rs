@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Image, NAMESPACE, Place, Scenario, Upstream, apply, json as get, kubectl,
-    promise::kept,
+    promise::{kept, start_again, start_and_keep},
     scenario::{CACHE, rolled_out},
     until,
 };
@@ -41,21 +41,16 @@ pub(crate) async fn volume(scenario: &Scenario) {
 async fn on_a_volume_images_outlive_the_pod_of_the_cache() {
     let mut scenario = Scenario::without_kuik("volume").await;
     let mut upstream = Upstream::open(&scenario.place).await;
-    let image = Image::marked(&scenario.place.busybox, "volume");
-    let name = upstream.push(&image, "volume/app:1").await;
     volume(&scenario).await;
     // The claim of a StatefulSet is for ever what it was made with.
     scenario.uninstall().await;
     scenario.install(&ON_A_VOLUME).await;
-    scenario.start(&scenario.pod("first", &name)).await;
-    kept(&name).await;
+    let name = start_and_keep(&scenario, &upstream, "volume").await;
 
     upstream.stop().await;
     kubectl(&["delete", "pod", "--namespace", NAMESPACE, SELECTOR]).await.unwrap();
     rolled_out(CACHE).await;
-    scenario.delete("first").await;
-    scenario.place.forget("volume/app").await;
-    scenario.start(&scenario.pod("again", &name)).await;
+    start_again(&scenario, &name, "volume").await;
 
     uninstall_with_volume(&mut scenario).await;
     scenario.delete("again").await;
