@@ -82,8 +82,8 @@ scale: ## keep the images of PODS=5000 pods over IMAGES=500 images, then change 
 	KUIK_SCALE_PODS=$(PODS) KUIK_SCALE_IMAGES=$(IMAGES) KUIK_SCALE_QUIET=$(QUIET) cargo test --locked --release -p kuik-bin \
 		--all-features --test scale -- --nocapture --ignored
 
-kube-old: ## build Kubernetes 1.20, and run the tests of the webhook and the controllers with it (a quarter of an hour)
-	@tools/install-parts tests
+kube-old: ## build Kubernetes 1.20, and run the tests of the webhook, the controllers and the chart with it (a quarter of an hour)
+	@tools/install-parts tests chart
 	assets=$$(tools/kubernetes-old) && source tools/env && KUBEBUILDER_ASSETS=$$assets cargo test --locked --workspace \
 		--all-features --no-fail-fast --test webhook --test 'controller*' --test api_server --test cached_images \
 		--test cluster --test leader --test pull_secrets --test chart -- --include-ignored --test-threads=2

@@ -18,7 +18,11 @@ pub async fn keep(files: Vec<String>, transport: HttpTransport) {
     if files.is_empty() {
         return;
     }
+    // They may have changed since the transport was made.
     let mut before = contents(&files).await;
+    if let Err(problem) = trust(&files, &before, &transport) {
+        tracing::warn!(%problem, "the certificate authorities cannot be used: those from before are trusted");
+    }
     loop {
         sleep(LOOK_EVERY).await;
         let now = contents(&files).await;

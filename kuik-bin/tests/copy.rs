@@ -24,7 +24,7 @@ use kuik_core::{
     },
     testkit::{Behaviour, Rule, SampleImage, ScriptedRegistry, Target},
 };
-use support::{Kuik, blob_data, proxied, pull_with_skopeo};
+use support::{Kuik, blob_data, eventually, proxied, pull_with_skopeo};
 
 const TOKEN: &str = "let-me-in-and-more";
 
@@ -131,7 +131,7 @@ async fn an_image_is_warmed_by_platform_and_crosses_the_internet_once() {
     let copied = copier.copy(&app, &()).await.unwrap();
     assert_eq!(&copied.digest, image.index().digest());
     assert_eq!(copied.without, Vec::<String>::new());
-    support::eventually("the platform's blobs are kept", async || kept(&rig, &image) == 3).await;
+    eventually("the platform's blobs are kept", async || kept(&rig, &image) == 3).await;
     assert_eq!(rig.source.count(Target::Blob), 3, "one request for each blob");
     assert_eq!(complete(copier.verify(&app).await).as_ref(), Ok(image.index().digest()));
 
@@ -152,13 +152,17 @@ async fn a_refresh_reaches_the_source_through_the_cache() {
     assert_eq!(&copier.ask_source(&app).await.unwrap(), new.index().digest());
     assert_eq!(&copier.copy(&app, &()).await.unwrap().digest, new.index().digest());
 
+    // What was copied becomes durable a moment later.
+    let is_there = async || matches!(copier.verify(&app).await, Ok(Verdict::Complete { .. }));
+    eventually("it is there", &is_there).await;
+
     // Where the source has it no more, or wants no more questions, the cache says so, and what it has.
     for (status, words) in [(StatusCode::NOT_FOUND, "404"), (StatusCode::TOO_MANY_REQUESTS, "429")] {
         rig.source.script(Rule::on(Target::Manifest).times(1).does(Behaviour::status(status)));
         let error = copier.ask_source(&app).await.unwrap_err();
         assert!(error.chain().contains(words) && error.is_of_registry() != error.is_not_found(), "{error:?}");
         assert_eq!(error.is_not_found(), status == StatusCode::NOT_FOUND);
-        assert!(matches!(copier.verify(&app).await, Ok(Verdict::Complete { .. })));
+        assert!(is_there().await);
     }
 
     // Where the source is away, the cache says what it has, and not that this is current.
@@ -198,7 +202,7 @@ async fn a_wiped_cache_that_fills_itself_is_told_apart_from_its_source() {
     rig.source.add_image("app", "1", &image);
     let app = rig.image("app:1");
     copier.copy(&app, &()).await.unwrap();
-    support::eventually("everything is kept", async || complete(copier.verify(&app).await).is_ok()).await;
+    eventually("everything is kept", async || complete(copier.verify(&app).await).is_ok()).await;
     let lost = image.layers()[1].digest.clone();
     std::fs::remove_file(rig.blob(&lost)).unwrap();
     assert_eq!(
@@ -210,7 +214,7 @@ async fn a_wiped_cache_that_fills_itself_is_told_apart_from_its_source() {
     assert_eq!(complete(copier.verify(&app).await), Err(format!("blob {lost}")), "though the source is away");
     rig.source.clear_script();
     copier.copy(&app, &()).await.unwrap();
-    support::eventually("it is put back", async || complete(copier.verify(&app).await).is_ok()).await;
+    eventually("it is put back", async || complete(copier.verify(&app).await).is_ok()).await;
 }
 
 #[tokio::test]

@@ -717,7 +717,7 @@ fn expiry() {
                 it.image = None;
                 it.naming = Naming::Invalid { problem: "upper case".to_owned() };
             }),
-            "expire",
+            "let go of docker.io/library/nginx:1.25, expire",
         ),
     ]);
 }

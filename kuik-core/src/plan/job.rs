@@ -166,7 +166,8 @@ fn refresh(observed: &Observed, memory: &Memory, status: &Status, now: Timestamp
         return Some(now);
     }
     match observed.repository.as_ref()?.refresh {
-        // Its repository ends an interval when all its images have been checked, and none of them waits for the others.
+        // Its repository ends an interval, and begins the next, when all its images have been checked. Until then each of them
+        // is checked every so often all the same.
         Refresh::Every { from, interval } => match status.last_sync {
             Some(last) if last <= after(now, SKEW) => {
                 let turn = last_turn(from, interval, now);

@@ -53,6 +53,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
     let expiry = expiry::plan(observed, now);
     if let expiry::Expiry::Over = expiry {
         steps.extend(observed.job.is_some().then_some(Step::Abandon));
+        steps.extend(identity::let_go(observed));
         steps.push(Step::Expire);
         return steps;
     }

@@ -35,7 +35,8 @@ impl Answer {
     }
 }
 
-/// RFC 9211: how this cache handled the request, and what upstream answered where that says more than that it failed.
+/// How this cache handled the request (RFC 9211), and what upstream answered where that says more than that it failed: for
+/// another kuik, since a hit has no `fwd-status` in that RFC, which others ignore then.
 fn cache_status(origin: Origin) -> HeaderValue {
     HeaderValue::from_static(match origin {
         Origin::Cache => "kuik; hit",

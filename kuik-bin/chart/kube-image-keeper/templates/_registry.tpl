@@ -65,15 +65,16 @@
 {{- define "kuik.registry.maxSize" -}}
 {{- $size := .Values.registry.persistence.size -}}
 {{- $size = kindIs "float64" $size | ternary (int64 $size) $size | toString -}}
-{{- if .Values.registry.maxSize -}}
-{{- .Values.registry.maxSize -}}
+{{- $most := .Values.registry.maxSize -}}
+{{- if $most -}}
+{{- kindIs "float64" $most | ternary (int64 $most) $most -}}
 {{- else if eq (include "kuik.storage" .) "volume" -}}
 {{- $unit := regexFind "[A-Za-z]*$" $size -}}
 {{- $kibibytes := get (dict "Mi" 1024 "Gi" 1048576 "Ti" 1073741824 "Pi" 1099511627776 "M" 976 "G" 976562 "T" 976562500) $unit -}}
-{{- if regexMatch "^[0-9]+$" $size -}}
+{{- if regexMatch "^[0-9]{8,}$" $size -}}
 {{- printf "%dMi" (div (mul (int64 $size) 9) 10485760) -}}
 {{- else if not (and $kibibytes (regexMatch "^[0-9]+$" (trimSuffix $unit $size))) -}}
-{{- fail (printf "registry.persistence.size is %q, of which the cache cannot tell how much it may keep: write whole Mi, Gi, Ti, M, G or T, or set registry.maxSize" $size) -}}
+{{- fail (printf "registry.persistence.size is %q, of which the cache cannot tell how much it may keep: write whole Mi, Gi, Ti, Pi, M, G or T, or set registry.maxSize" $size) -}}
 {{- else -}}
 {{- printf "%dMi" (div (mul (int64 (trimSuffix $unit $size)) $kibibytes 9) 10240) -}}
 {{- end -}}
