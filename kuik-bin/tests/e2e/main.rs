@@ -12,6 +12,7 @@
     reason = "a test may fail, and says how long things took"
 )]
 
+mod certificates;
 mod choices;
 mod command;
 mod distribution;

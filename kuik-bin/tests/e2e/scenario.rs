@@ -121,7 +121,7 @@ impl Scenario {
     }
 
     /// A Service knows that a pod is ready a moment after everybody else, and until then no pod is rewritten.
-    async fn webhook_answers(&self) {
+    pub(crate) async fn webhook_answers(&self) {
         let run = ["run", "probe", "--image=e2e.test/probe:1", "--namespace", &self.namespace];
         until("the webhook is asked", || async {
             let pod = kubectl(&[&run[..], &["--dry-run=server", "--output=yaml"]].concat()).await?;
