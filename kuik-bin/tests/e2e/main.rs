@@ -22,6 +22,7 @@ mod idle;
 mod image;
 mod matrix;
 mod nodes;
+mod pages;
 mod place;
 mod pod;
 mod private;
