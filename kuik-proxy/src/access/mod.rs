@@ -108,6 +108,10 @@ pub struct AccessLayer {
     policy: Arc<AccessPolicy>,
 }
 
+/// In a request's extensions: whoever sends it may push.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MayPush;
+
 /// A registry behind an [`AccessPolicy`].
 #[derive(Debug, Clone)]
 pub struct AccessService<S> {
@@ -147,8 +151,12 @@ where
         let shown = authorization::read(request.headers());
         let wanted = Wanted::of(request.method(), request.uri().path());
         let head = request.method() == Method::HEAD;
+        let may_push = self.policy.decide(Wanted::Write, Shown::of(shown.as_ref())) == Decision::Allow;
         let answer = match self.policy.decide(wanted, Shown::of(shown.as_ref())) {
             Decision::Allow => {
+                if may_push {
+                    request.extensions_mut().insert(MayPush);
+                }
                 // What was for us is nobody else's: behind us there may be a client of other registries.
                 request.headers_mut().remove(header::AUTHORIZATION);
                 return Either::Left(self.inner.call(request));

@@ -24,7 +24,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Method, Request, Response, Uri, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use kuik_core::content::ManagedStore;
@@ -33,10 +33,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::metrics::RegistryMetrics;
 use self::{
-    operation::Operation,
+    operation::{Operation, Pull},
     receive::{BoxError, Incoming},
 };
 use crate::{
+    access::MayPush,
     gc::Leased,
     pull_through::PullThrough,
     service::{ProxyBody, ProxyService, Refusal},
@@ -126,12 +127,17 @@ impl RegistryService {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+        let (Parts { method, uri, headers, extensions, .. }, body) = request.into_parts();
+        let asks_to_push = method == Method::HEAD && extensions.get::<MayPush>().is_some();
         let names = self.pull.names();
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         let (operation, response, origin) = match Operation::parse(&method, uri.path(), uri.query(), names) {
             Ok(operation @ Operation::Pull(_)) => {
                 let (response, origin) = self.pull.answer_from(method, uri, headers).await;
+                // Who asks for a blob before pushing it is to push it where upstream cannot be asked: there may be none.
+                let of_blob = matches!(operation, Operation::Pull(Pull::Blob));
+                let unknown = asks_to_push && of_blob && response.status() == StatusCode::SERVICE_UNAVAILABLE;
+                let response = if unknown { refusal::unknown().into_response(true) } else { response };
                 (operation.name(), response, origin)
             }
             parsed => {

@@ -90,6 +90,12 @@ pub(super) fn manifest_digest(error: &dyn std::error::Error) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", chain(error))
 }
 
+/// Nothing here knows of it, and nobody else could be asked.
+pub(super) fn unknown() -> Refusal {
+    let message = "it is not here, and its registry could not be asked for it";
+    Refusal::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", message)
+}
+
 /// What a manifest refers to is not there.
 pub(super) fn missing(digests: &[&Digest]) -> Refusal {
     let named: Vec<_> = digests.iter().take(NAMED).map(ToString::to_string).collect();
