@@ -19,24 +19,20 @@ pub async fn keep(files: Vec<String>, transport: HttpTransport) {
         return;
     }
     // They may have changed since the transport was made.
-    let mut before = contents(&files).await;
-    if let Err(problem) = trust(&files, &before, &transport) {
-        tracing::warn!(%problem, "the certificate authorities cannot be used: those from before are trusted");
-    }
+    let mut before = None;
     loop {
-        sleep(LOOK_EVERY).await;
         let now = contents(&files).await;
-        if now == before {
-            continue;
+        if before.as_ref() != Some(&now) {
+            match trust(&files, &now, &transport) {
+                Ok(()) => tracing::info!(?files, "these certificate authorities are trusted"),
+                Err(problem) => tracing::warn!(
+                    %problem,
+                    "the certificate authorities cannot be used: those from before are trusted"
+                ),
+            }
+            before = Some(now);
         }
-        match trust(&files, &now, &transport) {
-            Ok(()) => tracing::info!(?files, "the certificate authorities have changed"),
-            Err(problem) => tracing::warn!(
-                %problem,
-                "the certificate authorities have changed, and cannot be used: those from before are trusted"
-            ),
-        }
-        before = now;
+        sleep(LOOK_EVERY).await;
     }
 }
 

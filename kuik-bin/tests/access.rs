@@ -68,14 +68,8 @@ async fn a_private_registry_opens_to_the_docker_config() {
 #[tokio::test]
 async fn a_registry_under_a_private_authority_needs_that_authority() {
     let authority = Authority::new();
-    let registry = DockerRegistry::start(&RegistryOptions {
-        tls: Some(authority.issue("127.0.0.1")),
-        ..RegistryOptions::default()
-    })
-    .await
-    .unwrap();
     let image = SampleImage::small(12);
-    push(&image, &format!("{}/app/one:v1", registry.host()), &[]).await;
+    let registry = authority.registry("127.0.0.1", &image).await;
     let folder = tempfile::tempdir().unwrap();
     let roots = folder.path().join("ca.pem");
     std::fs::write(&roots, &authority.pem).unwrap();
@@ -97,11 +91,8 @@ async fn a_registry_under_a_private_authority_needs_that_authority() {
 #[tokio::test]
 async fn an_authority_that_comes_later_is_trusted_without_a_restart() {
     let [before, authority] = [Authority::new(), Authority::new()];
-    let tls = Some(authority.issue("127.0.0.1"));
-    let registry =
-        DockerRegistry::start(&RegistryOptions { tls, ..RegistryOptions::default() }).await.unwrap();
     let image = SampleImage::small(15);
-    push(&image, &format!("{}/app/one:v1", registry.host()), &[]).await;
+    let registry = authority.registry("127.0.0.1", &image).await;
     let folder = tempfile::tempdir().unwrap();
     let roots = folder.path().join("ca.pem");
     std::fs::write(&roots, &before.pem).unwrap();
@@ -125,14 +116,8 @@ async fn a_nodes_proxy_goes_through_the_companys_proxy() {
     // Loopback is contacted directly in its usual spellings; in this one, an upstream is anywhere.
     let (address, host) = ("::ffff:7f00:1", "[::ffff:7f00:1]");
     let authority = Authority::new();
-    let registry = DockerRegistry::start(&RegistryOptions {
-        tls: Some(authority.issue(address)),
-        ..RegistryOptions::default()
-    })
-    .await
-    .unwrap();
     let image = SampleImage::small(14);
-    push(&image, &format!("{}/app/one:v1", registry.host()), &[]).await;
+    let registry = authority.registry(address, &image).await;
     let folder = tempfile::tempdir().unwrap();
     let roots = folder.path().join("ca.pem");
     std::fs::write(&roots, &authority.pem).unwrap();
@@ -257,6 +242,15 @@ impl Authority {
         let issuer = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
         let pem = issuer.pem();
         Self { issuer, pem }
+    }
+
+    /// Docker's registry with a certificate for `name`, and `image` as `app/one:v1`.
+    async fn registry(&self, name: &str, image: &SampleImage) -> DockerRegistry {
+        let tls = Some(self.issue(name));
+        let options = RegistryOptions { tls, ..RegistryOptions::default() };
+        let registry = DockerRegistry::start(&options).await.unwrap();
+        push(image, &format!("{}/app/one:v1", registry.host()), &[]).await;
+        registry
     }
 
     /// A certificate for `name`, and its key.

@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use super::{
     Image, NAMESPACE, Scenario, Upstream,
-    expiry::dated,
+    expiry::expire,
     json, kubectl,
-    promise::{cached_image, kept, object_name},
+    promise::kept,
     scenario::{CACHE, rolled_out},
     storage::{ON_A_VOLUME, uninstall_with_volume, volume},
     until,
@@ -57,16 +57,7 @@ async fn docker_s_registry_is_stopped_to_be_collected_and_pods_start_meanwhile()
         kept(image).await;
     }
     scenario.delete("goes").await;
-    dated(&goes, true).await;
-    let past = r#"{"spec":{"expiresAt":"2020-01-01T00:00:00Z"}}"#;
-    kubectl(&["patch", "cachedimage", &object_name(&goes), "--type=merge", "--patch", past]).await.unwrap();
-    until("the image has gone", || async {
-        match cached_image(&object_name(&goes)).await {
-            Err(error) if error.contains("NotFound") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    expire(&goes).await;
 
     let folder = Path::new(&scenario.place.volume);
     let before = blobs(folder);

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Waits until an image has a date on which it goes, or has none.
-pub(crate) async fn dated(image: &str, whether: bool) -> String {
+async fn dated(image: &str, whether: bool) -> String {
     let name = object_name(image);
     until(&format!("{image} has a date: {whether}"), || async {
         let spec = cached_image(&name).await?["spec"].take();
@@ -19,6 +19,21 @@ pub(crate) async fn dated(image: &str, whether: bool) -> String {
         }
     })
     .await
+}
+
+/// Waits until an image that nobody uses has a date, sets one that has passed, and waits until the image has gone.
+pub(crate) async fn expire(image: &str) {
+    dated(image, true).await;
+    let name = object_name(image);
+    let past = r#"{"spec":{"expiresAt":"2020-01-01T00:00:00Z"}}"#;
+    kubectl(&["patch", "cachedimage", &name, "--type=merge", "--patch", past]).await.unwrap();
+    until("the image has gone", || async {
+        match cached_image(&name).await {
+            Err(error) if error.contains("NotFound") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -43,16 +58,7 @@ async fn an_image_that_nobody_uses_goes_on_its_day_and_leaves_the_other_tags() {
     dated(&goes, true).await;
 
     upstream.stop().await;
-    let name = object_name(&goes);
-    let past = r#"{"spec":{"expiresAt":"2020-01-01T00:00:00Z"}}"#;
-    kubectl(&["patch", "cachedimage", &name, "--type=merge", "--patch", past]).await.unwrap();
-    until("the image has gone", || async {
-        match cached_image(&name).await {
-            Err(error) if error.contains("NotFound") => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    expire(&goes).await;
 
     scenario.delete("stays").await;
     scenario.place.forget("expiry/app").await;

@@ -28,6 +28,7 @@ mod queue;
 pub mod rbac;
 pub mod repository;
 mod token;
+mod update_filters;
 mod usage;
 
 pub use accounts::SlimAccount;

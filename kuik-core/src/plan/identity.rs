@@ -15,10 +15,15 @@ pub(super) fn let_go(observed: &Observed) -> Option<Step> {
     Some(Step::LetGo { image: before.clone() })
 }
 
+/// What goes on for the object ends, and so does what it stood for before.
+pub(super) fn leave(observed: &Observed) -> impl Iterator<Item = Step> {
+    let abandon = observed.job.is_some().then_some(Step::Abandon);
+    abandon.into_iter().chain(let_go(observed))
+}
+
 /// The object goes: another stands for its image.
 pub(super) fn give_way(observed: &Observed) -> Vec<Step> {
-    let abandon = observed.job.is_some().then_some(Step::Abandon);
-    abandon.into_iter().chain(let_go(observed)).chain([Step::GiveWay]).collect()
+    leave(observed).chain([Step::GiveWay]).collect()
 }
 
 /// What of us is missing on the object. One that names no image gets nothing: there is nothing to clean up after it.

@@ -87,11 +87,9 @@ fn no_image(observed: &Observed, mut status: Status) -> Work {
     status.ready("InvalidReference", message.clone());
     let news = status.ready != observed.status.ready;
     let tell = news.then_some(Step::Tell(Occasion::CacheFailed { problem: message, news }));
-    let abandon = observed.job.is_some().then_some(Step::Abandon);
-    let let_go = identity::let_go(observed);
-    let forget = let_go.is_some().then(|| Step::Remember(Memory::default()));
+    let forget = observed.memory.image.is_some().then(|| Step::Remember(Memory::default()));
     Work {
-        before: abandon.into_iter().chain(let_go).collect(),
+        before: identity::leave(observed).collect(),
         status,
         after: forget.into_iter().chain(tell).collect(),
         wake: None,

@@ -33,6 +33,7 @@ pub use step::{Job, Occasion, Step};
 
 use jiff::Timestamp;
 
+pub(crate) use self::time::SKEW;
 use self::time::earliest;
 
 /// What is to be done now about a CachedImage.
@@ -52,8 +53,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
     let mut steps = Vec::new();
     let expiry = expiry::plan(observed, now);
     if let expiry::Expiry::Over = expiry {
-        steps.extend(observed.job.is_some().then_some(Step::Abandon));
-        steps.extend(identity::let_go(observed));
+        steps.extend(identity::leave(observed));
         steps.push(Step::Expire);
         return steps;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 /// How far clocks may differ before one of them is disbelieved.
-pub(super) const SKEW: Duration = Duration::from_secs(5 * 60);
+pub(crate) const SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// `delay` after `at`; the end of time where there is no such time.
 pub(super) fn after(at: Timestamp, delay: Duration) -> Timestamp {

@@ -108,7 +108,7 @@ pub struct AccessLayer {
     policy: Arc<AccessPolicy>,
 }
 
-/// In a request's extensions: whoever sends it may push.
+/// In the extensions of a `HEAD`: whoever sends it may push.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MayPush;
 
@@ -151,10 +151,10 @@ where
         let shown = authorization::read(request.headers());
         let wanted = Wanted::of(request.method(), request.uri().path());
         let head = request.method() == Method::HEAD;
-        let may_push = self.policy.decide(Wanted::Write, Shown::of(shown.as_ref())) == Decision::Allow;
-        let answer = match self.policy.decide(wanted, Shown::of(shown.as_ref())) {
+        let decide = |wanted| self.policy.decide(wanted, Shown::of(shown.as_ref()));
+        let answer = match decide(wanted) {
             Decision::Allow => {
-                if may_push {
+                if head && decide(Wanted::Write) == Decision::Allow {
                     request.extensions_mut().insert(MayPush);
                 }
                 // What was for us is nobody else's: behind us there may be a client of other registries.

@@ -128,7 +128,7 @@ impl RegistryService {
         B::Error: Into<BoxError>,
     {
         let (Parts { method, uri, headers, extensions, .. }, body) = request.into_parts();
-        let asks_to_push = method == Method::HEAD && extensions.get::<MayPush>().is_some();
+        let may_push = extensions.get::<MayPush>().is_some();
         let names = self.pull.names();
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         let (operation, response, origin) = match Operation::parse(&method, uri.path(), uri.query(), names) {
@@ -136,7 +136,7 @@ impl RegistryService {
                 let (response, origin) = self.pull.answer_from(method, uri, headers).await;
                 // Who asks for a blob before pushing it is to push it where upstream cannot be asked: there may be none.
                 let of_blob = matches!(operation, Operation::Pull(Pull::Blob));
-                let unknown = asks_to_push && of_blob && response.status() == StatusCode::SERVICE_UNAVAILABLE;
+                let unknown = may_push && of_blob && response.status() == StatusCode::SERVICE_UNAVAILABLE;
                 let response = if unknown { refusal::unknown().into_response(true) } else { response };
                 (operation.name(), response, origin)
             }

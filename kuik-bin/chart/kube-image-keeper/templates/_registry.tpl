@@ -61,13 +61,16 @@
 {{- with trimAll "/" (toString (default "" .)) -}}/{{ . }}{{- end -}}
 {{- end -}}
 
+{{/* A quantity as text. Helm reads whole numbers of a values file as floating ones. */}}
+{{- define "kuik.quantity" -}}
+{{- kindIs "float64" . | ternary (int64 .) . -}}
+{{- end -}}
+
 {{/* Nine tenths of the volume: a full disk would take no upload and no note of what is on it. */}}
 {{- define "kuik.registry.maxSize" -}}
-{{- $size := .Values.registry.persistence.size -}}
-{{- $size = kindIs "float64" $size | ternary (int64 $size) $size | toString -}}
-{{- $most := .Values.registry.maxSize -}}
-{{- if $most -}}
-{{- kindIs "float64" $most | ternary (int64 $most) $most -}}
+{{- $size := include "kuik.quantity" .Values.registry.persistence.size -}}
+{{- if .Values.registry.maxSize -}}
+{{- include "kuik.quantity" .Values.registry.maxSize -}}
 {{- else if eq (include "kuik.storage" .) "volume" -}}
 {{- $unit := regexFind "[A-Za-z]*$" $size -}}
 {{- $kibibytes := get (dict "Mi" 1024 "Gi" 1048576 "Ti" 1073741824 "Pi" 1099511627776 "M" 976 "G" 976562 "T" 976562500) $unit -}}

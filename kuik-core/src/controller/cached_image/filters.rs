@@ -6,12 +6,12 @@ use std::{
 };
 
 use lru::LruCache;
-use regex::{RegexSet, RegexSetBuilder};
+use regex::RegexSet;
+
+use crate::controller::update_filters::compile;
 
 /// How many lists of patterns are kept.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
-/// The most memory that a list of patterns may take.
-const MAX_BYTES: usize = 1 << 20;
 
 /// Compiled lists of patterns.
 pub(super) struct Filters(Mutex<LruCache<Vec<String>, Option<Arc<RegexSet>>>>);
@@ -30,7 +30,7 @@ impl Filters {
             return true;
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let compiled = known.get_or_insert(patterns.to_vec(), || match RegexSetBuilder::new(patterns).size_limit(MAX_BYTES).build() {
+        let compiled = known.get_or_insert(patterns.to_vec(), || match compile(patterns) {
             Ok(set) => Some(Arc::new(set)),
             Err(error) => {
                 tracing::warn!(?patterns, %error, "updateFilters has a mistake: no image of it is checked again");

@@ -171,9 +171,7 @@ impl Jobs {
             let _ = task.await;
         }));
     }
-}
 
-impl Jobs {
     /// Removes an image's tag, where it is not needed when its turn comes. Where that fails the tag stays, which is said.
     pub(super) fn let_go(&self, image: SourceImage, is_needed: impl Fn() -> bool + Send + 'static) {
         let shared = self.shared.clone();

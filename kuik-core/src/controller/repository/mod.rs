@@ -5,6 +5,8 @@
 //! many changes are one write.
 
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod reconcile;
 mod secrets;
 

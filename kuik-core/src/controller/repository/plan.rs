@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::{SignedDuration, Timestamp},
+    jiff::Timestamp,
 };
-use regex::RegexSetBuilder;
 
 use crate::{
+    controller::update_filters::compile,
     crd::{
         CachedImage, CachedImagePhase, PullSecret, REPOSITORY_FINALIZER, Repository, RepositoryPhase,
         RepositoryStatus,
     },
+    plan::SKEW,
     reference::ImageReference,
 };
 
@@ -25,14 +26,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// The shortest interval in which tags are checked: a mistake of units is not to become a storm.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The most memory that the filters of a Repository may take.
-const MAX_FILTER_BYTES: usize = 1 << 20;
-
-/// How far clocks may differ before one of them is disbelieved.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
-
 /// How soon it is looked whether images that are due have been checked.
-const CHECKS_PAUSE: Duration = Duration::from_secs(15);
+pub(super) const CHECKS_PAUSE: Duration = Duration::from_secs(15);
 
 /// What is known of a Repository.
 #[derive(Debug, Clone)]
@@ -134,7 +129,8 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
 #[must_use]
 pub fn checks_due(repository: &Repository, now: Timestamp) -> Option<Timestamp> {
     let last = repository.status.as_ref().and_then(|status| status.last_update.as_ref());
-    let last = last.filter(|last| last.0.duration_since(now) <= SKEW);
+    let ahead = |time: &Time| Duration::try_from(time.0.duration_since(now)).unwrap_or_default();
+    let last = last.filter(|last| ahead(last) <= SKEW);
     let last = last.or(repository.metadata.creation_timestamp.as_ref())?;
     last.0.checked_add(interval(repository)?).ok()
 }
@@ -143,9 +139,7 @@ pub fn checks_due(repository: &Repository, now: Timestamp) -> Option<Timestamp> 
 /// there is none. A list with a filter that is no regular expression finds nothing.
 fn checked<'a>(repository: &Repository, images: &[&'a CachedImage]) -> Vec<&'a CachedImage> {
     let filters = repository.spec.update_filters.as_deref().unwrap_or_default();
-    let Ok(set) = RegexSetBuilder::new(filters).size_limit(MAX_FILTER_BYTES).build() else {
-        return Vec::new();
-    };
+    let Ok(set) = compile(filters) else { return Vec::new() };
     let has_tag = |image: &str| ImageReference::parse(image).is_ok_and(|image| image.digest().is_none());
     let is_checked = |image: &str| has_tag(image) && (filters.is_empty() || set.is_match(image));
     let is_there = |image: &CachedImage| {
@@ -245,196 +239,4 @@ fn conditions(
 /// The API server keeps no parts of seconds: what is written is what is read.
 fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    const NOW: &str = "2026-01-01T12:00:00Z";
-
-    fn now() -> Timestamp {
-        NOW.parse().unwrap()
-    }
-
-    fn repository(json: serde_json::Value) -> Repository {
-        let mut whole = json!({
-            "apiVersion": "kuik.enix.io/v1alpha1", "kind": "Repository",
-            "metadata": { "name": "r", "finalizers": [REPOSITORY_FINALIZER], "creationTimestamp": "2026-01-01T00:00:00Z" },
-            "spec": { "name": "docker.io/library/nginx" }
-        });
-        let serde_json::Value::Object(parts) = json else { panic!("an object is expected") };
-        for (part, fields) in parts {
-            for (key, value) in fields.as_object().unwrap() {
-                whole[&part][key] = value.clone();
-            }
-        }
-        serde_json::from_value(whole).unwrap()
-    }
-
-    fn image(phase: Option<&str>, last_sync: Option<&str>) -> CachedImage {
-        serde_json::from_value(json!({
-            "apiVersion": "kuik.enix.io/v1alpha1", "kind": "CachedImage",
-            "metadata": { "name": "i" }, "spec": { "sourceImage": "nginx:1" },
-            "status": { "phase": phase, "lastSync": last_sync, "isCached": phase == Some("Ready") }
-        }))
-        .unwrap()
-    }
-
-    fn planned(repository: &Repository, images: &[CachedImage]) -> Plan {
-        let images: Vec<_> = images.iter().collect();
-        plan(&Observed { repository, images: &images, pull_secrets: None }, now())
-    }
-
-    #[test]
-    fn the_phase_is_that_of_the_image_that_is_worst_off() {
-        let fresh = repository(json!({}));
-        for (phases, phase, ready, reason) in [
-            (&[][..], RepositoryPhase::Ready, "True", "UpToDate"),
-            (&[Some("Ready"), Some("Synchronizing")], RepositoryPhase::Pulling, "False", "Pulling"),
-            (&[Some("Ready"), Some("Terminating")], RepositoryPhase::Ready, "True", "UpToDate"),
-            (&[Some("Ready"), None], RepositoryPhase::Pulling, "False", "Pulling"),
-            (&[Some("Ready"), Some("Pulling")], RepositoryPhase::Pulling, "False", "Pulling"),
-            (
-                &[Some("ErrImagePull"), Some("Pulling")],
-                RepositoryPhase::ErrImagePull,
-                "False",
-                "ErrImagePull",
-            ),
-        ] {
-            let images: Vec<_> = phases.iter().map(|phase| image(*phase, None)).collect();
-            let status = planned(&fresh, &images).status.unwrap();
-            assert_eq!(
-                (status.images, status.phase),
-                (Some(i64::try_from(images.len()).unwrap()), Some(phase))
-            );
-            let condition = &status.conditions.unwrap()[0];
-            assert_eq!((condition.status.as_str(), condition.reason.as_str()), (ready, reason), "{phases:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_as_it_should_be_is_not_written_again() {
-        let mut repository = repository(json!({}));
-        let images = [image(Some("Ready"), None)];
-        repository.status = planned(&repository, &images).status;
-        assert_eq!(planned(&repository, &images), Plan::default());
-    }
-
-    #[test]
-    fn conditions_of_others_and_the_time_of_ours_stay() {
-        let before = "2025-01-01T00:00:00Z";
-        let condition = |type_: &str| json!({ "type": type_, "status": "True", "reason": "r", "message": "m", "lastTransitionTime": before });
-        let repository =
-            repository(json!({ "status": { "conditions": [condition("Ready"), condition("Other")] } }));
-        let conditions = planned(&repository, &[]).status.unwrap().conditions.unwrap();
-        assert_eq!(conditions.iter().map(|c| c.type_.as_str()).collect::<Vec<_>>(), ["Other", "Ready"]);
-        assert_eq!(conditions[1].last_transition_time.0.to_string(), before);
-        assert_eq!(conditions[1].reason, "UpToDate");
-    }
-
-    #[test]
-    fn deletion_waits_for_the_images_and_sees_to_it_that_they_go() {
-        let deleted = json!({ "metadata": { "deletionTimestamp": NOW } });
-        let plan = planned(&repository(deleted.clone()), &[image(Some("Ready"), None)]);
-        assert_eq!((plan.finalizer, plan.delete.as_slice()), (None, &["i".to_owned()][..]));
-        assert_eq!(plan.event, Some(Happened::Terminating));
-        assert_eq!(plan.status.as_ref().unwrap().phase, Some(RepositoryPhase::Terminating));
-
-        let mut going = image(Some("Terminating"), None);
-        going.metadata.deletion_timestamp = Some(Time(now()));
-        let mut repository = repository(deleted);
-        repository.status = plan.status;
-        assert_eq!(planned(&repository, &[going]), Plan::default());
-        assert_eq!(planned(&repository, &[]).finalizer, Some(Finalizer::Remove));
-        repository.metadata.finalizers = None;
-        assert_eq!(planned(&repository, &[]), Plan::default());
-    }
-
-    #[test]
-    fn an_object_that_was_made_by_hand_gets_the_finalizer() {
-        let plan = planned(&repository(json!({ "metadata": { "finalizers": null } })), &[]);
-        assert_eq!(plan.finalizer, Some(Finalizer::Add));
-    }
-
-    #[test]
-    fn the_interval_ends_when_all_images_that_match_have_been_checked() {
-        let spec = |filters: serde_json::Value| {
-            json!({ "spec": { "updateInterval": "1h", "updateFilters": filters },
-                    "status": { "lastUpdate": "2026-01-01T10:30:00Z" } })
-        };
-        let (stale, checked) = ("2026-01-01T11:29:59Z", "2026-01-01T11:30:00Z");
-        for (filters, syncs, done) in [
-            (json!(null), vec![Some(stale)], false),
-            (json!(null), vec![Some(checked)], true),
-            (json!(null), vec![Some(checked), Some(stale)], false),
-            (json!(null), vec![Some(checked), None], false),
-            (json!(["redis", "ngin.:1$"]), vec![Some(stale)], false),
-        ] {
-            let images: Vec<_> = syncs.iter().map(|sync| image(Some("Ready"), *sync)).collect();
-            let plan = planned(&repository(spec(filters.clone())), &images);
-            let updated = plan.status.unwrap().last_update.unwrap().0;
-            assert_eq!(updated == now(), done, "{filters} {syncs:?}");
-            assert_eq!(plan.event == Some(Happened::UpToDate), done);
-            let again = if done { Duration::from_secs(3600) } else { CHECKS_PAUSE };
-            assert_eq!(plan.again, Some(again));
-        }
-    }
-
-    #[test]
-    fn where_there_is_nothing_to_check_nothing_is_said() {
-        let mut by_digest = image(Some("Ready"), None);
-        by_digest.spec.source_image = format!("nginx@sha256:{}", "a".repeat(64));
-        let by_tag = || image(Some("Ready"), None);
-        for (filters, images) in [
-            (json!(["redis"]), vec![]),
-            (json!(["redis"]), vec![by_tag()]),
-            // One mistake, and none of them is believed.
-            (json!(["(", "nginx"]), vec![by_tag()]),
-            (json!(null), vec![by_digest]),
-        ] {
-            let spec = json!({ "spec": { "updateInterval": "10m", "updateFilters": filters } });
-            let plan = planned(&repository(spec), &images);
-            assert_eq!(plan.status.unwrap().last_update, None);
-            assert_eq!((plan.event, plan.again), (None, Some(Duration::from_secs(600))), "{filters}");
-        }
-    }
-
-    #[test]
-    fn a_time_of_another_clock_keeps_no_image_from_being_checked() {
-        let future =
-            json!({ "spec": { "updateInterval": "1h" }, "status": { "lastUpdate": "2027-01-01T00:00:00Z" } });
-        let plan = planned(&repository(future), &[image(Some("Ready"), None)]);
-        assert_eq!(plan.again, Some(CHECKS_PAUSE), "they are due, and one is not done");
-    }
-
-    #[test]
-    fn nothing_is_due_before_the_interval_has_passed_or_where_there_is_none() {
-        let waiting =
-            json!({ "spec": { "updateInterval": "1h" }, "status": { "lastUpdate": "2026-01-01T11:30:00Z" } });
-        let plan = planned(&repository(waiting), &[image(Some("Ready"), None)]);
-        assert_eq!((plan.again, plan.event), (Some(Duration::from_secs(1800)), None));
-        // Since it was made.
-        let first = planned(&repository(json!({ "spec": { "updateInterval": "13h" } })), &[]);
-        assert_eq!(first.again, Some(Duration::from_secs(3600)));
-        for interval in ["0s", "often", "-1h"] {
-            let plan = planned(&repository(json!({ "spec": { "updateInterval": interval } })), &[]);
-            assert_eq!(plan.again, None, "{interval}");
-        }
-    }
-
-    #[test]
-    fn secrets_stay_where_nothing_is_known_of_pods() {
-        let secret = |name: &str| PullSecret { namespace: "shop".to_owned(), name: name.to_owned() };
-        let repository = repository(json!({ "status": { "pullSecrets": [secret("old")] } }));
-        let of = |pull_secrets| {
-            let plan = plan(&Observed { repository: &repository, images: &[], pull_secrets }, now());
-            plan.status.unwrap().pull_secrets
-        };
-        assert_eq!(of(None), Some(vec![secret("old")]));
-        assert_eq!(of(Some(vec![secret("new")])), Some(vec![secret("new")]));
-        assert_eq!(of(Some(Vec::new())), None);
-    }
 }
