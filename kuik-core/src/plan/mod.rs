@@ -19,7 +19,7 @@ mod outcome;
 mod removal;
 mod status;
 mod step;
-mod time;
+pub(crate) mod time;
 mod usage;
 
 pub use backoff::{Backoff, delay};
@@ -33,7 +33,6 @@ pub use step::{Job, Occasion, Step};
 
 use jiff::Timestamp;
 
-pub(crate) use self::time::SKEW;
 use self::time::earliest;
 
 /// What is to be done now about a CachedImage.

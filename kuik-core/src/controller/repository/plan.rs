@@ -13,7 +13,7 @@ use crate::{
         CachedImage, CachedImagePhase, PullSecret, REPOSITORY_FINALIZER, Repository, RepositoryPhase,
         RepositoryStatus,
     },
-    plan::SKEW,
+    plan::time::SKEW,
     reference::ImageReference,
 };
 
