@@ -146,6 +146,24 @@ async fn both_helms_render_the_same_objects_and_find_nothing_to_complain_of() {
 
 #[tokio::test]
 #[ignore = "needs parts built from Go: make built"]
+async fn the_rules_of_chart_testing_are_kept() {
+    run("chart-testing-rules", Origin::BuiltFromGo, [&chart()]).await.unwrap();
+
+    // They would say so if it were not so.
+    let folder = tempfile::tempdir().unwrap();
+    for (file, mistake) in [("Chart.yaml", "maintainer: somebody\n"), ("values.yaml", "image:   {  }\n")] {
+        for copied in ["Chart.yaml", "values.yaml"] {
+            std::fs::copy(format!("{}/{copied}", chart()), folder.path().join(copied)).unwrap();
+        }
+        let path = folder.path().join(file);
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + mistake).unwrap();
+        let refused = run("chart-testing-rules", Origin::BuiltFromGo, [folder.path()]).await.unwrap_err();
+        assert!(refused.to_string().contains(file), "{refused}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
 async fn objects_have_the_names_that_they_always_had() {
     let found = objects(&template("helm-3", &[]).await.unwrap());
     for name in [
@@ -205,7 +223,7 @@ async fn components_may_do_what_their_code_does_and_no_more() {
         (Component::Controllers, Scope::Default, "Role", "kube-image-keeper-kuik-system-events"),
         (Component::Puller, Scope::Cluster, "ClusterRole", "kube-image-keeper-kuik-system-puller"),
     ] {
-        let rules = RULES.iter().filter(|rule| rule.component == component && rule.scope == scope);
+        let rules = RULES.iter().filter(|rule| rule.is_of(component) && rule.scope == scope);
         let needed: BTreeSet<_> = rules
             .flat_map(|rule| {
                 let names = if rule.names.is_empty() { &[""][..] } else { rule.names };

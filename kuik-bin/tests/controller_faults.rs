@@ -1,5 +1,5 @@
-//! `kuik-controller` as it is run while things go wrong around it: the cache loses all that it has, the leader is killed,
-//! the API server is. No process is started again to mend it.
+//! `kuik-controller` as it is run while things go wrong around it: the cache loses all that it has, the leader is killed or
+//! stands still, the API server is killed, throttles, or forgets. No process is started again to mend it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,10 +14,11 @@ use std::fs;
 
 use kuik_core::testkit::{
     SampleImage,
-    real::{DockerRegistry, KubeUser, RegistryOptions, free_address},
+    real::{ApiServer, DockerRegistry, KubeUser, RegistryOptions, free_address},
 };
 use support::{
-    Kuik, api_server, eventually, get, is_cached, name_of_app, object, pod, proxied, pull_with_skopeo, push,
+    Kuik, api_server, api_server_with, controllers_user, eventually, get, is_cached, name_of_app, object,
+    pod, proxied, pull_with_skopeo, push, writes,
 };
 
 /// Docker's registry with one image under these tags of `team/app`.
@@ -27,6 +28,17 @@ async fn source(image: &SampleImage, tags: &[String]) -> DockerRegistry {
         push(image, &format!("{}/team/app:{tag}", docker.host()), &[]).await;
     }
     docker
+}
+
+/// The pod `of-TAG`, which runs that image.
+fn pod_of(docker: &DockerRegistry, tag: &str) -> String {
+    pod(&format!("of-{tag}"), &format!("{}/team/app:{tag}", docker.host())).to_string()
+}
+
+/// Deletes it at once, as a node does that has stopped it.
+async fn delete_pod(admin: &KubeUser, tag: &str) {
+    let pod = format!("of-{tag}");
+    admin.kubectl(["delete", "pod", &pod, "--namespace=shop", "--grace-period=0", "--force"]).await.unwrap();
 }
 
 /// The controllers over a cache that anybody may write to.
@@ -48,7 +60,7 @@ async fn a_wiped_cache_is_told_and_filled_again() {
     let user = server.user("controllers", None).unwrap();
     let _controller = controller(&user, &cache, &["--verify-interval=2s"]).await;
 
-    admin.apply(&pod("web", &format!("{}/team/app:v1", docker.host())).to_string()).await.unwrap();
+    admin.apply(&pod_of(&docker, "v1")).await.unwrap();
     let name = name_of_app(&docker.host(), "v1");
     eventually("the image is cached", async || is_cached(admin, &name).await).await;
 
@@ -68,6 +80,12 @@ async fn a_wiped_cache_is_told_and_filled_again() {
     pull_with_skopeo(&format!("{cache}/{}:v1", proxied(&docker.host(), "team/app")), &image).await;
 }
 
+/// Whether a replica says that it leads.
+async fn leads(replica: &Kuik) -> bool {
+    let metrics = String::from_utf8(get(replica.address(), "/metrics").await.body).unwrap();
+    metrics.contains("kube_image_keeper_controller_is_leader 1\n")
+}
+
 #[tokio::test]
 #[ignore = "needs parts built from Go: make built"]
 async fn another_replica_goes_on_where_the_leader_is_killed() {
@@ -80,26 +98,155 @@ async fn another_replica_goes_on_where_the_leader_is_killed() {
     let _registry = Kuik::open_cache(&cache, &folder.path().join("data"), &docker.host()).await;
     let user = server.user("controllers", None).unwrap();
 
-    let leads = async |replica: &Kuik| {
-        let metrics = String::from_utf8(get(replica.address(), "/metrics").await.body).unwrap();
-        metrics.contains("kube_image_keeper_controller_is_leader 1\n")
-    };
     let first = controller(&user, &cache, &["--leader-elect"]).await;
     eventually("the first one leads", async || leads(&first).await).await;
     let second = controller(&user, &cache, &["--leader-elect"]).await;
-    admin.apply(&pod("one", &format!("{}/team/app:v1", docker.host())).to_string()).await.unwrap();
+    admin.apply(&pod_of(&docker, "v1")).await.unwrap();
     eventually("an image is cached", async || is_cached(admin, &name_of_app(&docker.host(), "v1")).await)
         .await;
     assert!(!leads(&second).await);
 
     first.kill().await;
-    admin.apply(&pod("two", &format!("{}/team/app:v2", docker.host())).to_string()).await.unwrap();
+    admin.apply(&pod_of(&docker, "v2")).await.unwrap();
     eventually("the next image is cached", async || {
         is_cached(admin, &name_of_app(&docker.host(), "v2")).await
     })
     .await;
     assert!(leads(&second).await, "{}", second.log());
     assert!(is_cached(admin, &name_of_app(&docker.host(), "v1")).await, "what the first one did stays");
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_leader_that_is_stopped_past_its_lease_writes_nothing_when_it_goes_on() {
+    let server = api_server_with(ApiServer::start_audited().await.unwrap()).await;
+    let admin = server.admin();
+    let image = SampleImage::small(84);
+    let docker = source(&image, &["v1".to_owned(), "v2".to_owned()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Kuik::open_cache("127.0.0.1:0", folder.path(), &docker.host()).await;
+    let (one, two) = (controllers_user(&server, "one").await, controllers_user(&server, "two").await);
+    let first = controller(&one, &registry.host(), &["--leader-elect"]).await;
+    eventually("the first one leads", async || leads(&first).await).await;
+    let second = controller(&two, &registry.host(), &["--leader-elect"]).await;
+    let cached = async |tag: &str| is_cached(admin, &name_of_app(&docker.host(), tag)).await;
+    admin.apply(&pod_of(&docker, "v1")).await.unwrap();
+    eventually("an image is cached", async || cached("v1").await).await;
+
+    // What happens while it stands still is the first thing that it hears of when it goes on.
+    first.freeze();
+    let before = writes(&server, "one");
+    admin.apply(&pod_of(&docker, "v2")).await.unwrap();
+    delete_pod(admin, "v1").await;
+    eventually("the second one goes on", async || cached("v2").await && leads(&second).await).await;
+    first.thaw();
+    first.logs("this replica does not lead any more").await;
+    eventually("it knows that it does not lead", async || !leads(&first).await).await;
+
+    let mut after = writes(&server, "one");
+    after.retain(|write, count| !write.contains(" leases ") && before.get(write) != Some(count));
+    assert!(after.is_empty(), "{after:?}\n{}", first.log());
+    assert!(leads(&second).await, "{}", second.log());
+}
+
+/// Who is told 429 whatever they ask.
+const THROTTLED: &str = "
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: PriorityLevelConfiguration
+metadata: {name: throttled}
+spec:
+  type: Limited
+  limited: {nominalConcurrencyShares: 0, borrowingLimitPercent: 0, limitResponse: {type: Reject}}
+---
+apiVersion: flowcontrol.apiserver.k8s.io/v1
+kind: FlowSchema
+metadata: {name: throttled}
+spec:
+  priorityLevelConfiguration: {name: throttled}
+  matchingPrecedence: 2
+  rules:
+  - subjects: [{kind: User, user: {name: controllers}}]
+    resourceRules: [{verbs: ['*'], apiGroups: ['*'], resources: ['*'], clusterScope: true, namespaces: ['*']}]
+";
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn an_api_server_that_throttles_costs_the_lead_and_no_image() {
+    let server = api_server_with(ApiServer::start_audited().await.unwrap()).await;
+    let admin = server.admin();
+    if admin.kubectl(["get", "--raw", "/apis/flowcontrol.apiserver.k8s.io/v1"]).await.is_err() {
+        println!("not run, because this Kubernetes cannot throttle somebody altogether");
+        return;
+    }
+    let image = SampleImage::small(85);
+    let docker = source(&image, &["v1".to_owned(), "v2".to_owned()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Kuik::open_cache("127.0.0.1:0", folder.path(), &docker.host()).await;
+    let user = server.user("controllers", None).unwrap();
+    let mut controller = controller(&user, &registry.host(), &["--leader-elect"]).await;
+    let cached = async |tag: &str| is_cached(admin, &name_of_app(&docker.host(), tag)).await;
+    admin.apply(&pod_of(&docker, "v1")).await.unwrap();
+    eventually("an image is cached", async || cached("v1").await).await;
+
+    admin.apply(THROTTLED).await.unwrap();
+    eventually("it is throttled", async || {
+        writes(&server, "controllers").keys().any(|write| write.ends_with(" 429"))
+    })
+    .await;
+    // Its watches go on: it hears of this, and can write nothing about it.
+    admin.apply(&pod_of(&docker, "v2")).await.unwrap();
+    controller.logs("this replica does not lead any more").await;
+    assert!(!cached("v2").await);
+    admin.kubectl(["delete", "flowschema", "throttled"]).await.unwrap();
+    eventually("it leads again", async || leads(&controller).await).await;
+    eventually("the next image is cached", async || cached("v2").await).await;
+    assert!(cached("v1").await);
+    println!("what it wrote: {:?}", writes(&server, "controllers"));
+    controller.terminate();
+    assert!(controller.ended().await.success(), "{}", controller.log());
+}
+
+#[tokio::test]
+#[ignore = "needs parts built from Go: make built"]
+async fn a_watch_that_has_expired_is_begun_again_and_misses_nothing() {
+    let mut server = api_server().await;
+    let image = SampleImage::small(86);
+    let docker = source(&image, &["v1".to_owned(), "v2".to_owned()]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Kuik::open_cache("127.0.0.1:0", folder.path(), &docker.host()).await;
+    let user = server.user("controllers", None).unwrap();
+    let controller = controller(&user, &registry.host(), &[]).await;
+    let status = async |admin: &KubeUser, tag: &str| {
+        object(admin, &["cachedimages", &name_of_app(&docker.host(), tag)])
+            .await
+            .map(|image| image["status"].clone())
+    };
+    server.admin().apply(&pod_of(&docker, "v1")).await.unwrap();
+    eventually("an image is cached", async || {
+        status(server.admin(), "v1").await.is_some_and(|status| status["isCached"] == true)
+    })
+    .await;
+
+    // It stands still while pods come and go, and the API server forgets that they did.
+    controller.freeze();
+    server.stop().await.unwrap();
+    server.resume().await.unwrap();
+    server.admin().apply(&pod_of(&docker, "v2")).await.unwrap();
+    delete_pod(server.admin(), "v1").await;
+    server.stop().await.unwrap();
+    server.resume().await.unwrap();
+    controller.thaw();
+
+    controller.logs("too old resource version").await;
+    let admin = server.admin();
+    eventually("the new pod's image is cached", async || {
+        status(admin, "v2").await.is_some_and(|status| status["isCached"] == true)
+    })
+    .await;
+    eventually("nobody uses the other image", async || {
+        status(admin, "v1").await.is_some_and(|status| status["usedBy"]["count"] == 0)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -116,10 +263,7 @@ async fn an_api_server_that_is_killed_in_the_middle_costs_no_image() {
     let arguments = ["--leader-elect", "--max-concurrent-cached-image-reconciles=1"];
     let mut controller = controller(&user, &cache, &arguments).await;
 
-    let pods: Vec<_> = tags[..11]
-        .iter()
-        .map(|tag| pod(&format!("of-{tag}"), &format!("{}/team/app:{tag}", docker.host())).to_string())
-        .collect();
+    let pods: Vec<_> = tags[..11].iter().map(|tag| pod_of(&docker, tag)).collect();
     server.admin().apply(&pods.join("\n---\n")).await.unwrap();
     let cached = async |admin: &KubeUser| {
         let images = object(admin, &["cachedimages"]).await.unwrap();
@@ -132,8 +276,7 @@ async fn an_api_server_that_is_killed_in_the_middle_costs_no_image() {
     controller.logs("this replica does not lead any more").await;
     server.resume().await.unwrap();
 
-    let last = pod("last", &format!("{}/team/app:{}", docker.host(), tags[11])).to_string();
-    server.admin().apply(&last).await.unwrap();
+    server.admin().apply(&pod_of(&docker, &tags[11])).await.unwrap();
     eventually("all images are cached", async || cached(server.admin()).await == tags.len()).await;
     controller.terminate();
     assert!(controller.ended().await.success(), "{}", controller.log());

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use kuik_core::testkit::real::skopeo;
+use kuik_core::testkit::real::{DockerRegistry, RegistryOptions, skopeo};
 use serde_json::Value;
 
 /// Makes the image of small programs, so that this tests the tool and not the compiler; returns what it printed.
@@ -73,6 +73,40 @@ async fn the_same_inputs_make_the_same_image() {
     let packages = materials["packages"].as_array().unwrap();
     let named = |name: &str| packages.iter().any(|package| package["name"] == name);
     assert!(named("kuik-bin") && named("rustls") && packages.len() > 100, "{} packages", packages.len());
+}
+
+/// As it is written for people; but the program is there already, and their registry is one of ours, without TLS.
+#[tokio::test]
+async fn the_commands_of_the_page_make_it_and_push_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = fs::read_to_string(root.join("docs/installation.md")).unwrap();
+    let (_, rest) = page.split_once("## The image\n").unwrap();
+    let commands = rest.split_once("```text\n").unwrap().1.split_once("```").unwrap().0;
+
+    let folder = tempfile::tempdir().unwrap();
+    let binaries = folder.path().join("binaries");
+    fs::create_dir(&binaries).unwrap();
+    fs::copy("/bin/true", binaries.join("kuik")).unwrap();
+    let registry = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
+    let image = folder.path().join("image").display().to_string();
+    let tool = format!("tools/image --binaries {}", binaries.display());
+    let mut script = commands.to_owned();
+    for (written, ours) in [
+        ("tools/image", &*tool),
+        ("target/image", &image),
+        ("skopeo copy", "skopeo copy --dest-tls-verify=false"),
+        ("registry.example", &registry.host()),
+    ] {
+        assert!(script.contains(written), "{script}");
+        script = script.replace(written, ours);
+    }
+    let ran = Command::new("sh").args(["-euc", &script]).current_dir(root).output().unwrap();
+    assert!(ran.status.success(), "{script}: {}", String::from_utf8_lossy(&ran.stderr));
+
+    let pushed = format!("docker://{}/kuik:0.1.0", registry.host());
+    let config = skopeo(["inspect", "--config", "--tls-verify=false", &pushed]).await.unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/kuik"]));
 }
 
 #[test]

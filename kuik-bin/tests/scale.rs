@@ -27,7 +27,7 @@ use kuik_core::testkit::{
     real::{ApiServer, KubeUser},
 };
 use serde_json::Value;
-use support::{Kuik, api_server_with, get, pod};
+use support::{Kuik, api_server_with, get, pod, writes};
 use tokio::task::JoinSet;
 
 /// How many clients make pods.
@@ -83,7 +83,7 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     // Each image is looked at again, and nothing is found to be different.
     let cpu = Kuik::cpu(controller.pid());
     tokio::time::sleep(quiet).await;
-    let after = writes(&server);
+    let after = writes(&server, CONTROLLERS);
     let used = Kuik::cpu(controller.pid()) - cpu;
     println!("in {quiet:.0?} in which nothing changed: {:?}, {used:.2?} of CPU", less(&after, &written));
     report(&controller, "at their end");
@@ -98,7 +98,7 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     settled(&next, server.admin(), pods, images).await;
     println!("another process has the lead, and knows everything after {:.1?}", begun.elapsed());
     tokio::time::sleep(quiet.min(Duration::from_secs(60))).await;
-    let taken_over = writes(&server);
+    let taken_over = writes(&server, CONTROLLERS);
     println!("it wrote {:?}", less(&taken_over, &after));
     report(&next, "of the second process");
     assert_eq!(of_images(&taken_over), of_images(&after), "{}\nthe cache:\n{}", next.log(), registry.log());
@@ -106,10 +106,10 @@ async fn many_pods_settle_and_then_nothing_is_written() {
 
 /// What was written, once nothing more is for some seconds: events are sent one after the other, and come last.
 async fn told(server: &ApiServer) -> BTreeMap<String, usize> {
-    let mut before = writes(server);
+    let mut before = writes(server, CONTROLLERS);
     loop {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let now = writes(server);
+        let now = writes(server, CONTROLLERS);
         if of_images(&now) == of_images(&before) {
             return now;
         }
@@ -171,15 +171,6 @@ async fn counted(client: &Client) -> [usize; 3] {
     let used = sum(images.iter().map(|image| image["status"]["usedBy"]["count"].as_u64()).collect());
     let ready = repositories.iter().filter(|repository| repository["status"]["phase"] == "Ready");
     [cached, used, sum(ready.map(|repository| repository["status"]["images"].as_u64()).collect())]
-}
-
-/// How often the controllers wrote, by what they did.
-fn writes(server: &ApiServer) -> BTreeMap<String, usize> {
-    let mut writes = BTreeMap::new();
-    for write in server.writes().unwrap().into_iter().filter(|write| write.user == CONTROLLERS) {
-        *writes.entry(format!("{} {} {}", write.verb, write.resource, write.status)).or_default() += 1;
-    }
-    writes
 }
 
 fn of_images(writes: &BTreeMap<String, usize>) -> usize {

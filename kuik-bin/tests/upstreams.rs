@@ -63,6 +63,30 @@ async fn a_file_puts_a_mirror_before_a_registry_and_a_replica_after_it() {
 }
 
 #[tokio::test]
+async fn a_mirror_with_wrong_bytes_costs_a_blob_one_attempt() {
+    let image = SampleImage::small(95);
+    let (mirror, origin) = (registry("app", &image).await, registry("app", &image).await);
+    mirror.script(Rule::on(Target::Blob).does(Behaviour::WrongBytes));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kuik.yaml");
+    let lines = format!(
+        "upstreams:\n  registry.example:\n    source: {}\n    alternatives:\n      - url: {}\n",
+        origin.url(),
+        mirror.url()
+    );
+    fs::write(&file, lines).unwrap();
+    let kuik = Kuik::serve(&dir.path().join("data"), &["--config", file.to_str().unwrap()]).await;
+    let (digest, bytes) = image.blobs().iter().next().unwrap();
+    let path = format!("/v2/registry.example/app/blobs/{digest}");
+    // What has begun to be sent cannot be taken back: the client sees that it is cut off, and asks again.
+    let first = Transfer::begin(kuik.address(), "GET", &path, "").await;
+    assert!(first.is(bytes).await.is_err());
+    let second = Transfer::begin(kuik.address(), "GET", &path, "").await;
+    second.is(bytes).await.unwrap();
+    assert_eq!((mirror.count(Target::Blob), origin.count(Target::Blob)), (1, 1));
+}
+
+#[tokio::test]
 async fn a_limit_that_is_hit_leaves_what_the_cache_has() {
     let image = SampleImage::small(94);
     let origin = registry("app", &image).await;

@@ -86,8 +86,8 @@ async fn reviews_are_answered_over_tls_and_the_metrics_are_those_of_the_document
     );
 }
 
-/// What a webhook needs of the API, and no more.
-const RIGHTS: &str = "
+/// Who the webhook is, with the roles of `kuik rbac` and no others.
+const ACCOUNT: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
@@ -101,31 +101,15 @@ kind: ServiceAccount
 metadata: {name: webhook, namespace: kuik-system}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: webhook, namespace: kuik-system}
-rules:
-- {apiGroups: [''], resources: [secrets], resourceNames: [kuik-certificate], verbs: [get, patch]}
-- {apiGroups: [''], resources: [secrets], verbs: [create]}
----
-apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: webhook, namespace: kuik-system}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: webhook}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-webhook}
 subjects: [{kind: ServiceAccount, namespace: kuik-system, name: webhook}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: webhook}
-rules:
-- apiGroups: [admissionregistration.k8s.io]
-  resources: [mutatingwebhookconfigurations]
-  resourceNames: [kuik]
-  verbs: [get, patch]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: webhook}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: webhook}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-webhook}
 subjects: [{kind: ServiceAccount, namespace: kuik-system, name: webhook}]
 ";
 
@@ -159,7 +143,10 @@ impl Cluster {
         let admin = server.admin();
         let crds = output(&["crds"]).await;
         admin.apply(std::str::from_utf8(&crds.stdout).unwrap()).await.unwrap();
-        admin.apply(RIGHTS).await.unwrap();
+        admin.apply(ACCOUNT).await.unwrap();
+        let names = ["rbac", "--certificate-secret=kuik-certificate", "--webhook-configuration=kuik"];
+        let roles = output(&names).await;
+        admin.apply(std::str::from_utf8(&roles.stdout).unwrap()).await.unwrap();
         let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
         admin.kubectl(wait).await.unwrap();
         let [first, second] = [free_address().await.unwrap(), free_address().await.unwrap()];

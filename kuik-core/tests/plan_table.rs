@@ -302,7 +302,7 @@ fn a_new_image() {
         (
             "is adopted and pulled; what is known then is its first status",
             new(),
-            &format!("{ADOPT}, tell caching, start pull"),
+            &format!("{ADOPT}, start pull"),
         ),
         (
             "cannot be pulled at once: it says who uses it all the same",
@@ -316,7 +316,7 @@ fn a_new_image() {
             "is pulled though its repository is missing, which is created",
             with(new(), |it| it.repository = None),
             "create repository docker.io-library-nginx, adopt finalizer label=docker.io-library-nginx, \
-             tell caching, start pull",
+             start pull",
         ),
         (
             "was made with its repository, which is not seen yet",
@@ -328,17 +328,17 @@ fn a_new_image() {
                     owner: Some("u1".to_owned()),
                 };
             }),
-            "tell caching, start pull",
+            "start pull",
         ),
         (
             "has no owner that is being deleted",
             with(new(), |it| it.repository.as_mut().unwrap().deleting = true),
-            "adopt finalizer label=docker.io-library-nginx, tell caching, start pull",
+            "adopt finalizer label=docker.io-library-nginx, start pull",
         ),
         (
             "made by hand, with no pod, is pulled and gets a date",
             with(new(), |it| it.usage = Some(used(0))),
-            &format!("{ADOPT}, expiry +30d, tell caching, start pull"),
+            &format!("{ADOPT}, expiry +30d, start pull"),
         ),
         (
             "made by hand and retained is pulled and gets no date",
@@ -346,12 +346,12 @@ fn a_new_image() {
                 it.usage = Some(used(0));
                 it.retain = true;
             }),
-            &format!("{ADOPT}, tell caching, start pull"),
+            &format!("{ADOPT}, start pull"),
         ),
         (
             "of which the pods are not known yet is pulled and gets no date",
             with(new(), |it| it.usage = None),
-            &format!("{ADOPT}, tell caching, start pull"),
+            &format!("{ADOPT}, start pull"),
         ),
         (
             "waits for a registry that is in trouble, and may be in the cache already",
@@ -362,18 +362,24 @@ fn a_new_image() {
         (
             "waits no longer once the registry is free",
             with(new(), |it| it.registry_free_at = Some(at(-1))),
-            &format!("{ADOPT}, tell caching, start pull"),
+            &format!("{ADOPT}, start pull"),
         ),
         (
             "on an API server that counts no generations",
             with(new(), |it| it.generation = None),
-            &format!("{ADOPT}, tell caching, start pull"),
+            &format!("{ADOPT}, start pull"),
         ),
     ]);
 }
 
 #[test]
 fn an_image_that_is_being_pulled() {
+    fn shown(it: &mut Observed) {
+        it.status.phase = Some(Pulling);
+        it.status.is_cached = Some(false);
+        let message = "it is being put into the cache".to_owned();
+        it.status.ready = Some(Readiness { is: false, reason: "Pulling".to_owned(), message });
+    }
     let pulling = |since, change: fn(&mut Observed)| {
         with(new(), |it| {
             it.facts = usual().facts;
@@ -385,22 +391,25 @@ fn an_image_that_is_being_pulled() {
     };
     check(&[
         ("is not shown at once", pulling(0, |_| ()), ""),
-        ("is shown after a second", pulling(-1, |_| ()), "status Pulling not cached ready=Pulling"),
+        (
+            "is shown and told after a second",
+            pulling(-1, |_| ()),
+            "status Pulling not cached ready=Pulling, tell caching",
+        ),
         (
             "is shown as waiting where others are pulled first",
             pulling(-5, |it| it.job.as_mut().unwrap().begun = false),
             "status Synchronizing not cached ready=Pulling",
         ),
         (
-            "is shown once",
+            "is shown and told once",
             pulling(-9, |it| {
-                it.status.phase = Some(Pulling);
-                it.status.is_cached = Some(false);
-                let message = "it is being put into the cache".to_owned();
-                it.status.ready = Some(Readiness { is: false, reason: "Pulling".to_owned(), message });
+                shown(it);
+                it.memory.told = true;
             }),
             "",
         ),
+        ("is told when it begins, where it had to wait", pulling(-9, shown), "tell caching"),
         ("began in the future, by another clock", pulling(9, |_| ()), ""),
         (
             "that failed before stays a failure while it is tried",
@@ -411,7 +420,7 @@ fn an_image_that_is_being_pulled() {
         (
             "whose object stands for another image now",
             pulling(-5, |it| it.job.as_mut().unwrap().image = "docker.io/library/nginx:1.24".to_owned()),
-            "abandon, tell caching, start pull",
+            "abandon, start pull",
         ),
         (
             "is edited to another image, which has another name",
@@ -474,7 +483,7 @@ fn an_image_that_was_pulled() {
             done(pulled("aaaa"), |it| {
                 it.outcome.as_mut().unwrap().image = "docker.io/library/nginx:1.24".to_owned();
             }),
-            "tell caching, start pull",
+            "start pull",
         ),
     ]);
 }
@@ -564,7 +573,7 @@ fn an_image_that_is_cached() {
             usually(|it| {
                 it.outcome = ended(Job::Verify, Outcome::Incomplete { what: "blob sha256:b".to_owned() });
             }),
-            "status Synchronizing not cached ready=Missing, tell caching, start pull",
+            "status Synchronizing not cached ready=Missing, start pull",
         ),
         (
             "is gone, and its registry is in trouble: status says so all the same",
@@ -749,7 +758,7 @@ fn refreshes() {
         (
             "waits where the image is not in the cache: it is pulled",
             refreshed_every(HOUR, -3600, |it| it.status.is_cached = Some(false)),
-            "tell caching, start pull",
+            "start pull",
         ),
         (
             "is made at once of what is known to be out of date: whoever was about to pull it is gone",
@@ -788,7 +797,7 @@ fn refreshes() {
         (
             "finds that the tag has moved: it is pulled at once",
             refreshed_every(HOUR, -3600, |it| it.outcome = ended(Job::Check, checked("bbbb"))),
-            "status upstream=bbbb outdated synced seen ready=Outdated, tell caching, start pull",
+            "status upstream=bbbb outdated synced seen ready=Outdated, start pull",
         ),
         (
             "has pulled what is new",
@@ -849,7 +858,7 @@ fn refreshes() {
             }),
             "status synced available seen ready=UpToDate",
         ),
-        ("is asked for", usually(|it| it.force_update = true), "tell caching, start forced pull"),
+        ("is asked for", usually(|it| it.force_update = true), "start forced pull"),
         (
             "is asked for while the registry is in trouble: the mark stays",
             usually(|it| {
@@ -889,7 +898,7 @@ fn refreshes() {
                 it.force_update = true;
                 it.outcome = ended(PULL, pulled("aaaa"));
             }),
-            "status synced pulled seen, tell cached, tell caching, start forced pull",
+            "status synced pulled seen, tell cached, start forced pull",
         ),
         (
             "is asked for of a digest",
@@ -897,7 +906,7 @@ fn refreshes() {
                 it.by_digest = true;
                 it.force_update = true;
             }),
-            "tell caching, start forced pull",
+            "start forced pull",
         ),
     ]);
 }
@@ -976,9 +985,15 @@ fn an_object_that_is_deleted() {
             "is no image goes at once",
             deleted(|it| {
                 it.image = None;
+                it.memory.image = None;
                 it.naming = Naming::Invalid { problem: "upper case".to_owned() };
             }),
             "remove finalizer",
+        ),
+        (
+            "was edited a moment before lets go of both tags",
+            deleted(|it| it.memory.image = Some("docker.io/library/nginx:1.24".to_owned())),
+            "let go of docker.io/library/nginx:1.24, tell cleaning, start remove",
         ),
         ("has not our finalizer, and waits for another's", deleted(|it| it.facts.finalizer = false), ""),
         (
@@ -1044,7 +1059,7 @@ fn names_and_references() {
             usually(|it| it.memory.image = Some("docker.io/library/nginx:V1".to_owned())),
             "let go of docker.io/library/nginx:V1, \
              status none not cached digest=none upstream=none outdated synced pulled unavailable seen ready=, \
-             tell caching, start pull",
+             start pull",
         ),
         (
             "was edited to another image, whose name it has not",

@@ -385,3 +385,29 @@ async fn blobs_use_the_token_too() {
     }
     assert_eq!(registry.count(Target::Token), 1);
 }
+
+#[tokio::test]
+async fn a_limit_of_those_without_account_is_none_of_whoever_has_one() {
+    let registry = guarded(Access::anonymous_tokens()).await;
+    registry.add_image("private", "latest", &SampleImage::small(2));
+    let auths = serde_json::json!({ "auths": {
+        (format!("{}/private", registry.host())): { "username": "user", "password": "sesame" },
+    } });
+    let config = DockerConfig::parse("config.json", auths.to_string().as_bytes()).unwrap();
+    let client = limited(named(&registry), config, Timeouts::default(), HostLimits::default());
+    let at = |name: &str| Rule::on(Target::Manifest).path(format!("/{name}/")).times(1);
+    // The way in is asked for, and then somebody without account is told to wait.
+    registry.script(at("app").does(Behaviour::Normal));
+    registry.script(at("app").does(Behaviour::Answer {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        headers: http::HeaderMap::from_iter([(http::header::RETRY_AFTER, "600".parse().unwrap())]),
+        body: Default::default(),
+    }));
+    let refused = get(&client, &registry).await.unwrap_err();
+    assert_eq!(refused.kind(), SourceErrorKind::RateLimited);
+    let private = registry.repository("private").unwrap();
+    client.manifest(&private, &tag("latest"), Freshness::Cached).await.unwrap();
+    let asked = registry.log().len();
+    assert_eq!(get(&client, &registry).await.unwrap_err().kind(), SourceErrorKind::RateLimited);
+    assert_eq!(registry.log().len(), asked, "nobody without account asks before its time");
+}

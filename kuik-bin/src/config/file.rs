@@ -16,8 +16,8 @@ pub struct ConfigFile {
     forms: BTreeMap<String, Value>,
 }
 
-/// The settings that have a form of their own, which no flag has.
-const FORMS: [&str; 1] = [super::upstreams::KEY];
+/// The settings that have a form of their own.
+const FORMS: [&str; 2] = [super::upstreams::KEY, super::rewriting::SELECTOR];
 
 /// A configuration file that cannot be read at all.
 #[derive(Debug, thiserror::Error)]

@@ -23,6 +23,7 @@ pub mod quota;
 pub mod registry;
 pub mod rewriting;
 pub mod scrub;
+mod selector;
 pub mod serve;
 pub mod storage;
 pub mod tls;

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fs, sync::Arc};
 
+use kube_client::core::Selector;
 use kuik_core::{
     controller::pods::PodRules,
     reference::ProxyAuthority,
@@ -12,6 +13,7 @@ use kuik_webhook::admission::{Admission, IgnoredNamespaces};
 
 use super::{
     ConfigFile, Problems,
+    selector::selector,
     value::{parsed, switch},
 };
 
@@ -43,6 +45,10 @@ pub struct RawRewriting {
         value_delimiter = ','
     )]
     pub(super) ignore_namespaces: Vec<String>,
+    /// The pods that are looked at, by their labels: a label selector in YAML or JSON, as in a webhook's configuration
+    /// [default: all]
+    #[arg(long, env = "KUIK_OBJECT_SELECTOR", hide_env_values = true, value_name = "SELECTOR")]
+    pub(super) object_selector: Option<String>,
     /// Our own namespace [default: the one of the pod's service account]
     #[arg(long, env = "POD_NAMESPACE", hide_env_values = true, value_name = "NAMESPACE")]
     pub(super) namespace: Option<String>,
@@ -57,6 +63,8 @@ pub struct RewritingConfig {
     pub policy: StandardPolicy,
     /// The namespaces that are left alone: kube-system and our own are among them.
     pub ignored: BTreeSet<String>,
+    /// The pods of the others that are not left alone.
+    pub selector: Selector,
     /// Our own, where there is one.
     pub namespace: Option<String>,
 }
@@ -66,11 +74,12 @@ const IGNORE: &str = "ignore-images";
 const ACCEPT: &str = "accept-images";
 const ALWAYS: &str = "ignore-pull-policy-always";
 const NAMESPACES: &str = "ignore-namespaces";
+pub(super) const SELECTOR: &str = "object-selector";
 const NAMESPACE: &str = "namespace";
 
 impl RawRewriting {
     /// The settings that a file can have.
-    pub(super) const KEYS: [&str; 6] = [PORT, IGNORE, ACCEPT, ALWAYS, NAMESPACES, NAMESPACE];
+    pub(super) const KEYS: [&str; 7] = [PORT, IGNORE, ACCEPT, ALWAYS, NAMESPACES, SELECTOR, NAMESPACE];
 
     /// What was given here, and for the rest what the file says.
     pub(super) fn over(self, file: &ConfigFile) -> Self {
@@ -80,6 +89,7 @@ impl RawRewriting {
             accept_images: file.list(ACCEPT, self.accept_images),
             ignore_pull_policy_always: file.one(ALWAYS, self.ignore_pull_policy_always),
             ignore_namespaces: file.list(NAMESPACES, self.ignore_namespaces),
+            object_selector: self.object_selector.or_else(|| Some(file.form(SELECTOR)?.to_string())),
             namespace: file.one(NAMESPACE, self.namespace),
         }
     }
@@ -89,14 +99,17 @@ impl RawRewriting {
         let port: u16 = parsed(PORT, self.proxy_port.as_deref(), 8082, "a port", problems);
         let always = switch(ALWAYS, self.ignore_pull_policy_always.as_deref(), true, problems);
         let patterns = ImagePatterns::new(&self.ignore_images, &self.accept_images);
-        let patterns = problems.check(&format!("{IGNORE}, {ACCEPT}"), patterns)?;
+        let patterns = problems.check(&format!("{IGNORE}, {ACCEPT}"), patterns);
+        let selector = self.object_selector.as_deref().map(selector).transpose();
+        let selector = problems.check(SELECTOR, selector);
+        let (patterns, selector) = (patterns?, selector?.unwrap_or_default());
         let proxy = ProxyAuthority::localhost(port);
         let policy = StandardPolicy::new(proxy.clone()).with_patterns(patterns).with_always_kept(always);
         let namespace = self.namespace.or_else(|| fs::read_to_string(NAMESPACE_FILE).ok());
         let namespace = namespace.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
         let always_ignored = ["kube-system".to_owned()].into_iter().chain(namespace.clone());
         let ignored = self.ignore_namespaces.into_iter().chain(always_ignored).collect();
-        Some(RewritingConfig { proxy, policy, ignored, namespace })
+        Some(RewritingConfig { proxy, policy, ignored, selector, namespace })
     }
 }
 
@@ -106,6 +119,7 @@ impl RewritingConfig {
     pub fn admission(&self) -> Admission {
         let ignored = IgnoredNamespaces::new(self.ignored.iter().cloned());
         Admission::new(Arc::new(self.policy.clone()), self.proxy.clone(), ignored)
+            .selecting(self.selector.clone())
     }
 
     /// Which images of pods are kept: those that are rewritten.
@@ -113,5 +127,6 @@ impl RewritingConfig {
     pub fn pod_rules(&self) -> PodRules {
         PodRules::new(self.proxy.clone(), Arc::new(self.policy.clone()))
             .ignoring_namespaces(self.ignored.iter().cloned())
+            .selecting(self.selector.clone())
     }
 }

@@ -99,14 +99,20 @@ mod tests {
                 proxy_port: Some("70000".to_owned()),
                 ignore_images: vec!["(".to_owned()],
                 ignore_pull_policy_always: Some("perhaps".to_owned()),
+                object_selector: Some("team=shop".to_owned()),
                 ..RawRewriting::default()
             },
             ..RawWebhook::default()
         };
         let report = raw.validate().unwrap_err().to_string();
-        for key in
-            [METRICS, HEALTH, "proxy-port", "ignore-images, accept-images", "ignore-pull-policy-always"]
-        {
+        for key in [
+            METRICS,
+            HEALTH,
+            "proxy-port",
+            "ignore-images, accept-images",
+            "ignore-pull-policy-always",
+            "object-selector",
+        ] {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
     }
@@ -117,7 +123,7 @@ mod tests {
         let path = dir.path().join("kuik.yaml");
         let lines = "metricsBindAddress: ':8080'\nhealthProbeBindAddress: 0\nproxyPort: 7439\nignoreImages: ['a{1,2}']\n\
                      ignoreNamespaces: [a, b]\nnamespace: kuik-system\ncertificateSecret: s\nwebhookConfiguration: c\n\
-                     webhookService: w\n";
+                     webhookService: w\nobjectSelector: {matchExpressions: [{key: team, operator: In, values: [shop]}]}\n";
         fs::write(&path, lines).unwrap();
         let process = RawProcess { config: Some(path), ..RawProcess::default() };
         let config = RawWebhook { process, ..RawWebhook::default() }.validate().unwrap();
@@ -125,6 +131,7 @@ mod tests {
         for namespace in ["a", "b", "kuik-system", "kube-system"] {
             assert!(config.rewriting.ignored.contains(namespace), "{namespace}");
         }
+        assert_eq!(config.rewriting.selector.to_string(), "team in (shop)");
         let certificates =
             CertificatesConfig { secret: "s".into(), configuration: "c".into(), service: "w".into() };
         assert_eq!(config.certificates, certificates);

@@ -1,33 +1,17 @@
 //! A cluster as far as an API server goes: our resources in it, the rights of `docs/rbac.yaml` and no others, and what its
 //! API server is told of a webhook.
 
+use std::collections::BTreeMap;
+
 use kuik_core::testkit::real::{ApiServer, KubeUser};
 use serde_json::{Value, json};
 
 use super::output;
 
-/// The roles of the document, bound to the users of the controllers and of the cache.
-const RIGHTS: &str = concat!(
+/// The roles of the document, and that of the cache bound to its user.
+const ROLES: &str = concat!(
     include_str!("../../../docs/rbac.yaml"),
     "
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: kuik-controllers}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-controllers}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: kuik-controllers, namespace: kuik-system}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: kuik-controllers, namespace: default}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: controllers}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -36,6 +20,27 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-pul
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: puller}]
 "
 );
+
+/// The roles of the controllers, bound to the user USER.
+const CONTROLLERS: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: kuik-USER}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: USER}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: kuik-USER, namespace: kuik-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: USER}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: kuik-USER, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: kuik-controllers}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: USER}]
+";
 
 const NAMESPACES: &str = "
 apiVersion: v1
@@ -58,9 +63,25 @@ pub(crate) async fn api_server_with(server: ApiServer) -> ApiServer {
     let crds = output(&["crds"]).await;
     admin.apply(std::str::from_utf8(&crds.stdout).unwrap()).await.unwrap();
     admin.apply(NAMESPACES).await.unwrap();
-    admin.apply(RIGHTS).await.unwrap();
+    admin.apply(ROLES).await.unwrap();
+    admin.apply(&CONTROLLERS.replace("USER", "controllers")).await.unwrap();
     admin.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await.unwrap();
     server
+}
+
+/// A user of this name, who may do what the controllers may.
+pub(crate) async fn controllers_user(server: &ApiServer, name: &str) -> KubeUser {
+    server.admin().apply(&CONTROLLERS.replace("USER", name)).await.unwrap();
+    server.user(name, None).unwrap()
+}
+
+/// How often a user wrote, by what it did and how it was answered.
+pub(crate) fn writes(server: &ApiServer, user: &str) -> BTreeMap<String, usize> {
+    let mut writes = BTreeMap::new();
+    for write in server.writes().unwrap().into_iter().filter(|write| write.user == user) {
+        *writes.entry(format!("{} {} {}", write.verb, write.resource, write.status)).or_default() += 1;
+    }
+    writes
 }
 
 /// An object, where it is there.

@@ -22,7 +22,10 @@ use std::{future::Future, path::Path, time::Duration};
 pub(crate) use self::{
     aftermath::nothing_but,
     client::{Client, Lost, Reply},
-    cluster::{api_server, api_server_with, is_cached, name_of_app, object, pod, webhook_configuration},
+    cluster::{
+        api_server, api_server_with, controllers_user, is_cached, name_of_app, object, pod,
+        webhook_configuration, writes,
+    },
     containerd::Containerd,
     exposition::{documented, exposed, sample_name, types},
     image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},

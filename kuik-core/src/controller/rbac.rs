@@ -8,6 +8,8 @@
 pub enum Component {
     /// `kuik-controller`.
     Controllers,
+    /// `kuik-webhook`, where it makes its certificate itself; with one in files it asks for nothing.
+    Webhook,
     /// `kuik-registry` with `--kubernetes`, and `kuik-proxy` where it is to fetch private images itself.
     Puller,
 }
@@ -28,7 +30,7 @@ pub enum Scope {
 #[non_exhaustive]
 pub struct Rule {
     /// Whose it is.
-    pub component: Component,
+    pub components: &'static [Component],
     /// Where it holds.
     pub scope: Scope,
     /// The API group.
@@ -58,16 +60,22 @@ pub const WEBHOOK_CONFIGURATION: &str = "kube-image-keeper-webhook";
 const KUIK: &str = crate::crd::GROUP;
 
 const fn rule(
-    component: Component,
+    components: &'static [Component],
     scope: Scope,
     (group, resource): (&'static str, &'static str),
     verbs: &'static [&'static str],
     reason: &'static str,
 ) -> Rule {
-    Rule { component, scope, group, resource, names: &[], verbs, reason }
+    Rule { components, scope, group, resource, names: &[], verbs, reason }
 }
 
 impl Rule {
+    /// Whether `component` has it.
+    #[must_use]
+    pub fn is_of(&self, component: Component) -> bool {
+        self.components.contains(&component)
+    }
+
     const fn only(self, names: &'static [&'static str]) -> Self {
         Self { names, ..self }
     }
@@ -75,49 +83,49 @@ impl Rule {
 
 /// Every right of every component.
 pub const RULES: &[Rule] = {
-    use Component::{Controllers, Puller};
+    use Component::{Controllers, Puller, Webhook};
     use Scope::{Cluster, Default, Own};
     &[
-        rule(Controllers, Cluster, ("", "pods"), &["list", "watch"], "which images are used, and by whom"),
+        rule(&[Controllers], Cluster, ("", "pods"), &["list", "watch"], "which images are used, and by whom"),
         rule(
-            Controllers,
+            &[Controllers],
             Cluster,
             ("", "serviceaccounts"),
             &["list", "watch"],
             "the pull secrets that ServiceAccounts name",
         ),
-        rule(Controllers, Cluster, ("", "nodes"), &["list"], "the platforms of the nodes (--arch auto)"),
+        rule(&[Controllers], Cluster, ("", "nodes"), &["list"], "the platforms of the nodes (--arch auto)"),
         rule(
-            Controllers,
+            &[Controllers],
             Cluster,
             ("", "secrets"),
             &["get"],
             "the pull secrets that Repositories name, to ask registries and to copy from them",
         ),
         rule(
-            Controllers,
+            &[Controllers],
             Cluster,
             (KUIK, "cachedimages"),
             &["list", "watch", "get", "create", "patch", "delete"],
             "an object for every image that is used; expiry and its end",
         ),
-        rule(Controllers, Cluster, (KUIK, "cachedimages/status"), &["patch"], "how each image is"),
+        rule(&[Controllers], Cluster, (KUIK, "cachedimages/status"), &["patch"], "how each image is"),
         rule(
-            Controllers,
+            &[Controllers],
             Cluster,
             (KUIK, "repositories"),
             &["list", "watch", "get", "create", "patch"],
             "an object for every repository of an image that is used; its finalizer",
         ),
         rule(
-            Controllers,
+            &[Controllers],
             Cluster,
             (KUIK, "repositories/status"),
             &["patch"],
             "how each repository is, and the pull secrets that pods use for it",
         ),
         rule(
-            Controllers,
+            &[Controllers, Webhook],
             Cluster,
             ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
             &["get", "patch"],
@@ -125,15 +133,21 @@ pub const RULES: &[Rule] = {
         )
         .only(&[WEBHOOK_CONFIGURATION]),
         rule(
-            Controllers,
+            &[Controllers],
             Default,
             ("events.k8s.io", "events"),
             &["create"],
             "what happens to CachedImages and Repositories, for kubectl describe",
         ),
-        rule(Controllers, Own, ("coordination.k8s.io", "leases"), &["create"], "to elect the first leader"),
         rule(
-            Controllers,
+            &[Controllers],
+            Own,
+            ("coordination.k8s.io", "leases"),
+            &["create"],
+            "to elect the first leader",
+        ),
+        rule(
+            &[Controllers],
             Own,
             ("coordination.k8s.io", "leases"),
             &["get", "update"],
@@ -141,16 +155,23 @@ pub const RULES: &[Rule] = {
         )
         .only(&[LEASE]),
         rule(
-            Controllers,
+            &[Controllers],
             Own,
             ("", "secrets"),
             &["create"],
             "the token of the cache registry and the certificate of the webhook, on first start",
         ),
-        rule(Controllers, Own, ("", "secrets"), &["get"], "the token of the cache registry, to write to it")
-            .only(&[TOKEN_SECRET]),
         rule(
-            Controllers,
+            &[Controllers],
+            Own,
+            ("", "secrets"),
+            &["get"],
+            "the token of the cache registry, to write to it",
+        )
+        .only(&[TOKEN_SECRET]),
+        rule(&[Webhook], Own, ("", "secrets"), &["create"], "the certificate of the webhook, on first start"),
+        rule(
+            &[Controllers, Webhook],
             Own,
             ("", "secrets"),
             &["get", "patch"],
@@ -158,13 +179,13 @@ pub const RULES: &[Rule] = {
         )
         .only(&[CERTIFICATE_SECRET]),
         rule(
-            Puller,
+            &[Puller],
             Cluster,
             (KUIK, "repositories"),
             &["list", "watch"],
             "which pull secrets open which repository",
         ),
-        rule(Puller, Cluster, ("", "secrets"), &["get"], "those pull secrets, by their names"),
+        rule(&[Puller], Cluster, ("", "secrets"), &["get"], "those pull secrets, by their names"),
     ]
 };
 

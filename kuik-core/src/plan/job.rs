@@ -57,11 +57,20 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Work {
     let Accounted { mut after, cleared } = account(ended, &mut memory, &mut status, now);
     let forced = observed.force_update && !cleared;
     let wake = match running {
-        Some(running) => show(observed, running, &memory, &mut status, now),
+        Some(running) => match shown_at(observed, running, &memory, now) {
+            Some(at) if at <= now => {
+                show(running, &mut status);
+                if running.begun && !memory.told {
+                    memory.told = true;
+                    after.push(Step::Tell(Occasion::Caching));
+                }
+                None
+            }
+            later => later,
+        },
         None => match next(observed, &memory, &status, forced, now) {
             Next::Start(job) => {
-                let first = matches!(job, Job::Pull { .. }) && memory.failures == 0;
-                after.extend(first.then_some(Step::Tell(Occasion::Caching)));
+                memory.told = false;
                 after.push(Step::Start(job));
                 None
             }
@@ -96,21 +105,13 @@ fn no_image(observed: &Observed, mut status: Status) -> Work {
     }
 }
 
-/// Shows a job that takes its time. What fails again and again is not shown as going on in between.
-fn show(
-    observed: &Observed,
-    running: &Running,
-    memory: &Memory,
-    status: &mut Status,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    if !matches!(running.job, Job::Pull { .. }) || memory.failures > 0 {
-        return None;
-    }
-    let shown_at = after(running.since.min(now), observed.settings.show_after);
-    if shown_at > now {
-        return Some(shown_at);
-    }
+/// From when a job is shown: a pull that takes its time. What fails again and again is not shown as going on in between.
+fn shown_at(observed: &Observed, running: &Running, memory: &Memory, now: Timestamp) -> Option<Timestamp> {
+    let shown = matches!(running.job, Job::Pull { .. }) && memory.failures == 0;
+    shown.then(|| after(running.since.min(now), observed.settings.show_after))
+}
+
+fn show(running: &Running, status: &mut Status) {
     let (phase, message) = if running.begun {
         (CachedImagePhase::Pulling, "it is being put into the cache")
     } else {
@@ -121,7 +122,6 @@ fn show(
         status.is_cached = Some(false);
         status.ready("Pulling", message);
     }
-    None
 }
 
 enum Next {

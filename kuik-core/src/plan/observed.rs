@@ -157,6 +157,8 @@ pub struct Memory {
     pub failed_at: Option<Timestamp>,
     /// What it failed with.
     pub problem: Option<String>,
+    /// That people were told of the pull that is running: one that takes its time.
+    pub told: bool,
     /// That its registry had another digest than the cache when it was last asked.
     pub moved: bool,
     /// That its registry has answered since this process, or the cache, has had another idea of its digest.

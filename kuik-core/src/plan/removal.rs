@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{
     Job, Memory, Observed, Occasion, Outcome, Step,
     backoff::delay,
+    identity,
     time::{after, due},
 };
 use crate::crd::CachedImagePhase;
@@ -17,6 +18,7 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Vec<Step> {
     if !observed.facts.finalizer {
         return steps;
     }
+    steps.extend(identity::let_go(observed));
     // The tag is another's too, or there is none: nothing is removed.
     if observed.image.is_none() || observed.others.share_tag {
         steps.extend(removing.map(|_| Step::Abandon));

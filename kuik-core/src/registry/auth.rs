@@ -84,6 +84,9 @@ enum Way {
     Bearer { request: TokenRequest, credential: Option<Credential> },
 }
 
+/// In whose name it is asked what opens a door. Where it stands open, that is how everything is asked.
+const STRANGER: &str = "-";
+
 impl Way {
     /// In whose name it asks, as far as limits are concerned.
     fn account(&self) -> Arc<str> {
@@ -123,7 +126,8 @@ impl Authenticator {
             }
             self.refuse(door, way, false);
         }
-        let plain = exchange.send(question, None).await?;
+        // A limit of those who have no account is none of whoever has one: this only asks for the way in.
+        let plain = exchange.send(&question.asked_as(STRANGER.into()), None).await?;
         if plain.status() != StatusCode::UNAUTHORIZED || plain.elsewhere {
             return Ok(plain);
         }

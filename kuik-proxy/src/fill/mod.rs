@@ -211,7 +211,7 @@ impl Fill {
     /// Nothing more is kept: the window waits for the readers from now on.
     fn overflow(&self) {
         self.overflow.send_replace(true);
-        self.window.has_moved();
+        self.window.has_spooled();
     }
 
     fn is_overflowing(&self) -> bool {

@@ -66,7 +66,13 @@ impl Reader {
             held_from,
             tasks: &self.fill.tasks,
         };
-        let chunk = self.fill.aside.read(&upstream, offset).await;
+        let mut progress = self.progress.clone();
+        let come_by = progress.wait_for(|now| !matches!(now.next(offset, Some(end)), Next::Wait));
+        let chunk = tokio::select! {
+            chunk = self.fill.aside.read(&upstream, offset) => chunk,
+            // The fill was quicker, or has failed.
+            _ = come_by => return None,
+        };
         self.asks_aside = chunk.is_some();
         let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
         chunk.map(|chunk| chunk.slice(..wanted.min(chunk.len())))

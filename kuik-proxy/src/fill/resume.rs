@@ -35,7 +35,10 @@ impl Breaks {
     /// `dice` is a random number, so that many transfers which one upstream broke do not come back all at once.
     pub(super) fn pause_after(&mut self, error: &SourceError, received: u64, dice: u64) -> Option<Duration> {
         let asked = match error.kind() {
-            SourceErrorKind::Unavailable | SourceErrorKind::TimedOut => Duration::ZERO,
+            // Whoever is asked earlier than it wants to be does not even hear of it.
+            SourceErrorKind::Unavailable | SourceErrorKind::TimedOut => {
+                error.retry_after().unwrap_or_default().min(LONGEST_PAUSE)
+            }
             SourceErrorKind::RateLimited => error.retry_after().unwrap_or(FIRST_PAUSE),
             _ => return None,
         };
@@ -112,6 +115,11 @@ mod tests {
         for (seconds, expected) in [(3, Some(Duration::from_secs(3))), (60, None)] {
             let limited = SourceError::rate_limited("limit", Some(Duration::from_secs(seconds)));
             assert_eq!(Breaks::default().pause_after(&limited, 0, 0), expected);
+        }
+        for (seconds, expected) in [(3, 3), (60, 5)] {
+            let held = broken().to_be_retried_after(Duration::from_secs(seconds));
+            let pause = Breaks::default().pause_after(&held, 0, 0);
+            assert_eq!(pause, Some(Duration::from_secs(expected)), "it may be back earlier than it says");
         }
         let mut breaks = Breaks::default();
         breaks.range_was_ignored();

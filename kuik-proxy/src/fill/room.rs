@@ -5,8 +5,9 @@ use tokio::sync::futures::Notified;
 
 use super::{Fill, window::WINDOW_BYTES};
 
-/// Waits until the window has room for more. `patience` waits until something has moved, and says whether it did before
-/// its patience ended: then the others go on without what stands still.
+/// Waits until the window has room for more. `patience` waits until what is waited for has moved, and says whether it did
+/// before its patience ended: then the others go on without what stands still. Readers that move are no sign of a disk
+/// that does.
 ///
 /// # Errors
 /// `Storage` where nothing is kept and nobody reads.
@@ -15,18 +16,18 @@ pub(super) async fn wait(
     patience: impl AsyncFn(Notified<'_>) -> bool,
 ) -> Result<(), SourceError> {
     loop {
+        let overflows = fill.is_overflowing();
         // Before anything is looked at: what moves from here on is not missed.
-        let moved = fill.window.moved();
-        let spooled = fill.progress.borrow().spooled;
-        let needed_from = match fill.is_overflowing() {
-            false => spooled,
+        let moved = if overflows { fill.window.moved() } else { fill.window.spooled() };
+        let needed_from = match overflows {
+            false => fill.progress.borrow().spooled,
             true => fill.window.slowest().ok_or_else(|| nobody_is_left(fill))?,
         };
         if fill.window.trim(needed_from) <= WINDOW_BYTES {
             return Ok(());
         }
         if !patience(moved).await {
-            match fill.is_overflowing() {
+            match overflows {
                 false => fill.overflow(),
                 true => fill.window.leave_behind(needed_from),
             }

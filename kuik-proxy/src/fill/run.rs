@@ -35,6 +35,8 @@ pub(super) async fn run(fills: &Fills, fill: &Arc<Fill>, verifier: Verifier, sto
                 tracing::warn!(digest = %fill.digest, %repository, error = error.chain(), "a blob could not be fetched");
                 if error.kind() == SourceErrorKind::InvalidContent {
                     fills.remember_as_wrong(fill);
+                    // Whoever tries again is to have it from another one, where there is one.
+                    fill.upstream.distrust(repository, &fill.digest);
                 }
                 // Forgotten before anybody learns of it: who tries again finds no fill that has failed.
                 fills.forget(fill);

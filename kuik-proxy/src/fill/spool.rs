@@ -31,6 +31,6 @@ pub(super) async fn copy(fill: &Fill, writer: &mut dyn BlobWriter) -> Result<boo
             false
         });
         fill.window.trim(spooled);
-        fill.window.has_moved();
+        fill.window.has_spooled();
     }
 }

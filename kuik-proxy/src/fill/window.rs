@@ -24,6 +24,7 @@ pub(super) struct Window {
     held: Mutex<Held>,
     readers: Mutex<Vec<Weak<AtomicU64>>>,
     moved: Notify,
+    spooled: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -102,14 +103,19 @@ impl Window {
         held.end - held.start
     }
 
-    /// Ends when a reader, or the spool, has moved since this was called.
+    /// Ends when a reader has moved since this was called.
     pub(super) fn moved(&self) -> Notified<'_> {
         self.moved.notified()
     }
 
-    /// Says that a reader, or the spool, has moved.
-    pub(super) fn has_moved(&self) {
-        self.moved.notify_one();
+    /// Ends when the spool has got something, or will get nothing more, since this was called.
+    pub(super) fn spooled(&self) -> Notified<'_> {
+        self.spooled.notified()
+    }
+
+    /// Says that the spool has got something, or will get nothing more.
+    pub(super) fn has_spooled(&self) {
+        self.spooled.notify_one();
     }
 
     /// Where the slowest reader stands; `None` where there is none.
@@ -144,7 +150,7 @@ impl Position {
     /// Says that everything before `offset` has been read.
     pub(super) fn advance_to(&self, offset: u64) {
         self.offset.store(offset, Ordering::Release);
-        self.window.has_moved();
+        self.window.moved.notify_one();
     }
 }
 

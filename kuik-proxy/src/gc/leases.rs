@@ -69,9 +69,9 @@ pub struct Lease {
     looked: Option<Looked>,
 }
 
-/// One run of the collector. There is one at a time.
+/// One run of the collector, or of whoever else takes things away. There is one at a time.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(crate) struct Run {
     leases: Leases,
     /// All that was leased or asked for since before it began.
     told: Mutex<HashSet<Key>>,
@@ -172,7 +172,7 @@ impl Leases {
 
     /// Begins a run; `None` while another one goes on. What is leased already counts as leased during the run, and so
     /// does what was asked for within `lately`.
-    pub(super) fn begin(&self, lately: Duration) -> Option<Run> {
+    pub(crate) fn begin(&self, lately: Duration) -> Option<Run> {
         let mut state = self.state();
         if state.noted.is_some() {
             return None;
@@ -233,8 +233,15 @@ impl Run {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether one of these was leased or asked for since before the run began.
+    pub(crate) fn has_noted(&self, keys: &[Key]) -> bool {
+        self.noted();
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().any(|key| told.contains(key))
+    }
+
     /// Begins to remove something; `None` where it is leased, or somebody else is at it.
-    pub(super) fn remove(&self, key: Key) -> Option<Removal> {
+    pub(crate) fn remove(&self, key: Key) -> Option<Removal> {
         self.leases.begin_removal(key)
     }
 }

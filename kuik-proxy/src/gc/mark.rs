@@ -62,11 +62,11 @@ async fn manifests(
     while let Some((manifest, digest)) = read.next().await {
         match manifest {
             Ok(manifest) => graph.add_manifest(&digest, &manifest.content),
-            Err(error) if is_unreadable(&error) && store.has_blob(&digest).await?.is_some() => {
+            // Damaged, or set aside because it was: nobody knows what it needs until it is there again, or deleted.
+            Err(error) if is_unreadable(&error) => {
                 tracing::warn!(%repository, %digest, "a manifest cannot be read: its whole repository is kept");
                 keep_all(store, repository, graph).await?;
             }
-            Err(error) if is_unreadable(&error) => {}
             Err(error) => return Err(error),
         }
     }

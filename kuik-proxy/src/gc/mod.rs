@@ -46,6 +46,8 @@ mod underway;
 
 pub(crate) use announced::Until;
 pub(crate) use graph::{Key, children};
+pub(crate) use leases::Run;
+pub(crate) use underway::or_gone;
 
 pub use collect::{Collector, GcError, GcOptions, GcReport};
 pub use leased::Leased;

@@ -64,6 +64,6 @@ impl<T: Send + 'static> Underway<T> {
 }
 
 /// What is gone already counts as removed.
-pub(super) fn or_gone(removed: Result<(), SourceError>) -> Result<(), SourceError> {
+pub(crate) fn or_gone(removed: Result<(), SourceError>) -> Result<(), SourceError> {
     removed.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
 }

@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use super::{
     Pulls, QuotaMetrics, Usage,
     choose::{Standing, choose},
-    inventory::{Image, Inventory},
+    inventory::Inventory,
+    unlink::Unlinking,
 };
 use crate::{
-    gc::{Collector, GcError, GcOptions, Key, Leases, Until},
+    gc::{Collector, GcError, GcOptions, Key, Leases, Run},
     pull_through::PullThrough,
 };
 
@@ -27,9 +28,11 @@ const COUNT: Duration = Duration::from_secs(600);
 const FREE: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(300);
 
-/// After a round that found nothing to go there is none for at least so long, and for so many times as long as it took.
+/// After a round that found nothing to go there is none for at least so long, and for so many times as long as it took, but
+/// never for longer than that.
 const REST: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
+const MOST_REST: Duration = Duration::from_secs(600);
 
 /// How long a run of the collector that goes on is waited for, and in what steps.
 const RUNNING: Duration = Duration::from_secs(300);
@@ -80,7 +83,7 @@ impl Quota {
             if self.usage.must_go() > 0 {
                 let began = Instant::now();
                 let round = self.round().await;
-                let rest = (began.elapsed() * SHARE).max(REST);
+                let rest = (began.elapsed() * SHARE).clamp(REST, MOST_REST);
                 let rest = (!matches!(round, Ok(true))).then_some(rest);
                 self.usage.end_round(rest);
                 wait = rest.unwrap_or(FREE).min(FREE);
@@ -118,19 +121,27 @@ impl Quota {
             return Ok(true);
         }
         self.pulls.flush(self.store.as_ref()).await?;
+        let run = self.begin().await?;
         let inventory = Inventory::take(self.store.as_ref(), began, written_before).await?;
         let chosen = choose(&inventory.candidates, &inventory.sizes, need);
-        let gone = self.evict(inventory, chosen, began, written_before).await?;
-        let freed = if gone.is_empty() { 0 } else { self.collect(Some((&gone, written_before))).await? };
+        let gone = self.evict(&run, inventory, chosen, began, written_before).await?;
+        drop(run);
+        let collected = match gone.is_empty() {
+            true => Ok(0),
+            false => self.collect(Some((&gone, written_before))).await,
+        };
+        // What is not collected now is for the next round.
+        let freed = collected.inspect_err(|_| self.usage.still_fetched(gone.clone()))?;
         self.metrics.evicted_bytes.inc_by(freed);
         tracing::info!(garbage, digests = gone.len(), bytes = freed, wanted = need, "room was made");
         Ok(garbage + freed > 0)
     }
 
-    /// Takes images out of their repositories, where nobody has pushed them again since other processes were told of
-    /// it; returns everything that they were made of.
+    /// Takes images out of their repositories, where nobody has come for them since `run` began; returns everything that
+    /// they were made of.
     async fn evict(
         &self,
+        run: &Run,
         inventory: Inventory,
         chosen: Vec<usize>,
         began: SystemTime,
@@ -142,43 +153,37 @@ impl Quota {
             return Ok(HashSet::new());
         }
         match self.leases.announce(&manifests).await? {
-            None => self.unlink(&inventory, &chosen, None).await,
+            None => self.unlink(&chosen, Unlinking::new(&self.store, &inventory, run, None)).await,
             Some(announced) => {
                 let now = Inventory::take(self.store.as_ref(), began, written_before).await?;
                 let chosen = now.again(&inventory, &chosen);
-                let gone = self.unlink(&now, &chosen, Some(announced.until())).await;
+                let unlinking = Unlinking::new(&self.store, &now, run, Some(announced.until()));
+                let gone = self.unlink(&chosen, unlinking).await;
                 announced.withdraw().await;
                 gone
             }
         }
     }
 
-    /// Takes images out of their repositories, where other processes have been told of it: for as long as that counts.
-    /// Returns everything that they were made of.
     async fn unlink(
         &self,
-        inventory: &Inventory,
         chosen: &[usize],
-        until: Option<&Until>,
+        mut unlinking: Unlinking<'_>,
     ) -> Result<HashSet<Key>, SourceError> {
-        let leaving: HashSet<usize> = chosen.iter().copied().collect();
-        let staying = inventory.images.iter().enumerate().filter(|(place, _)| !leaving.contains(place));
-        let needed: HashSet<_> = staying
-            .flat_map(|(_, image)| image.manifests.iter().map(|digest| (&image.repository, digest)))
-            .collect();
-        let mut gone = HashSet::new();
         for place in chosen {
-            let (Some(image), Some(candidate)) =
-                (inventory.images.get(*place), inventory.candidates.get(*place))
-            else {
-                continue;
-            };
-            if until.is_some_and(|until| !until.counts()) {
+            if !unlinking.counts() {
                 tracing::warn!(left = chosen.len(), "evicting took longer than other processes wait");
                 break;
             }
-            self.unlink_one(image, until, |digest| needed.contains(&(&image.repository, digest))).await?;
-            gone.extend(candidate.members.iter().filter_map(|id| inventory.key(*id)));
+            let (image, candidate) = match unlinking.unlink(*place).await {
+                Ok(Some(left)) => left,
+                Ok(None) => continue,
+                Err(error) => {
+                    // What is not collected now is for the next round.
+                    self.usage.still_fetched(unlinking.gone());
+                    return Err(error);
+                }
+            };
             let expired = candidate.standing == Standing::Expired;
             self.metrics.evicted(expired);
             tracing::info!(repository = %image.repository, digest = %image.top, expired, "an image is evicted");
@@ -186,39 +191,19 @@ impl Quota {
                 cache.forget(&image.repository);
             }
         }
-        Ok(gone)
+        Ok(unlinking.gone())
     }
 
-    /// Takes one image out of its repository, but for what `needed` says of its manifests. What somebody is pushing at
-    /// this moment stays.
-    async fn unlink_one(
-        &self,
-        image: &Image,
-        until: Option<&Until>,
-        needed: impl Fn(&kuik_core::content::Digest) -> bool,
-    ) -> Result<(), SourceError> {
-        for digest in &image.manifests {
-            let Some(alone) = self.leases.exclude(digest) else { continue };
-            if until.is_some_and(|until| !until.counts()) {
-                continue;
+    /// Takes note of who comes for what from now on, as soon as no run of the collector does.
+    async fn begin(&self) -> Result<Run, SourceError> {
+        let patience = Instant::now() + RUNNING;
+        loop {
+            match self.leases.begin(Duration::ZERO) {
+                Some(run) => return Ok(run),
+                None if Instant::now() < patience => tokio::time::sleep(STEP).await,
+                None => return Err(ended_early(GcError::Running)),
             }
-            let (store, repository, digest) = (self.store.clone(), image.repository.clone(), digest.clone());
-            let tags = if needed(&digest) { image.tags.clone() } else { Vec::new() };
-            let (only_tags, is_top) = (needed(&digest), digest == image.top);
-            // Work that has begun does not stop, and nobody may get a lease before it is done.
-            let work = tokio::spawn(async move {
-                let _alone = alone;
-                if !only_tags {
-                    return absent_is_fine(store.delete_manifest(&repository, &digest).await);
-                }
-                for tag in tags.iter().filter(|_| is_top) {
-                    absent_is_fine(store.delete_tag(&repository, tag).await)?;
-                }
-                Ok(())
-            });
-            work.await.unwrap_or_else(|error| Err(ended_early(error)))?;
         }
-        Ok(())
     }
 
     /// A run of the collector, over garbage or over these digests where they were written before then; returns what
@@ -266,10 +251,6 @@ impl Quota {
             tracing::warn!(error = error.chain(), "the store's quota cannot be kept");
         }
     }
-}
-
-fn absent_is_fine(removed: Result<(), SourceError>) -> Result<(), SourceError> {
-    removed.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
 }
 
 fn ended_early(error: impl std::error::Error + Send + Sync + 'static) -> SourceError {

@@ -60,11 +60,14 @@ struct Repository {
     parts: HashSet<Digest>,
     marks: HashMap<String, Mark>,
     pulls: LastPulls,
+    /// Whether some manifest cannot be read: nobody knows what it needs.
+    is_damaged: bool,
 }
 
 impl Inventory {
     /// Everything that `store` has at `now`. An image of which not all was written before `written_before` counts as
-    /// pinned: it would not give back what it has.
+    /// pinned: it would not give back what it has. So does one without tag where a manifest cannot be read, whose part it
+    /// may be.
     pub(super) async fn take(
         store: &dyn ManagedStore,
         now: SystemTime,
@@ -133,7 +136,8 @@ impl Inventory {
             let marks = marks.chain(tags.iter().filter_map(|tag| repository.marks.get(tag.as_str())));
             let mut written =
                 manifests.iter().chain(&blobs).filter_map(|digest| self.modified.get(&Key::from(digest)));
-            let standing = match written.all(|written| *written < written_before) {
+            let may_be_part = repository.is_damaged && tags.is_empty();
+            let standing = match written.all(|written| *written < written_before) && !may_be_part {
                 true => mark::standing(marks.copied(), now),
                 false => Standing::Pinned,
             };
@@ -169,7 +173,10 @@ impl Repository {
             let at = TagOrDigest::Digest(digest.clone());
             let manifest = match store.manifest(name, &at, Freshness::Cached).await {
                 Ok(manifest) => manifest.content,
-                Err(error) if is_unreadable(&error) => continue,
+                Err(error) if is_unreadable(&error) => {
+                    repository.is_damaged = true;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let needs = children(&manifest);
@@ -259,4 +266,4 @@ fn is_unreadable(error: &SourceError) -> bool {
 
 #[cfg(test)]
 #[path = "inventory_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -3,26 +3,31 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
 
 use kuik_core::{
-    content::{ContentStore as _, Descriptor, ImageIndex, ImageManifest, Manifest, MediaType},
+    content::{ContentStore, Descriptor, ImageIndex, ImageManifest, Manifest, MediaType},
     testkit::MemoryStore,
 };
 
 use super::*;
 
-fn hour_hence() -> SystemTime {
+pub(in crate::quota) fn hour_hence() -> SystemTime {
     SystemTime::now() + std::time::Duration::from_secs(3600)
 }
 
-fn app() -> RepositoryName {
+pub(in crate::quota) fn app() -> RepositoryName {
     RepositoryName::local("app").unwrap()
 }
 
-fn encoded_as(manifest: &impl serde::Serialize) -> Manifest {
+pub(in crate::quota) fn encoded_as(manifest: &impl serde::Serialize) -> Manifest {
     Manifest::new(None, serde_json::to_vec(manifest).unwrap().into()).unwrap()
 }
 
 /// An image whose configuration and layer have these contents.
-fn image(store: &MemoryStore, config: &str, layer: &str, subject: Option<&Manifest>) -> Manifest {
+pub(in crate::quota) fn image(
+    store: &MemoryStore,
+    config: &str,
+    layer: &str,
+    subject: Option<&Manifest>,
+) -> Manifest {
     let descriptor = |text: &str, media_type: MediaType| {
         let digest = Digest::sha256(text.as_bytes());
         store.damage(&digest, text.to_owned());
@@ -36,7 +41,7 @@ fn image(store: &MemoryStore, config: &str, layer: &str, subject: Option<&Manife
     encoded_as(&image)
 }
 
-async fn put(store: &MemoryStore, manifest: &Manifest, tag: Option<&str>) {
+pub(in crate::quota) async fn put(store: &impl ContentStore, manifest: &Manifest, tag: Option<&str>) {
     let tag = tag.map(|tag| tag.parse().unwrap());
     store.put_manifest(&app(), manifest, tag.as_ref()).await.unwrap();
 }
@@ -115,5 +120,27 @@ async fn a_pin_on_a_part_or_a_damaged_mark_holds_the_whole() {
         let inventory = Inventory::take(&store, SystemTime::now(), hour_hence()).await.unwrap();
         assert_eq!(inventory.candidates.len(), 1);
         assert_eq!(inventory.candidates[0].standing, Standing::Pinned);
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_a_part_of_a_damaged_manifest_stays() {
+    let store = MemoryStore::new();
+    let (one, alone) = (image(&store, "c1", "base", None), image(&store, "c2", "other", None));
+    let index = encoded_as(&ImageIndex::new(vec![one.descriptor()]));
+    for (manifest, tag) in [(&one, None), (&index, Some("v1")), (&alone, Some("v2"))] {
+        put(&store, manifest, tag).await;
+    }
+    for set_aside in [false, true] {
+        store.damage(index.digest(), "damaged");
+        if set_aside {
+            store.quarantine_blob(index.digest()).await.unwrap();
+        }
+        let inventory = Inventory::take(&store, SystemTime::now(), hour_hence()).await.unwrap();
+        let standing = |manifest: &Manifest| {
+            let place = inventory.images.iter().position(|image| image.top == *manifest.digest()).unwrap();
+            inventory.candidates[place].standing
+        };
+        assert_eq!((standing(&one), standing(&alone)), (Standing::Pinned, Standing::Usual), "{set_aside}");
     }
 }

@@ -27,6 +27,7 @@ mod pulls;
 mod recorded;
 mod service;
 mod tally;
+mod unlink;
 mod usage;
 
 pub use evict::Quota;

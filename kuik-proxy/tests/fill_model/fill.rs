@@ -104,7 +104,7 @@ impl Fill {
 
     fn overflow(&self) {
         self.overflow.send_replace(true);
-        self.window.has_moved();
+        self.window.has_spooled();
     }
 
     fn is_overflowing(&self) -> bool {

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use kube_core::{Selector, SelectorExt as _};
 use serde_json::Value;
 
-use super::review::Operation;
+use super::review::{Operation, Request};
 use crate::pod::opts_out;
 
 /// What the pods of the control plane itself are in: a cache has to be up for them never.
@@ -18,6 +19,13 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IgnoredNamespaces(BTreeSet<String>);
 
+/// Whose pods are looked at: all but those of some namespaces that the selector has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PodFilter {
+    pub(super) ignored: IgnoredNamespaces,
+    pub(super) selector: Selector,
+}
+
 /// Why a pod is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -26,6 +34,8 @@ pub enum LeftAlone {
     Namespace,
     /// It carries the label that opts out.
     OptedOut,
+    /// The selector of pods does not have its labels.
+    NotSelected,
     /// It mirrors a pod that its node has from a file.
     Mirror,
     /// It is being deleted.
@@ -51,24 +61,33 @@ impl IgnoredNamespaces {
     pub fn contains(&self, namespace: &str) -> bool {
         namespace == KUBE_SYSTEM || self.0.contains(namespace)
     }
+}
 
-    /// Why the pod is left alone, if it is.
-    pub(super) fn keep_out(
-        &self,
-        namespace: &str,
-        operation: Operation,
-        metadata: &Value,
-    ) -> Option<LeftAlone> {
+impl PodFilter {
+    /// Why the pod that `request` is about is left alone, if it is; `metadata` is what it is to have.
+    pub(super) fn keep_out(&self, request: &Request<'_>, metadata: &Value) -> Option<LeftAlone> {
         let labels = metadata.get("labels").unwrap_or(&Value::Null);
+        let before = request.old_object.pointer("/metadata/labels");
         let mirrors = || metadata.pointer("/annotations").is_some_and(|all| all.get(MIRROR).is_some());
         let ends = || metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null());
         match () {
-            () if self.contains(namespace) => Some(LeftAlone::Namespace),
+            () if self.ignored.contains(&request.namespace) => Some(LeftAlone::Namespace),
             () if opts_out(labels) => Some(LeftAlone::OptedOut),
+            () if !self.selects(labels, before) => Some(LeftAlone::NotSelected),
             () if mirrors() => Some(LeftAlone::Mirror),
-            () if operation == Operation::Update && ends() => Some(LeftAlone::Terminating),
+            () if request.operation == Operation::Update && ends() => Some(LeftAlone::Terminating),
             () => None,
         }
+    }
+
+    /// As the API server does it: an update is selected by what the pod is to be, or by what it was.
+    fn selects(&self, labels: &Value, before: Option<&Value>) -> bool {
+        let selected = |labels: &Value| {
+            let labels = labels.as_object().into_iter().flatten();
+            let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+            self.selector.matches(&labels.collect())
+        };
+        self.selector.selects_all() || selected(labels) || before.is_some_and(selected)
     }
 }
 
@@ -79,6 +98,7 @@ impl LeftAlone {
         match self {
             Self::Namespace => "namespace",
             Self::OptedOut => "opted_out",
+            Self::NotSelected => "not_selected",
             Self::Mirror => "mirror",
             Self::Terminating => "terminating",
             Self::Operation => "operation",
@@ -91,28 +111,70 @@ impl LeftAlone {
 
 #[cfg(test)]
 mod tests {
+    use kube_core::Expression;
     use serde_json::json;
 
     use super::*;
 
+    fn why(
+        filter: &PodFilter,
+        namespace: &str,
+        operation: &str,
+        old: &Value,
+        new: &Value,
+    ) -> Option<LeftAlone> {
+        let request = json!({
+            "uid": "1", "kind": {}, "namespace": namespace, "operation": operation, "oldObject": { "metadata": old },
+        });
+        let text = request.to_string();
+        filter.keep_out(&serde_json::from_str(&text).unwrap(), new)
+    }
+
     #[test]
     fn each_reason_is_told() {
         let ignored = IgnoredNamespaces::new(["kuik".to_owned()]);
+        let filter = PodFilter { ignored, ..PodFilter::default() };
         let label = json!({ "labels": { "kube-image-keeper.enix.io/image-caching-policy": "ignore" } });
         let mirror = json!({ "annotations": { "kubernetes.io/config.mirror": "hash" } });
         let ends = json!({ "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": null });
-        let (create, update) = (Operation::Create, Operation::Update);
         for (namespace, operation, metadata, expected) in [
-            ("kube-system", create, &json!({}), Some(LeftAlone::Namespace)),
-            ("kuik", update, &json!({}), Some(LeftAlone::Namespace)),
-            ("shop", create, &label, Some(LeftAlone::OptedOut)),
-            ("shop", update, &mirror, Some(LeftAlone::Mirror)),
-            ("shop", update, &ends, Some(LeftAlone::Terminating)),
-            ("shop", create, &ends, None),
-            ("shop", create, &json!({ "annotations": null, "labels": { "a": "b" } }), None),
-            ("shop", create, &json!(null), None),
+            ("kube-system", "CREATE", &json!({}), Some(LeftAlone::Namespace)),
+            ("kuik", "UPDATE", &json!({}), Some(LeftAlone::Namespace)),
+            ("shop", "CREATE", &label, Some(LeftAlone::OptedOut)),
+            ("shop", "UPDATE", &mirror, Some(LeftAlone::Mirror)),
+            ("shop", "UPDATE", &ends, Some(LeftAlone::Terminating)),
+            ("shop", "CREATE", &ends, None),
+            ("shop", "CREATE", &json!({ "annotations": null, "labels": { "a": "b" } }), None),
+            ("shop", "CREATE", &json!(null), None),
         ] {
-            assert_eq!(ignored.keep_out(namespace, operation, metadata), expected, "{namespace} {metadata}");
+            let found = why(&filter, namespace, operation, &json!(null), metadata);
+            assert_eq!(found, expected, "{namespace} {metadata}");
+        }
+    }
+
+    #[test]
+    fn what_the_selector_has_not_is_left_alone_before_and_after_an_update() {
+        let selector = [
+            Expression::In("team".into(), ["shop".into(), "search".into()].into()),
+            Expression::DoesNotExist("canary".into()),
+        ];
+        let filter = PodFilter { selector: selector.into_iter().collect(), ..PodFilter::default() };
+        let shop = json!({ "labels": { "team": "shop" } });
+        let other = json!({ "labels": { "team": "other" } });
+        let canary = json!({ "labels": { "team": "shop", "canary": "" } });
+        let none = json!({});
+        let left = Some(LeftAlone::NotSelected);
+        for (operation, old, new, expected) in [
+            ("CREATE", &json!(null), &shop, None),
+            ("CREATE", &json!(null), &other, left),
+            ("CREATE", &json!(null), &canary, left),
+            ("CREATE", &json!(null), &none, left),
+            ("CREATE", &json!(null), &json!({ "labels": { "team": 1 } }), left),
+            ("UPDATE", &shop, &other, None),
+            ("UPDATE", &other, &shop, None),
+            ("UPDATE", &none, &canary, left),
+        ] {
+            assert_eq!(why(&filter, "web", operation, old, new), expected, "{operation} {old} {new}");
         }
     }
 }

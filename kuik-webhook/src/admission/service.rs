@@ -18,12 +18,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
+use kube_core::Selector;
 use kuik_core::{reference::ProxyAuthority, rewrite::RewritePolicy};
 
 use super::{
     answer,
     cached_image::patch_cached_image,
-    filter::{IgnoredNamespaces, LeftAlone},
+    filter::{IgnoredNamespaces, LeftAlone, PodFilter},
     intake::{Intake, Rejection},
     metrics::AdmissionMetrics,
     patch::Patch,
@@ -42,7 +43,7 @@ pub const CACHED_IMAGE_PATH: &str = "/mutate-kuik-enix-io-v1alpha1-cachedimage";
 pub struct Admission {
     policy: Arc<dyn RewritePolicy>,
     proxy: ProxyAuthority,
-    ignored: IgnoredNamespaces,
+    filter: PodFilter,
 }
 
 /// Answers admission reviews. Cheap to clone.
@@ -81,7 +82,14 @@ impl Admission {
     /// Pods outside the `ignored` namespaces get what `policy` decides, which leads to `proxy`.
     #[must_use]
     pub fn new(policy: Arc<dyn RewritePolicy>, proxy: ProxyAuthority, ignored: IgnoredNamespaces) -> Self {
-        Self { policy, proxy, ignored }
+        Self { policy, proxy, filter: PodFilter { ignored, ..PodFilter::default() } }
+    }
+
+    /// The same, for the pods that `selector` has alone: the `objectSelector` of the webhook's configuration again.
+    #[must_use]
+    pub fn selecting(mut self, selector: Selector) -> Self {
+        self.filter.selector = selector;
+        self
     }
 }
 
@@ -89,7 +97,7 @@ impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission")
             .field("proxy", &self.proxy)
-            .field("ignored", &self.ignored)
+            .field("filter", &self.filter)
             .finish_non_exhaustive()
     }
 }
@@ -212,8 +220,8 @@ impl Shared {
         let Some(metadata) = pod.get("metadata").filter(|metadata| metadata.is_object()) else {
             return self.leave_alone(Resource::Pod, request, LeftAlone::Malformed);
         };
-        let Admission { policy, proxy, ignored } = &self.admission;
-        if let Some(why) = ignored.keep_out(&request.namespace, request.operation, metadata) {
+        let Admission { policy, proxy, filter } = &self.admission;
+        if let Some(why) = filter.keep_out(request, metadata) {
             return self.leave_alone(Resource::Pod, request, why);
         }
         let changed = patch_pod(pod, change, policy.as_ref(), proxy);

@@ -12,6 +12,9 @@
 {{- range $webhook.acceptedImages }}
 - {{ printf "--accept-images=%s" . | quote }}
 {{- end }}
+{{- with $webhook.objectSelector.matchExpressions }}
+- {{ printf "--object-selector=%s" (dict "matchExpressions" . | toJson) | quote }}
+{{- end }}
 {{- end -}}
 
 {{- define "kuik.webhook.arguments" -}}

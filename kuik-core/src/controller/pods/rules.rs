@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
+use kube_core::{Selector, SelectorExt as _};
+
 use super::slim::{PodImage, SlimPod};
 use crate::{
     reference::{ImageReference, ProxyAuthority, RepositoryName, decode, encode},
@@ -17,6 +19,7 @@ pub struct PodRules {
     proxy: ProxyAuthority,
     policy: Arc<dyn RewritePolicy>,
     ignored_namespaces: BTreeSet<String>,
+    selector: Selector,
 }
 
 /// An image that is to be kept.
@@ -34,7 +37,7 @@ impl PodRules {
     /// The rules of the webhook: `policy`, and the proxy that images are rewritten to.
     #[must_use]
     pub fn new(proxy: ProxyAuthority, policy: Arc<dyn RewritePolicy>) -> Self {
-        Self { proxy, policy, ignored_namespaces: BTreeSet::new() }
+        Self { proxy, policy, ignored_namespaces: BTreeSet::new(), selector: Selector::default() }
     }
 
     /// The same rules, without the pods of `namespaces`.
@@ -43,12 +46,19 @@ impl PodRules {
         Self { ignored_namespaces: namespaces.into_iter().collect(), ..self }
     }
 
+    /// The same rules, for the pods that `selector` has alone.
+    #[must_use]
+    pub fn selecting(self, selector: Selector) -> Self {
+        Self { selector, ..self }
+    }
+
     /// The images of a pod that are to be kept, one for each container that uses one.
     #[must_use]
     pub fn images_of(&self, pod: &SlimPod) -> Vec<WantedImage> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let opted_out = pod.labels.get(OPT_OUT_LABEL).map(String::as_str) == Some(OPT_OUT_VALUE);
-        if opted_out || self.ignored_namespaces.contains(namespace) {
+        let ignored = || self.ignored_namespaces.contains(namespace);
+        if opted_out || ignored() || !self.selector.matches(&pod.labels) {
             return Vec::new();
         }
         pod.images.iter().filter_map(|image| self.image(image)).collect()
@@ -90,6 +100,7 @@ impl fmt::Debug for PodRules {
         f.debug_struct("PodRules")
             .field("proxy", &self.proxy)
             .field("ignored_namespaces", &self.ignored_namespaces)
+            .field("selector", &self.selector)
             .finish_non_exhaustive()
     }
 }
@@ -122,10 +133,19 @@ mod tests {
     }
 
     fn kept(metadata: serde_json::Value, image: &str, policy: Option<&str>) -> Option<String> {
+        kept_by(&rules(), metadata, image, policy)
+    }
+
+    fn kept_by(
+        rules: &PodRules,
+        metadata: serde_json::Value,
+        image: &str,
+        policy: Option<&str>,
+    ) -> Option<String> {
         let container = json!({ "name": "a", "image": image, "imagePullPolicy": policy });
         let mut pod = json!({ "spec": { "containers": [container] } });
         pod["metadata"] = metadata;
-        let images = rules().images_of(&serde_json::from_value(pod).unwrap());
+        let images = rules.images_of(&serde_json::from_value(pod).unwrap());
         images.first().map(|image| image.normalized.to_string())
     }
 
@@ -172,5 +192,10 @@ mod tests {
         assert!(kept(json!({ "namespace": "kube-system" }), image, None).is_none());
         let labels = json!({ "namespace": "shop", "labels": { OPT_OUT_LABEL: OPT_OUT_VALUE } });
         assert!(kept(labels, image, None).is_none());
+        let rules = rules().selecting([("team", "shop")].into_iter().collect());
+        for (team, is_kept) in [("shop", true), ("search", false)] {
+            let labels = json!({ "namespace": "shop", "labels": { "team": team } });
+            assert_eq!(kept_by(&rules, labels, image, None).is_some(), is_kept, "{team}");
+        }
     }
 }

@@ -89,7 +89,10 @@ impl Repositories {
         let mut of_image: BTreeMap<String, String> = BTreeMap::new();
         loop {
             tokio::select! {
-                Some(object) = repositories.next() => queue.push(object.name),
+                Some(object) = repositories.next() => match self.repositories.store().get(&object) {
+                    Some(repository) if is_new(&repository) => queue.push_after(object.name, PAUSE),
+                    _ => queue.push(object.name),
+                },
                 Some(object) = images.next() => {
                     let image = self.images.store().get(&object);
                     let repository = match &image {
@@ -202,6 +205,15 @@ impl Repositories {
         }
         Ok(())
     }
+}
+
+/// Whether it was made a moment ago, and is complete: its images are being made as well, and its first status is about them
+/// all.
+fn is_new(repository: &Repository) -> bool {
+    let metadata = &repository.metadata;
+    let is_ours = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REPOSITORY_FINALIZER);
+    let says = repository.status.as_ref().and_then(|status| status.phase);
+    is_ours && metadata.deletion_timestamp.is_none() && says.is_none()
 }
 
 /// The secrets that pods use for a repository; `None` where nothing is known of them.

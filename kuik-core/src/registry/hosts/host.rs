@@ -171,8 +171,9 @@ impl Host {
     }
 
     fn answered(&self, kind: &Kind, status: StatusCode, headers: &HeaderMap, now: Instant) {
-        let told = status::retry_after(headers, Timestamp::now());
-        let said = quota(headers);
+        let clock = Timestamp::now();
+        let (told, said) = (status::retry_after(headers, clock), quota(headers, clock));
+        let asked = kind;
         let kind = match status {
             StatusCode::SERVICE_UNAVAILABLE => Kind::everything(),
             // A quota is one of pulls, whichever answer speaks of it.
@@ -196,7 +197,8 @@ impl Host {
             tracing::info!(host = %self.name, ?length, %status, "a registry wants to be left alone for a while");
             state.holds.push(Hold { kind, until: now + length, length });
         } else if status.is_success() {
-            state.holds.retain(|other| other.kind != kind || other.until > now);
+            // It is over, and the next one is the first again: of what was asked, and of nothing else.
+            state.holds.retain(|other| other.kind != *asked || other.until > now);
         }
         state.quota = said.or(state.quota);
     }

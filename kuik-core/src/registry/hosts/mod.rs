@@ -274,6 +274,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_good_answer_ends_what_was_limited_of_its_kind_alone() {
+        let hosts = hosts(HostLimits::default());
+        let none = HeaderMap::new();
+        for _ in 0..3 {
+            assert_eq!(ask(&hosts, look(), 429, &none).await, Ok(()));
+            assert_eq!(
+                hosts.report()[0].held_for,
+                Some(Duration::from_secs(10)),
+                "it is the first each time"
+            );
+            tokio::time::advance(Duration::from_secs(10)).await;
+            assert_eq!(ask(&hosts, look(), 200, &none).await, Ok(()));
+        }
+        assert_eq!(ask(&hosts, pull(""), 429, &none).await, Ok(()));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(ask(&hosts, look(), 200, &none).await, Ok(()));
+        assert_eq!(ask(&hosts, pull(""), 429, &none).await, Ok(()));
+        let again = hosts.report()[0].held_for;
+        assert_eq!(again, Some(Duration::from_secs(20)), "who only looked says nothing of pulls");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn so_many_are_on_their_way_and_no_more() {
         let hosts = hosts(HostLimits { concurrent: 1, ..HostLimits::default() });
         let host = hosts.of(&uri("registry.test"));

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
+use jiff::Timestamp;
 
 /// How many requests are left, as a registry said last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +24,20 @@ pub struct Quota {
     pub reset: Option<Duration>,
 }
 
-/// What the headers of an answer say about it.
-pub(super) fn quota(headers: &HeaderMap) -> Option<Quota> {
-    combined(headers).or_else(|| separate(headers))
+/// What the headers of an answer that came at `now` say about it.
+pub(super) fn quota(headers: &HeaderMap, now: Timestamp) -> Option<Quota> {
+    combined(headers).or_else(|| separate(headers, now))
+}
+
+/// Of this size, no number of seconds is a length of time (30 years) but a date: GitLab says when there are more.
+const DATES: u64 = 1_000_000_000;
+
+/// In what time it is what a reset says: seconds, or the date in seconds since 1970.
+fn reset(said: u64, now: Timestamp) -> Duration {
+    match said {
+        0..DATES => Duration::from_secs(said),
+        date => Duration::from_secs(date.saturating_sub(u64::try_from(now.as_second()).unwrap_or_default())),
+    }
 }
 
 /// `RateLimit`, in its two forms. Of several limits the one counts that is nearest.
@@ -52,7 +64,7 @@ fn combined(headers: &HeaderMap) -> Option<Quota> {
 }
 
 /// `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset`.
-fn separate(headers: &HeaderMap) -> Option<Quota> {
+fn separate(headers: &HeaderMap, now: Timestamp) -> Option<Quota> {
     let remaining = text(headers, "ratelimit-remaining")?;
     let limit = text(headers, "ratelimit-limit");
     let window = limit.and_then(|limit| parameter(limit, "w")).or_else(|| parameter(remaining, "w"));
@@ -60,7 +72,7 @@ fn separate(headers: &HeaderMap) -> Option<Quota> {
         remaining: first_number(remaining)?,
         limit: limit.and_then(first_number),
         window: window.map(Duration::from_secs),
-        reset: text(headers, "ratelimit-reset").and_then(first_number).map(Duration::from_secs),
+        reset: text(headers, "ratelimit-reset").and_then(first_number).map(|said| reset(said, now)),
     })
 }
 
@@ -100,6 +112,15 @@ mod tests {
                 ],
                 Some((0, Some(10), seconds(1), seconds(7))),
             ),
+            // GitLab, whose reset is a date.
+            (
+                vec![
+                    ("ratelimit-limit", "60"),
+                    ("ratelimit-remaining", "0"),
+                    ("ratelimit-reset", "1800000042"),
+                ],
+                Some((0, Some(60), None, seconds(42))),
+            ),
             // -07.
             (
                 vec![("ratelimit", "limit=100, remaining=50, reset=5")],
@@ -123,7 +144,7 @@ mod tests {
             let headers = fields.iter().map(|&(name, value)| {
                 (http::HeaderName::from_static(name), value.parse::<http::HeaderValue>().unwrap())
             });
-            let found = quota(&headers.collect());
+            let found = quota(&headers.collect(), Timestamp::from_second(1_800_000_000).unwrap());
             let found = found.map(|quota| (quota.remaining, quota.limit, quota.window, quota.reset));
             assert_eq!(found, expected, "{fields:?}");
         }

@@ -66,7 +66,7 @@ impl Shared {
     /// Makes `link` say `digest`.
     pub(super) fn write_link(&self, link: &Path, digest: &Digest, durability: Durability) -> io::Result<()> {
         if read_link(link)?.is_some_and(|linked| linked == *digest) {
-            return Ok(());
+            return publish::confirm(link, durability);
         }
         publish::write_file(&self.layout.unpublished(), link, digest.as_str().as_bytes(), durability)
     }

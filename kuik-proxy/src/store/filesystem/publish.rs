@@ -151,6 +151,15 @@ pub(super) fn write_file(
     file.publish(target, Content::CheckedWhenRead, durability)
 }
 
+/// Makes a file that is there already as durable as if it had been published now: who did it may have had less to promise.
+pub(super) fn confirm(path: &Path, durability: Durability) -> io::Result<()> {
+    if durability == Durability::Acknowledged {
+        File::open(path)?.sync_all()?;
+        sync_dir(parent_of(path)?)?;
+    }
+    Ok(())
+}
+
 /// Creates a directory and those above it.
 pub(super) fn create_dir(dir: &Path, durability: Durability) -> io::Result<()> {
     if dir.is_dir() {

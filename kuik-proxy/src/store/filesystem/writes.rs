@@ -92,6 +92,7 @@ impl Shared {
         // Compared, not only looked for: a damaged one is mended by writing it again.
         if fs::read(&blob).is_ok_and(|kept| kept == *manifest.bytes()) {
             self.renew(digest)?;
+            publish::confirm(&blob, durability)?;
         } else {
             publish::write_file(&self.layout.unpublished(), &blob, manifest.bytes(), durability)?;
         }
