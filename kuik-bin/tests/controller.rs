@@ -280,7 +280,7 @@ async fn a_private_image_is_cached_when_its_secret_is_there_and_right() {
     });
     // A secret's type is fixed: who mends it makes it again.
     admin.apply(&garbage.to_string()).await.unwrap();
-    registry.logs("it holds no docker config").await;
+    registry.logs("is not a docker config").await;
     admin.kubectl(["delete", "secret", "opens", "--namespace=shop"]).await.unwrap();
     secret(admin, &host, "not-its-password").await;
     secret(admin, &host, "its-password").await;

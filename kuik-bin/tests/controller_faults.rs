@@ -149,24 +149,48 @@ async fn a_leader_that_is_stopped_past_its_lease_writes_nothing_when_it_goes_on(
     assert!(leads(&second).await, "{}", second.log());
 }
 
-/// Who is told 429 whatever they ask.
-const THROTTLED: &str = "
+/// Two users who have to take turns: whoever asks while the other one is being answered is told 429. A review of config
+/// maps that nobody answers makes that long.
+const TAKE_TURNS: &str = "
 apiVersion: flowcontrol.apiserver.k8s.io/v1
 kind: PriorityLevelConfiguration
-metadata: {name: throttled}
+metadata: {name: turns}
 spec:
   type: Limited
   limited: {nominalConcurrencyShares: 0, borrowingLimitPercent: 0, limitResponse: {type: Reject}}
 ---
 apiVersion: flowcontrol.apiserver.k8s.io/v1
 kind: FlowSchema
-metadata: {name: throttled}
+metadata: {name: turns}
 spec:
-  priorityLevelConfiguration: {name: throttled}
+  priorityLevelConfiguration: {name: turns}
   matchingPrecedence: 2
   rules:
-  - subjects: [{kind: User, user: {name: controllers}}]
+  - subjects: [{kind: User, user: {name: controllers}}, {kind: User, user: {name: slow}}]
     resourceRules: [{verbs: ['*'], apiGroups: ['*'], resources: ['*'], clusterScope: true, namespaces: ['*']}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: slow}
+rules: [{apiGroups: [''], resources: [configmaps], verbs: [create]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: slow}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: slow}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: slow}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: {name: slow}
+webhooks:
+- name: slow.test.example
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  timeoutSeconds: 30
+  failurePolicy: Ignore
+  clientConfig: {url: 'https://SILENT/'}
+  rules: [{apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
 ";
 
 #[tokio::test]
@@ -175,7 +199,7 @@ async fn an_api_server_that_throttles_costs_the_lead_and_no_image() {
     let server = api_server_with(ApiServer::start_audited().await.unwrap()).await;
     let admin = server.admin();
     if admin.kubectl(["get", "--raw", "/apis/flowcontrol.apiserver.k8s.io/v1"]).await.is_err() {
-        println!("not run, because this Kubernetes cannot throttle somebody altogether");
+        println!("not run, because this Kubernetes is throttled otherwise");
         return;
     }
     let image = SampleImage::small(85);
@@ -188,7 +212,13 @@ async fn an_api_server_that_throttles_costs_the_lead_and_no_image() {
     admin.apply(&pod_of(&docker, "v1")).await.unwrap();
     eventually("an image is cached", async || cached("v1").await).await;
 
-    admin.apply(THROTTLED).await.unwrap();
+    // Its kernel takes connections, and nobody answers them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let turns = TAKE_TURNS.replace("SILENT", &silent.local_addr().unwrap().to_string());
+    admin.apply(&turns).await.unwrap();
+    let slow = server.user("slow", None).unwrap();
+    let turn =
+        tokio::spawn(async move { slow.kubectl(["create", "configmap", "slow", "--namespace=shop"]).await });
     eventually("it is throttled", async || {
         writes(&server, "controllers").keys().any(|write| write.ends_with(" 429"))
     })
@@ -197,7 +227,8 @@ async fn an_api_server_that_throttles_costs_the_lead_and_no_image() {
     admin.apply(&pod_of(&docker, "v2")).await.unwrap();
     controller.logs("this replica does not lead any more").await;
     assert!(!cached("v2").await);
-    admin.kubectl(["delete", "flowschema", "throttled"]).await.unwrap();
+    assert!(!turn.is_finished());
+    turn.abort();
     eventually("it leads again", async || leads(&controller).await).await;
     eventually("the next image is cached", async || cached("v2").await).await;
     assert!(cached("v1").await);
