@@ -77,8 +77,7 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     let per_image = of_images(&written) as f64 / images as f64;
     println!("writes, {per_image:.1} for each image without the Lease: {written:?}");
     assert!(written.keys().all(|key| !key.ends_with(" 403")), "it may do all that it does");
-    let bound = pods + 8 * images;
-    assert!(of_images(&written) <= bound, "more than one for each pod and eight for each image: {written:?}");
+    assert!(of_images(&written) <= 8 * images, "as many as that, whatever pods there are: {written:?}");
 
     // Each image is looked at again, and nothing is found to be different.
     let cpu = Kuik::cpu(controller.pid());

@@ -159,6 +159,25 @@ async fn what_goes_and_what_stays() {
 }
 
 #[tokio::test]
+async fn what_a_damaged_manifest_needs_stays_until_it_is_there_again() {
+    let (store, app) = (MemoryStore::new(), repository("app"));
+    let (config, layer) = (blob(&store, &app, "config").await, blob(&store, &app, "layer").await);
+    let image = manifest(&[config, layer.clone()], None);
+    store.put_manifest(&app, &image, Some(&tag("v1"))).await.unwrap();
+    store.damage(image.digest(), "damaged");
+    run(&store, &eager(true)).await;
+    store.quarantine_blob(image.digest()).await.unwrap();
+    run(&store, &eager(true)).await;
+    assert!(bytes_of(&store).await.contains(&layer.digest));
+
+    store.put_manifest(&app, &image, None).await.unwrap();
+    let stray = blob(&store, &app, "stray").await;
+    run(&store, &eager(true)).await;
+    let bytes = bytes_of(&store).await;
+    assert!(bytes.contains(&layer.digest) && !bytes.contains(&stray.digest), "garbage goes again");
+}
+
+#[tokio::test]
 async fn cut_off_at_any_step_it_can_run_again() {
     let mut steps = 0;
     loop {

@@ -102,6 +102,7 @@ async fn pods_that_say_no_and_namespaces_that_are_ignored_are_left_alone() {
     let asked = scenario.start(&scenario.pod("asked", &name)).await;
     assert_eq!(image_of(&asked, "main"), rewritten(&name));
     kept(&name).await;
+    assert!(cached_image(&object_name(&left)).await.unwrap_err().contains("NotFound"), "nobody asked for it");
     for namespace in ["kube-system", NAMESPACE] {
         kubectl(&["delete", "pod", "e2e-left", "--namespace", namespace, "--grace-period=0", "--force"])
             .await

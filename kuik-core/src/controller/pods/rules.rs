@@ -46,7 +46,8 @@ impl PodRules {
         Self { ignored_namespaces: namespaces.into_iter().collect(), ..self }
     }
 
-    /// The same rules, for the pods that `selector` has alone.
+    /// The same rules, for the pods that `selector` has alone, and for what others pull through the proxy: that was
+    /// rewritten before somebody left them out.
     #[must_use]
     pub fn selecting(self, selector: Selector) -> Self {
         Self { selector, ..self }
@@ -57,17 +58,20 @@ impl PodRules {
     pub fn images_of(&self, pod: &SlimPod) -> Vec<WantedImage> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let opted_out = pod.labels.get(OPT_OUT_LABEL).map(String::as_str) == Some(OPT_OUT_VALUE);
-        let ignored = || self.ignored_namespaces.contains(namespace);
-        if opted_out || ignored() || !self.selector.matches(&pod.labels) {
+        if opted_out || self.ignored_namespaces.contains(namespace) {
             return Vec::new();
         }
-        pod.images.iter().filter_map(|image| self.image(image)).collect()
+        let is_selected = self.selector.matches(&pod.labels);
+        pod.images.iter().filter_map(|image| self.image(image, is_selected)).collect()
     }
 
-    fn image(&self, image: &PodImage) -> Option<WantedImage> {
+    fn image(&self, image: &PodImage, is_selected: bool) -> Option<WantedImage> {
         if let Some(decoded) = decode(&image.image, &self.proxy) {
             let original = image.original.as_deref().filter(|original| self.leads_to(original, &image.image));
             return WantedImage::parse(original.unwrap_or(&decoded));
+        }
+        if !is_selected {
+            return None;
         }
         // A policy that cannot be read is not one of Kubernetes': the webhook leaves such a container alone as well.
         let pull_policy = image.pull_policy.as_deref().filter(|policy| !policy.is_empty());
@@ -193,9 +197,11 @@ mod tests {
         let labels = json!({ "namespace": "shop", "labels": { OPT_OUT_LABEL: OPT_OUT_VALUE } });
         assert!(kept(labels, image, None).is_none());
         let rules = rules().selecting([("team", "shop")].into_iter().collect());
-        for (team, is_kept) in [("shop", true), ("search", false)] {
+        for (team, image, is_kept) in
+            [("shop", "nginx:1.25", true), ("search", "nginx:1.25", false), ("search", image, true)]
+        {
             let labels = json!({ "namespace": "shop", "labels": { "team": team } });
-            assert_eq!(kept_by(&rules, labels, image, None).is_some(), is_kept, "{team}");
+            assert_eq!(kept_by(&rules, labels, image, None).is_some(), is_kept, "{team} {image}");
         }
     }
 }
