@@ -174,6 +174,26 @@ async fn a_tag_that_moved_is_fetched() {
 }
 
 #[tokio::test]
+async fn a_question_that_hangs_does_not_move_a_tag_back() {
+    let (rig, _) = rig_with_image(ALWAYS).await;
+    let path = rig.path("app", "manifests/latest");
+    rig.get(&path).await;
+    let new = SampleImage::small(2);
+    rig.upstream.add_image("app", "latest", &new);
+    let gate = Gate::new();
+    let hangs = Rule::on(Target::Manifest).method(Method::HEAD).times(1);
+    rig.upstream.script(hangs.does(Behaviour::DelayHeaders(gate.clone())));
+    let asked = rig.upstream.log().len();
+    let (late, ()) = tokio::join!(rig.get(&path), async {
+        rig.upstream.wait_for(|log| log.len() > asked).await;
+        assert_eq!(rig.get_with(&path, &[NO_CACHE]).await.bytes(), new.index().bytes());
+    });
+    assert_eq!(late.bytes(), new.index().bytes(), "somebody has seen it move meanwhile");
+    rig.upstream.stop().await;
+    assert_eq!(rig.get(&path).await.bytes(), new.index().bytes());
+}
+
+#[tokio::test]
 async fn what_upstream_cannot_confirm_is_served_stale() {
     for status in [401, 403, 404, 429, 500] {
         let (rig, image) = rig_with_image(ALWAYS).await;

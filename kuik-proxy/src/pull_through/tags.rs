@@ -53,6 +53,7 @@ impl Shared {
         key: &ManifestKey,
         freshness: Freshness,
     ) -> Result<Served<Manifest>, SourceError> {
+        let before = self.memory.get(key).map(|remembered| remembered.manifest);
         let Some(kept) = self.known(key).await else {
             return self.fetch_manifest(key, freshness).await.map(Served::from_upstream);
         };
@@ -63,8 +64,23 @@ impl Shared {
         }
         match self.revalidate(key, &kept).await {
             Ok(served) => Ok(served),
-            Err(error) => Ok(self.serve_stale(key, kept, &error)),
+            Err(error) => match self.seen_to_move(key, before.as_ref(), &kept) {
+                Some(newer) => Ok(Served::from_cache(newer)),
+                None => Ok(self.serve_stale(key, kept, &error)),
+            },
         }
+    }
+
+    /// What the tag names now, where another look-up has seen it move since memory had `before` and the store `kept`.
+    fn seen_to_move(
+        &self,
+        key: &ManifestKey,
+        before: Option<&Manifest>,
+        kept: &Manifest,
+    ) -> Option<Manifest> {
+        let now = self.memory.get(key)?.manifest;
+        let is_new = |earlier: &Manifest| earlier.digest() != now.digest();
+        (before.is_none_or(is_new) && is_new(kept)).then_some(now)
     }
 
     /// What is known of a manifest here. The store has the first word, because others may have moved or deleted what
