@@ -48,6 +48,8 @@ struct State {
     removing: HashSet<Key>,
     /// What was leased since a run began, and that the run has not looked at yet; `None` outside of runs.
     noted: Option<HashSet<Key>>,
+    /// What was leased for writing since before a run began; empty outside of runs.
+    written: HashSet<Key>,
     /// What was asked for, and when last.
     asked: LruCache<Key, Instant>,
 }
@@ -55,7 +57,7 @@ struct State {
 impl Default for State {
     fn default() -> Self {
         let asked = LruCache::unbounded();
-        Self { held: HashMap::new(), removing: HashSet::new(), noted: None, asked }
+        Self { held: HashMap::new(), removing: HashSet::new(), noted: None, written: HashSet::new(), asked }
     }
 }
 
@@ -139,6 +141,12 @@ impl Leases {
         digests: impl IntoIterator<Item = &Digest>,
     ) -> Result<Lease, SourceError> {
         let mut lease = self.lease(digests).await;
+        {
+            let mut state = self.state();
+            if state.noted.is_some() {
+                state.written.extend(&lease.keys);
+            }
+        }
         if let Some(peers) = &self.0.peers {
             lease.looked = Some(peers.until_clear(&lease.keys).await?);
         }
@@ -178,7 +186,9 @@ impl Leases {
             return None;
         }
         let asked = state.asked.iter().filter(|(_, at)| at.elapsed() < lately).map(|(key, _)| *key);
-        state.noted = Some(state.held.keys().copied().chain(asked).collect());
+        let held: HashSet<Key> = state.held.keys().copied().collect();
+        state.noted = Some(held.iter().copied().chain(asked).collect());
+        state.written = held;
         Some(Run { leases: self.clone(), told: Mutex::default() })
     }
 
@@ -233,11 +243,10 @@ impl Run {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether one of these was leased or asked for since before the run began.
-    pub(crate) fn has_noted(&self, keys: &[Key]) -> bool {
-        self.noted();
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().any(|key| told.contains(key))
+    /// Whether one of these was leased for writing since before the run began.
+    pub(crate) fn has_written(&self, keys: &[Key]) -> bool {
+        let state = self.leases.state();
+        keys.iter().any(|key| state.written.contains(key))
     }
 
     /// Begins to remove something; `None` where it is leased, or somebody else is at it.
@@ -248,7 +257,9 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.leases.state().noted = None;
+        let mut state = self.leases.state();
+        state.noted = None;
+        state.written = HashSet::new();
     }
 }
 

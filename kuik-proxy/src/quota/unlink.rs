@@ -1,8 +1,8 @@
 //! Takes images out of their repositories, where nobody has come for them meanwhile.
 //!
 //! Invariant: an image goes as a whole or not at all. That is decided while new leases on its manifests wait, by what is
-//! then known: who has pushed or asked for it since before the inventory began, and what its marks say. A manifest that
-//! another image needs stays for as long as that one does.
+//! then known: who has pushed or tagged it since before the inventory began, and what its marks say. A manifest that another
+//! image needs stays for as long as that one does.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -84,11 +84,11 @@ impl<'a> Unlinking<'a> {
         let leaving = self.leaving(image);
         let excluded: HashSet<_> =
             [&image.top].into_iter().chain(&leaving.manifests).map(Key::from).collect();
-        // In this order: a lease that is not noted yet waits until this is over.
+        // In this order: a writer who has not come yet waits until this is over.
         let removals: Option<Vec<_>> = excluded.iter().map(|key| self.run.remove(*key)).collect();
         let Some(removals) = removals else { return Ok(None) };
         let keys: Vec<_> = image.manifests.iter().map(Key::from).collect();
-        if self.run.has_noted(&keys) || !self.stands(image, candidate.standing).await? {
+        if self.run.has_written(&keys) || !self.stands(image, candidate.standing).await? {
             return Ok(None);
         }
         let (store, until) = (self.store.clone(), self.until.cloned());
