@@ -77,7 +77,9 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     let per_image = of_images(&written) as f64 / images as f64;
     println!("writes, {per_image:.1} for each image without the Lease: {written:?}");
     assert!(written.keys().all(|key| !key.ends_with(" 403")), "it may do all that it does");
-    assert!(of_images(&written) <= 8 * images, "as many as that, whatever pods there are: {written:?}");
+    // Which pods use an image is written every 30 s at most, while they come.
+    let most = images * (8 + settled_after.as_secs() as usize / 30);
+    assert!(of_images(&written) <= most, "not one for each pod: {written:?}");
 
     // Each image is looked at again, and nothing is found to be different.
     let cpu = Kuik::cpu(controller.pid());

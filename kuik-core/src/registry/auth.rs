@@ -225,7 +225,13 @@ impl Authenticator {
                     self.remember(door, way);
                     return Ok(answer);
                 }
-                Err(error) if !is_refusal(&error) => return Err(error),
+                Err(error) if !is_refusal(&error) => {
+                    // It is not known to open the door, and it is the one to wait with: nothing is asked meanwhile.
+                    if error.kind() == SourceErrorKind::RateLimited {
+                        self.remember(door, way);
+                    }
+                    return Err(error);
+                }
                 refusal => refusal,
             };
             let denied = match &tried {

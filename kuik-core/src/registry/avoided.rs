@@ -46,11 +46,19 @@ impl Avoided {
         !until.is_empty() && until.get(&(base.into(), digest.clone())).is_some_and(|until| *until > now)
     }
 
-    /// Whoever sent these bytes last sent other bytes than the digest names.
+    /// Whoever sent these bytes last sent other bytes than the digest names; unless somebody else sent a part of them and
+    /// broke off: then that is the one that is avoided already.
     pub(super) fn distrust(&self, digest: &Digest) {
+        let now = Instant::now();
+        {
+            let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+            if until.iter().any(|((_, avoided), until)| avoided == digest && *until > now) {
+                return;
+            }
+        }
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner).pop(digest);
         if let Some(base) = sent {
-            self.add(&base, digest, Instant::now());
+            self.add(&base, digest, now);
         }
     }
 
@@ -90,5 +98,10 @@ mod tests {
         assert!(!is_avoided("https://one"));
         avoided.distrust(&digest);
         assert!(is_avoided("https://one"));
+        // Of what two have sent together, the one is to blame that broke off.
+        let rest = Blob { size: None, range: None, body: futures::stream::empty().boxed() };
+        drop(avoided.watch("https://two", &digest, Served::from_upstream(rest)));
+        avoided.distrust(&digest);
+        assert!(is_avoided("https://one") && !is_avoided("https://two"));
     }
 }

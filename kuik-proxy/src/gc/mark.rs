@@ -64,7 +64,7 @@ async fn manifests(
             Ok(manifest) => graph.add_manifest(&digest, &manifest.content),
             // Damaged, or set aside because it was: nobody knows what it needs until it is there again, or deleted.
             Err(error) if is_unreadable(&error) => {
-                tracing::warn!(%repository, %digest, "a manifest cannot be read: its whole repository is kept");
+                tracing::warn!(%repository, %digest, "a manifest cannot be read: its whole repository is kept until it is pulled or pushed again, or deleted");
                 keep_all(store, repository, graph).await?;
             }
             Err(error) => return Err(error),

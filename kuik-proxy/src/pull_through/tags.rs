@@ -62,7 +62,7 @@ impl Shared {
             self.remember(key, &kept, next_look(), Keeping::Kept);
             return Ok(Served::from_cache(kept));
         }
-        match self.revalidate(key, &kept).await {
+        match self.revalidate(key, before.as_ref(), &kept).await {
             Ok(served) => Ok(served),
             Err(error) => match self.seen_to_move(key, before.as_ref(), &kept) {
                 Some(newer) => Ok(Served::from_cache(newer)),
@@ -102,6 +102,7 @@ impl Shared {
     async fn revalidate(
         self: &Arc<Self>,
         key: &ManifestKey,
+        before: Option<&Manifest>,
         kept: &Manifest,
     ) -> Result<Served<Manifest>, SourceError> {
         let (repository, at) = key;
@@ -114,6 +115,9 @@ impl Shared {
         };
         let current = tokio::time::timeout(limit, question).await.map_err(too_late)??;
         if current.content.digest == *kept.digest() {
+            if let Some(newer) = self.seen_to_move(key, before, kept) {
+                return Ok(Served::from_cache(newer));
+            }
             self.remember(key, kept, self.next_check(), Keeping::Kept);
             return Ok(Served::from_cache(kept.clone()));
         }

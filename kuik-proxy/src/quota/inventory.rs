@@ -66,8 +66,8 @@ struct Repository {
 
 impl Inventory {
     /// Everything that `store` has at `now`. An image of which not all was written before `written_before` counts as
-    /// pinned: it would not give back what it has. So does one without tag where a manifest cannot be read, whose part it
-    /// may be.
+    /// pinned: it would not give back what it has. So does one of a repository where a manifest cannot be read: it may be a
+    /// part of that, and the collector keeps all that the repository has.
     pub(super) async fn take(
         store: &dyn ManagedStore,
         now: SystemTime,
@@ -136,8 +136,7 @@ impl Inventory {
             let marks = marks.chain(tags.iter().filter_map(|tag| repository.marks.get(tag.as_str())));
             let mut written =
                 manifests.iter().chain(&blobs).filter_map(|digest| self.modified.get(&Key::from(digest)));
-            let may_be_part = repository.is_damaged && tags.is_empty();
-            let standing = match written.all(|written| *written < written_before) && !may_be_part {
+            let standing = match written.all(|written| *written < written_before) && !repository.is_damaged {
                 true => mark::standing(marks.copied(), now),
                 false => Standing::Pinned,
             };

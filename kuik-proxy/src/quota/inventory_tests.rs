@@ -124,7 +124,7 @@ async fn a_pin_on_a_part_or_a_damaged_mark_holds_the_whole() {
 }
 
 #[tokio::test]
-async fn what_may_be_a_part_of_a_damaged_manifest_stays() {
+async fn what_is_in_one_repository_with_a_damaged_manifest_stays() {
     let store = MemoryStore::new();
     let (one, alone) = (image(&store, "c1", "base", None), image(&store, "c2", "other", None));
     let index = encoded_as(&ImageIndex::new(vec![one.descriptor()]));
@@ -141,6 +141,9 @@ async fn what_may_be_a_part_of_a_damaged_manifest_stays() {
             let place = inventory.images.iter().position(|image| image.top == *manifest.digest()).unwrap();
             inventory.candidates[place].standing
         };
-        assert_eq!((standing(&one), standing(&alone)), (Standing::Pinned, Standing::Usual), "{set_aside}");
+        assert_eq!((standing(&one), standing(&alone)), (Standing::Pinned, Standing::Pinned), "{set_aside}");
     }
+    store.delete_manifest(&app(), index.digest()).await.unwrap();
+    let inventory = Inventory::take(&store, SystemTime::now(), hour_hence()).await.unwrap();
+    assert!(inventory.candidates.iter().all(|candidate| candidate.standing == Standing::Usual));
 }

@@ -80,12 +80,13 @@ impl Shared {
     }
 
     /// Makes bytes that are kept already as young as if they had been written now, because somebody relies on them
-    /// from now on: garbage collection spares what is young.
-    pub(super) fn renew(&self, digest: &Digest) -> io::Result<()> {
-        let file = File::open(self.layout.blob(digest))?;
+    /// from now on: garbage collection spares what is young. And as durable.
+    pub(super) fn renew(&self, digest: &Digest, durability: Durability) -> io::Result<()> {
+        let blob = self.layout.blob(digest);
+        let file = File::open(&blob)?;
         // A file of another owner (Docker's registry ran as another user) stays as old as it is.
         let _ = file.set_modified(SystemTime::now());
-        Ok(())
+        publish::confirm(&blob, durability)
     }
 }
 

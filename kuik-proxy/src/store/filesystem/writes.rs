@@ -29,7 +29,7 @@ impl ContentStore for FilesystemStore {
         let link = self.shared.layout.repository(repository)?.layer_link(digest);
         let (digest, durability) = (digest.clone(), self.durability);
         self.disk(format!("link blob {digest} into {repository}"), move |shared| {
-            shared.renew(&digest)?;
+            shared.renew(&digest, durability)?;
             shared.write_link(&link, &digest, durability)
         })
         .await
@@ -91,8 +91,7 @@ impl Shared {
         let blob = self.layout.blob(digest);
         // Compared, not only looked for: a damaged one is mended by writing it again.
         if fs::read(&blob).is_ok_and(|kept| kept == *manifest.bytes()) {
-            self.renew(digest)?;
-            publish::confirm(&blob, durability)?;
+            self.renew(digest, durability)?;
         } else {
             publish::write_file(&self.layout.unpublished(), &blob, manifest.bytes(), durability)?;
         }
