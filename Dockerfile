@@ -2,6 +2,7 @@
 # Without one: tools/image.
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-bookworm AS build
 ARG TARGETARCH
+# Debian has no cross compiler for the architecture that it is on.
 RUN case "$TARGETARCH" in \
         amd64) triple=x86_64-unknown-linux-gnu package=gcc-x86-64-linux-gnu ;; \
         arm64) triple=aarch64-unknown-linux-gnu package=gcc-aarch64-linux-gnu ;; \
@@ -9,7 +10,9 @@ RUN case "$TARGETARCH" in \
     esac \
     && echo "$triple" >/target \
     && rustup target add "$triple" \
-    && apt-get update && apt-get install --yes --no-install-recommends "$package"
+    && if ! command -v "${triple%%-*}-linux-gnu-gcc"; then \
+        apt-get update && apt-get install --yes --no-install-recommends "$package"; \
+    fi
 WORKDIR /kuik
 COPY . .
 RUN target=$(cat /target) \
