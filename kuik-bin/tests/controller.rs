@@ -10,12 +10,12 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kuik_core::testkit::{
     SampleImage,
-    real::{DockerRegistry, KubeUser, RegistryOptions, free_address},
+    real::{ApiServer, DockerRegistry, KubeUser, RegistryOptions, free_address},
 };
 use serde_json::json;
 use support::{
@@ -225,20 +225,26 @@ async fn a_private_image_is_pushed_into_a_registry_of_another_make() {
     assert!(!controller.log().contains("its-password") && !controller.log().contains("forbidden"));
 }
 
+/// A cache in `folder` that opens what is at `source` with the pull secrets of the cluster.
+async fn cache_in_cluster(server: &ApiServer, folder: &Path, source: &str) -> Kuik {
+    let puller = server.user("puller", None).unwrap();
+    let storage = format!("file://{}", folder.join("data").display());
+    let flags = ["--pull-through", "--kubernetes", "--insecure-registries", source, "--allow-anonymous-push"];
+    let environment = [("KUBECONFIG", puller.kubeconfig().to_str().unwrap())];
+    Kuik::registry_in(&storage, &flags, &environment).await
+}
+
 #[tokio::test]
 #[ignore = "needs parts built from Go: make built"]
 async fn the_cache_opens_a_private_image_with_the_secrets_of_its_pods() {
     let server = api_server().await;
-    let (user, puller) = (server.user("controllers", None).unwrap(), server.user("puller", None).unwrap());
+    let user = server.user("controllers", None).unwrap();
     let image = SampleImage::small(97);
     let mut docker = private_source(&image).await;
     let host = docker.host();
     let data = tempfile::tempdir().unwrap();
-    let storage = format!("file://{}", data.path().join("data").display());
-    let flags = ["--pull-through", "--kubernetes", "--insecure-registries", &host, "--allow-anonymous-push"];
-    let environment = [("KUBECONFIG", puller.kubeconfig().to_str().unwrap())];
-    let registry = Kuik::registry_in(&storage, &flags, &environment).await;
-    let cache = registry.address().to_string();
+    let registry = cache_in_cluster(&server, data.path(), &host).await;
+    let cache = registry.host();
     let controller = Kuik::controllers(&user, &cache, &["--registry-token-secret="]).await;
 
     private_pod_is_kept(server.admin(), &host).await;
@@ -254,15 +260,12 @@ async fn the_cache_opens_a_private_image_with_the_secrets_of_its_pods() {
 async fn a_private_image_is_cached_when_its_secret_is_there_and_right() {
     let server = api_server().await;
     let admin = server.admin();
-    let (user, puller) = (server.user("controllers", None).unwrap(), server.user("puller", None).unwrap());
+    let user = server.user("controllers", None).unwrap();
     let image = SampleImage::small(98);
     let docker = private_source(&image).await;
     let host = docker.host();
     let data = tempfile::tempdir().unwrap();
-    let storage = format!("file://{}", data.path().join("data").display());
-    let flags = ["--pull-through", "--kubernetes", "--insecure-registries", &host, "--allow-anonymous-push"];
-    let environment = [("KUBECONFIG", puller.kubeconfig().to_str().unwrap())];
-    let registry = Kuik::registry_in(&storage, &flags, &environment).await;
+    let registry = cache_in_cluster(&server, data.path(), &host).await;
     let _controller = Kuik::controllers(&user, &registry.host(), &["--registry-token-secret="]).await;
     let name = name_of_app(&host, "v1");
 
