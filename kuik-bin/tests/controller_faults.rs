@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use kuik_core::testkit::{
     SampleImage,
@@ -18,7 +18,7 @@ use kuik_core::testkit::{
 };
 use support::{
     Kuik, api_server, api_server_with, controllers_user, eventually, get, is_cached, name_of_app, object,
-    pod, proxied, pull_with_skopeo, push, writes,
+    pod, proxied, pull_with_skopeo, push, writes, writes_in_the_end,
 };
 
 /// Docker's registry with one image under these tags of `team/app`.
@@ -136,15 +136,7 @@ async fn a_leader_that_is_stopped_past_its_lease_writes_nothing_when_it_goes_on(
     // What happens while it stands still is the first thing that it hears of when it goes on.
     first.freeze();
     // What it had sent by then is answered all the same.
-    let mut before = writes(&server, "one");
-    loop {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        let now = writes(&server, "one");
-        if now == before {
-            break;
-        }
-        before = now;
-    }
+    let before = writes_in_the_end(&server, "one", Duration::from_secs(1)).await;
     admin.apply(&pod_of(&docker, "v2")).await.unwrap();
     delete_pod(admin, "v1").await;
     eventually("the second one goes on", async || cached("v2").await && leads(&second).await).await;

@@ -11,6 +11,14 @@ use std::{
 use kuik_core::testkit::real::{DockerRegistry, RegistryOptions, skopeo};
 use serde_json::Value;
 
+/// A small program in place of ours, in a folder of `folder`.
+fn binaries(folder: &Path) -> PathBuf {
+    let binaries = folder.join("binaries");
+    fs::create_dir(&binaries).unwrap();
+    fs::copy("/bin/true", binaries.join("kuik")).unwrap();
+    binaries
+}
+
 /// Makes the image of small programs, so that this tests the tool and not the compiler; returns what it printed.
 fn make(binaries: &Path, output: &Path) -> String {
     let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
@@ -31,9 +39,7 @@ fn json(layout: &Path, digest: &Value) -> Value {
 #[tokio::test]
 async fn the_same_inputs_make_the_same_image() {
     let folder = tempfile::tempdir().unwrap();
-    let binaries = folder.path().join("binaries");
-    fs::create_dir(&binaries).unwrap();
-    fs::copy("/bin/true", binaries.join("kuik")).unwrap();
+    let binaries = binaries(folder.path());
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     let digest = make(&binaries, &one);
     assert_eq!(digest, make(&binaries, &two));
@@ -84,9 +90,7 @@ async fn the_commands_of_the_page_make_it_and_push_it() {
     let commands = rest.split_once("```text\n").unwrap().1.split_once("```").unwrap().0;
 
     let folder = tempfile::tempdir().unwrap();
-    let binaries = folder.path().join("binaries");
-    fs::create_dir(&binaries).unwrap();
-    fs::copy("/bin/true", binaries.join("kuik")).unwrap();
+    let binaries = binaries(folder.path());
     let registry = DockerRegistry::start(&RegistryOptions::default()).await.unwrap();
     let image = folder.path().join("image").display().to_string();
     let tool = format!("tools/image --binaries {}", binaries.display());

@@ -27,7 +27,7 @@ use kuik_core::testkit::{
     real::{ApiServer, KubeUser},
 };
 use serde_json::Value;
-use support::{Kuik, api_server_with, get, pod, writes};
+use support::{Kuik, api_server_with, but_for_the_lease, get, pod, writes, writes_in_the_end};
 use tokio::task::JoinSet;
 
 /// How many clients make pods.
@@ -72,14 +72,15 @@ async fn many_pods_settle_and_then_nothing_is_written() {
         "{pods} pods over {images} images: made in {made:.1?}, settled {settled_after:.1?} after the first"
     );
     report(&controller, "until then");
-    let written = told(&server).await;
+    // Events are sent one after the other, and come last.
+    let written = writes_in_the_end(&server, CONTROLLERS, Duration::from_secs(3)).await;
     println!("all events are told {:.1?} after the first pod", begun.elapsed());
-    let per_image = of_images(&written) as f64 / images as f64;
+    let per_image = but_for_the_lease(&written) as f64 / images as f64;
     println!("writes, {per_image:.1} for each image without the Lease: {written:?}");
     assert!(written.keys().all(|key| !key.ends_with(" 403")), "it may do all that it does");
     // Which pods use an image is written every 30 s at most, while they come.
     let most = images * (8 + settled_after.as_secs() as usize / 30);
-    assert!(of_images(&written) <= most, "not one for each pod: {written:?}");
+    assert!(but_for_the_lease(&written) <= most, "not one for each pod: {written:?}");
 
     // Each image is looked at again, and nothing is found to be different.
     let cpu = Kuik::cpu(controller.pid());
@@ -88,7 +89,12 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     let used = Kuik::cpu(controller.pid()) - cpu;
     println!("in {quiet:.0?} in which nothing changed: {:?}, {used:.2?} of CPU", less(&after, &written));
     report(&controller, "at their end");
-    assert_eq!(of_images(&after), of_images(&written), "nothing changed: {:?}", less(&after, &written));
+    assert_eq!(
+        but_for_the_lease(&after),
+        but_for_the_lease(&written),
+        "nothing changed: {:?}",
+        less(&after, &written)
+    );
 
     // Another process leads.
     let mut controller = controller;
@@ -102,20 +108,13 @@ async fn many_pods_settle_and_then_nothing_is_written() {
     let taken_over = writes(&server, CONTROLLERS);
     println!("it wrote {:?}", less(&taken_over, &after));
     report(&next, "of the second process");
-    assert_eq!(of_images(&taken_over), of_images(&after), "{}\nthe cache:\n{}", next.log(), registry.log());
-}
-
-/// What was written, once nothing more is for some seconds: events are sent one after the other, and come last.
-async fn told(server: &ApiServer) -> BTreeMap<String, usize> {
-    let mut before = writes(server, CONTROLLERS);
-    loop {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let now = writes(server, CONTROLLERS);
-        if of_images(&now) == of_images(&before) {
-            return now;
-        }
-        before = now;
-    }
+    assert_eq!(
+        but_for_the_lease(&taken_over),
+        but_for_the_lease(&after),
+        "{}\nthe cache:\n{}",
+        next.log(),
+        registry.log()
+    );
 }
 
 async fn controller(user: &KubeUser, registry: &Kuik) -> Kuik {
@@ -172,10 +171,6 @@ async fn counted(client: &Client) -> [usize; 3] {
     let used = sum(images.iter().map(|image| image["status"]["usedBy"]["count"].as_u64()).collect());
     let ready = repositories.iter().filter(|repository| repository["status"]["phase"] == "Ready");
     [cached, used, sum(ready.map(|repository| repository["status"]["images"].as_u64()).collect())]
-}
-
-fn of_images(writes: &BTreeMap<String, usize>) -> usize {
-    writes.iter().filter(|(key, _)| !key.contains(" leases ")).map(|(_, count)| count).sum()
 }
 
 fn less(after: &BTreeMap<String, usize>, before: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {

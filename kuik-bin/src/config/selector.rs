@@ -21,9 +21,8 @@ pub(super) enum NoSelector {
     Values { key: String, operator: Operator },
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-#[derive(Default)]
 struct Written {
     match_labels: BTreeMap<String, String>,
     match_expressions: Vec<Requirement>,

@@ -1,7 +1,7 @@
 //! A cluster as far as an API server goes: our resources in it, the rights of `docs/rbac.yaml` and no others, and what its
 //! API server is told of a webhook.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use kuik_core::testkit::real::{ApiServer, KubeUser};
 use serde_json::{Value, json};
@@ -82,6 +82,28 @@ pub(crate) fn writes(server: &ApiServer, user: &str) -> BTreeMap<String, usize> 
         *writes.entry(format!("{} {} {}", write.verb, write.resource, write.status)).or_default() += 1;
     }
     writes
+}
+
+/// How often that was, without the Lease.
+pub(crate) fn but_for_the_lease(writes: &BTreeMap<String, usize>) -> usize {
+    writes.iter().filter(|(key, _)| !key.contains(" leases ")).map(|(_, count)| count).sum()
+}
+
+/// What a user has written, once nothing more comes but the Lease for as long as `quiet`.
+pub(crate) async fn writes_in_the_end(
+    server: &ApiServer,
+    user: &str,
+    quiet: Duration,
+) -> BTreeMap<String, usize> {
+    let mut before = writes(server, user);
+    loop {
+        tokio::time::sleep(quiet).await;
+        let now = writes(server, user);
+        if but_for_the_lease(&now) == but_for_the_lease(&before) {
+            return now;
+        }
+        before = now;
+    }
 }
 
 /// An object, where it is there.

@@ -23,8 +23,8 @@ pub(crate) use self::{
     aftermath::nothing_but,
     client::{Client, Lost, Reply},
     cluster::{
-        api_server, api_server_with, controllers_user, is_cached, name_of_app, object, pod,
-        webhook_configuration, writes,
+        api_server, api_server_with, but_for_the_lease, controllers_user, is_cached, name_of_app, object,
+        pod, webhook_configuration, writes, writes_in_the_end,
     },
     containerd::Containerd,
     exposition::{documented, exposed, sample_name, types},

@@ -34,22 +34,28 @@ pub(super) async fn graph(
     let mut repositories = store.repositories();
     while let Some(repository) = repositories.try_next().await? {
         tags(store, &repository, &mut graph).await?;
+        let mut is_damaged = false;
         let mut found = store.manifests(&repository).try_chunks(MANIFESTS_AT_ONCE);
         while let Some(digests) = found.try_next().await.map_err(|TryChunksError(_, error)| error)? {
             digests.iter().filter(|digest| is_held(digest)).for_each(|digest| graph.add_root(digest));
-            manifests(store, &repository, digests, &mut graph).await?;
+            is_damaged |= manifests(store, &repository, digests, &mut graph).await?;
+        }
+        if is_damaged {
+            tracing::warn!(%repository, "the whole repository is kept until its damaged manifests are pulled or pushed again, or deleted");
+            keep_all(store, &repository, &mut graph).await?;
         }
     }
     Ok(graph)
 }
 
-/// Adds the manifests of a repository that the graph does not know.
+/// Adds the manifests of a repository that the graph does not know; says whether one of them cannot be read.
 async fn manifests(
     store: &dyn ManagedStore,
     repository: &RepositoryName,
     digests: Vec<Digest>,
     graph: &mut Graph,
-) -> Result<(), SourceError> {
+) -> Result<bool, SourceError> {
+    let mut is_damaged = false;
     let unknown: Vec<_> = digests.into_iter().filter(|digest| !graph.knows(digest)).collect();
     let reads = unknown.into_iter().map(|digest| {
         let read = async move {
@@ -64,13 +70,13 @@ async fn manifests(
             Ok(manifest) => graph.add_manifest(&digest, &manifest.content),
             // Damaged, or set aside because it was: nobody knows what it needs until it is there again, or deleted.
             Err(error) if is_unreadable(&error) => {
-                tracing::warn!(%repository, %digest, "a manifest cannot be read: its whole repository is kept until it is pulled or pushed again, or deleted");
-                keep_all(store, repository, graph).await?;
+                tracing::warn!(%repository, %digest, "a manifest cannot be read");
+                is_damaged = true;
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(is_damaged)
 }
 
 fn is_unreadable(error: &SourceError) -> bool {

@@ -8,7 +8,11 @@ use std::{sync::Arc, time::Duration};
 use kuik_core::content::{Freshness, Manifest, Origin, Served, SourceError, SourceErrorKind, TagOrDigest};
 use tokio::time::Instant;
 
-use super::{ManifestKey, Revalidate, Shared, memory::Keeping, report_unless_absent};
+use super::{
+    ManifestKey, Revalidate, Shared,
+    memory::{Keeping, Remembered},
+    report_unless_absent,
+};
 
 /// After upstream could not say where a tag points, it is left alone for so long.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -53,8 +57,9 @@ impl Shared {
         key: &ManifestKey,
         freshness: Freshness,
     ) -> Result<Served<Manifest>, SourceError> {
-        let before = self.memory.get(key).map(|remembered| remembered.manifest);
-        let Some(kept) = self.known(key).await else {
+        let remembered = self.memory.get(key);
+        let before = remembered.as_ref().map(|remembered| &remembered.manifest);
+        let Some(kept) = self.known(key, remembered.as_ref()).await else {
             return self.fetch_manifest(key, freshness).await.map(Served::from_upstream);
         };
         let never_checked = freshness == Freshness::Cached && self.options.revalidate == Revalidate::Never;
@@ -62,9 +67,9 @@ impl Shared {
             self.remember(key, &kept, next_look(), Keeping::Kept);
             return Ok(Served::from_cache(kept));
         }
-        match self.revalidate(key, before.as_ref(), &kept).await {
+        match self.revalidate(key, before, &kept).await {
             Ok(served) => Ok(served),
-            Err(error) => match self.seen_to_move(key, before.as_ref(), &kept) {
+            Err(error) => match self.seen_to_move(key, before, &kept) {
                 Some(newer) => Ok(Served::from_cache(newer)),
                 None => Ok(self.serve_stale(key, kept, &error)),
             },
@@ -85,17 +90,16 @@ impl Shared {
 
     /// What is known of a manifest here. The store has the first word, because others may have moved or deleted what
     /// memory has; memory has it where the store was not given that yet, could not keep it, or fails.
-    async fn known(&self, key: &ManifestKey) -> Option<Manifest> {
+    async fn known(&self, key: &ManifestKey, remembered: Option<&Remembered>) -> Option<Manifest> {
         let (repository, at) = key;
-        let remembered = self.memory.get(key);
-        let is_ahead = remembered.as_ref().is_some_and(|it| it.keeping != Keeping::Kept);
+        let is_ahead = remembered.is_some_and(|it| it.keeping != Keeping::Kept);
         match self.store.manifest(repository, at, Freshness::Cached).await {
             Ok(served) if !is_ahead => return Some(served.content),
             Err(error) if error.is_not_found() && !is_ahead => return None,
             Err(error) => report_unless_absent(&error),
             Ok(_) => {}
         }
-        remembered.map(|remembered| remembered.manifest)
+        remembered.map(|remembered| remembered.manifest.clone())
     }
 
     /// Asks upstream where the tag points: with a `HEAD`, which costs no pull quota.

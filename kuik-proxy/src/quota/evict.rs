@@ -196,32 +196,19 @@ impl Quota {
 
     /// Takes note of who comes for what from now on, as soon as no run of the collector does.
     async fn begin(&self) -> Result<Run, SourceError> {
-        let patience = Instant::now() + RUNNING;
-        loop {
-            match self.leases.begin(Duration::ZERO) {
-                Some(run) => return Ok(run),
-                None if Instant::now() < patience => tokio::time::sleep(STEP).await,
-                None => return Err(ended_early(GcError::Running)),
-            }
-        }
+        alone(|| std::future::ready(self.leases.begin(Duration::ZERO).ok_or(GcError::Running))).await
     }
 
     /// A run of the collector, over garbage or over these digests where they were written before then; returns what
     /// came back.
     async fn collect(&self, only: Option<(&HashSet<Key>, SystemTime)>) -> Result<u64, SourceError> {
-        let patience = Instant::now() + RUNNING;
-        loop {
-            let run = match only {
+        let run = alone(|| async move {
+            match only {
                 None => self.collector.run(&self.garbage, |_| {}).await,
                 Some((digests, written_before)) => self.collector.run_on(digests, written_before).await,
-            };
-            match run {
-                Ok(report) => return Ok(report.reclaimed_bytes),
-                Err(GcError::Running) if Instant::now() < patience => tokio::time::sleep(STEP).await,
-                Err(GcError::Store(error)) => return Err(error),
-                Err(error) => return Err(ended_early(error)),
             }
-        }
+        });
+        Ok(run.await?.reclaimed_bytes)
     }
 
     /// Counts everything that is kept.
@@ -249,6 +236,19 @@ impl Quota {
         if let Err(error) = outcome {
             self.metrics.failed.inc();
             tracing::warn!(error = error.chain(), "the store's quota cannot be kept");
+        }
+    }
+}
+
+/// What there is to be done while no run of the collector goes on: waits for the end of one.
+async fn alone<T, F: Future<Output = Result<T, GcError>>>(work: impl Fn() -> F) -> Result<T, SourceError> {
+    let patience = Instant::now() + RUNNING;
+    loop {
+        match work().await {
+            Ok(done) => return Ok(done),
+            Err(GcError::Running) if Instant::now() < patience => tokio::time::sleep(STEP).await,
+            Err(GcError::Store(error)) => return Err(error),
+            Err(error) => return Err(ended_early(error)),
         }
     }
 }

@@ -235,21 +235,13 @@ async fn tags(
     }
 }
 
-/// All marks, by repository and then by what they are on. One that cannot be read pins: nobody knows what it said.
+/// All marks, by repository and then by what they are on.
 async fn all_marks(store: &dyn ManagedStore) -> Result<HashMap<String, HashMap<String, Mark>>, SourceError> {
     let mut all: HashMap<String, HashMap<String, Mark>> = HashMap::new();
     let mut notes = store.notes();
     while let Some((repository, name)) = notes.try_next().await? {
         let Some(marked) = mark::marked(&name) else { continue };
-        let mark = match Marks(store).read(&repository, &name).await {
-            Ok(Some(mark)) => mark,
-            Ok(None) => continue,
-            Err(error) if error.kind() == SourceErrorKind::InvalidContent => {
-                tracing::warn!(error = error.chain(), "a mark cannot be read: what it is on stays");
-                Mark { pinned: true, ..Mark::default() }
-            }
-            Err(error) => return Err(error),
-        };
+        let Some(mark) = Marks(store).counted(&repository, &name).await? else { continue };
         all.entry(encoded(&repository)).or_default().insert(marked.to_owned(), mark);
     }
     Ok(all)

@@ -114,11 +114,22 @@ impl Marks<'_> {
         self.0.put_note(repository, &name, mark.map(Mark::to_json)).await
     }
 
-    pub(super) async fn read(
+    /// The mark of this name, as it counts: one that cannot be read pins, because nobody knows what it said.
+    pub(super) async fn counted(
         &self,
         repository: &RepositoryName,
         name: &NoteName,
     ) -> Result<Option<Mark>, SourceError> {
+        match self.read(repository, name).await {
+            Err(error) if error.kind() == SourceErrorKind::InvalidContent => {
+                tracing::warn!(error = error.chain(), "a mark cannot be read: what it is on stays");
+                Ok(Some(Mark { pinned: true, ..Mark::default() }))
+            }
+            read => read,
+        }
+    }
+
+    async fn read(&self, repository: &RepositoryName, name: &NoteName) -> Result<Option<Mark>, SourceError> {
         let Some(text) = self.0.note(repository, name).await? else { return Ok(None) };
         serde_json::from_slice(&text).map(Some).map_err(|error| {
             let attempted = format!("read the mark {name} of {repository}");
@@ -132,7 +143,7 @@ pub(super) fn marked(name: &NoteName) -> Option<&str> {
     name.as_str().strip_prefix(PREFIX)
 }
 
-fn note_name(at: &TagOrDigest) -> Result<NoteName, InvalidNoteName> {
+pub(super) fn note_name(at: &TagOrDigest) -> Result<NoteName, InvalidNoteName> {
     match at {
         TagOrDigest::Tag(tag) => format!("{PREFIX}{tag}").parse(),
         TagOrDigest::Digest(digest) => format!("{PREFIX}{digest}").parse(),

@@ -130,14 +130,9 @@ impl<'a> Unlinking<'a> {
         let tags = image.tags.iter().cloned().map(TagOrDigest::Tag);
         let names = tags.chain(image.manifests.iter().cloned().map(TagOrDigest::Digest));
         let mut marks: Vec<Mark> = Vec::new();
-        for name in names {
-            match Marks(self.store.as_ref()).get(&image.repository, &name).await {
-                Ok(mark) => marks.extend(mark),
-                // Nobody knows what it says, or it is one that cannot be.
-                Err(error) if error.kind() == SourceErrorKind::InvalidContent => return Ok(false),
-                Err(error) if error.kind() == SourceErrorKind::Unsupported => {}
-                Err(error) => return Err(error),
-            }
+        // What is no name of a note has no mark.
+        for name in names.filter_map(|name| mark::note_name(&name).ok()) {
+            marks.extend(Marks(self.store.as_ref()).counted(&image.repository, &name).await?);
         }
         Ok(mark::standing(marks, SystemTime::now()) == standing)
     }
