@@ -1,8 +1,8 @@
-# The image with all binaries, for those who have a builder: docker buildx build --platform linux/amd64,linux/arm64 .
+# The image with all binaries, if you have a builder: docker buildx build --platform linux/amd64,linux/arm64 .
 # Without one: tools/image.
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95-bookworm AS build
 ARG TARGETARCH
-# Debian has no cross compiler for the architecture that it is on.
+# Debian has no cross compiler for its own architecture.
 RUN case "$TARGETARCH" in \
         amd64) triple=x86_64-unknown-linux-gnu package=gcc-x86-64-linux-gnu ;; \
         arm64) triple=aarch64-unknown-linux-gnu package=gcc-aarch64-linux-gnu ;; \
@@ -16,9 +16,9 @@ RUN case "$TARGETARCH" in \
 WORKDIR /kuik
 COPY . .
 RUN target=$(cat /target) \
-    && RUSTFLAGS="-C strip=symbols -C linker=${target%%-*}-linux-gnu-gcc" cargo build --locked --release --target "$target" \
+    && RUSTFLAGS="-C strip=symbols -C linker=${target%%-*}-linux-gnu-gcc" cargo build --locked --profile dist --target "$target" \
         -p kuik-bin --all-features --bin kuik \
-    && mkdir /out && cp "target/$target/release/kuik" /out/ \
+    && mkdir /out && cp "target/$target/dist/kuik" /out/ \
     && for name in controller proxy registry webhook; do ln -s kuik "/out/kuik-$name"; done
 
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -1,7 +1,7 @@
-//! An admission review of a pod with three containers: from its body to the answer, on one core.
+//! Admission review of a pod with three containers: from its body to the response, on one core.
 //!
-//! The review has what API servers send: managed fields, defaults, environment, probes, volumes. `value-alone` is the
-//! baseline: the same text read into a tree of JSON values, before anything is decided.
+//! The review has the fields that API servers send: managed fields, defaults, environment, probes, volumes.
+//! `value-alone` is the baseline: the same text parsed into a tree of JSON values, before any decision.
 
 #[path = "support/review.rs"]
 mod review;
@@ -17,7 +17,7 @@ fn admission(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("admission");
     group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function("three-containers", |bencher| {
-        bencher.iter(|| service.answer(POD_PATH, black_box(body.as_bytes())));
+        bencher.iter(|| service.review(POD_PATH, black_box(body.as_bytes())));
     });
     group.bench_function("value-alone", |bencher| {
         bencher.iter(|| serde_json::from_slice::<serde_json::Value>(black_box(body.as_bytes())));

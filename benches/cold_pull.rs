@@ -1,10 +1,10 @@
-//! A cold pull of one large blob through kuik against the same pull from its upstream directly, both by a client that
-//! verifies it: how long each takes, when the first byte comes, and what the machine has to do for it.
+//! Cold pull of one large blob through kuik, compared with the same pull directly from its upstream, both by a client
+//! that verifies it: duration, time to first byte, and CPU time.
 //!
-//! `cargo bench -p kuik-benches --bench cold_pull`; `KUIK_COLD_MIB` says how large the blob is (1024). Upstream, kuik and
-//! client are on this one machine, so that every CPU second of kuik is one that the client does not have: with fewer
-//! than four cores the ratio is one of CPU time, not of what nodes see. The line `at 125 MB/s` is for that: upstream is
-//! as fast as a network of 1 Gbit/s, and kuik has to keep up.
+//! `cargo bench -p kuik-benches --bench cold_pull`; `KUIK_COLD_MIB` is the size of the blob (1024). Upstream, kuik
+//! and client share one machine, so that every CPU second of kuik is one that the client does not have: with fewer
+//! than four cores the ratio is one of CPU time, not of node latency. The line `at 125 MB/s` is for that: upstream is
+//! as fast as a 1 Gbit/s network, and kuik has to keep up.
 
 use std::{
     error::Error,
@@ -17,17 +17,17 @@ use http::{Request, header::HOST};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use kuik_core::{
+    client::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
     content::{Digest, Verifier},
     credentials::Anonymous,
-    registry::{HttpTransport, RegistryClient, Timeouts, TransportConfig, UpstreamResolver as _, Upstreams},
-    testkit::{Behaviour, Rule, ScriptedRegistry},
 };
 use kuik_proxy::{
     pull_through::{PullThrough, PullThroughOptions},
-    server::serve,
+    serve::serve,
     service::{ProxyMetrics, ProxyOptions, ProxyService},
     store::FilesystemStore,
 };
+use kuik_testkit::{Behavior, Rule, ScriptedRegistry};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
@@ -35,7 +35,7 @@ use tokio::{
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// What a pull took.
+/// Measurements of a pull.
 #[derive(Debug, Clone, Copy)]
 struct Took {
     first_byte: Duration,
@@ -43,7 +43,7 @@ struct Took {
     cpu: Duration,
 }
 
-/// Pulls a blob and verifies it, as an engine does.
+/// Pulls a blob and verifies it, like a container engine.
 async fn pull(at: SocketAddr, path: &str, digest: &Digest) -> Result<Took, Failed> {
     let (began, cpu) = (Instant::now(), cpu_time());
     let (mut sender, connection) =
@@ -72,7 +72,7 @@ async fn pull(at: SocketAddr, path: &str, digest: &Digest) -> Result<Took, Faile
     Ok(took)
 }
 
-/// What this process has used of all CPUs, to 10 ms.
+/// CPU time of this process, to 10 ms.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
@@ -80,7 +80,7 @@ fn cpu_time() -> Duration {
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
-/// One pull through a cache that is empty.
+/// One pull through an empty cache.
 fn through_kuik(
     client: &Runtime,
     upstream: &ScriptedRegistry,
@@ -173,7 +173,7 @@ fn main() -> Result<(), Failed> {
     println!("{mib} MiB:");
     compare("as fast as the machine", &client, &upstream, &large, rounds)?;
     upstream.script(
-        Rule::on_all().path(large.as_str()).does(Behaviour::Throttle { bytes_per_second: 125_000_000 }),
+        Rule::on_all().path(large.as_str()).does(Behavior::Throttle { bytes_per_second: 125_000_000 }),
     );
     compare("at 125 MB/s", &client, &upstream, &large, rounds)
 }

@@ -1,1 +1,1 @@
-//! Measurements of the hot paths; see the bench targets beside this file.
+//! Benchmarks of the hot paths; see the bench targets in this directory.

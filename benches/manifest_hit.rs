@@ -1,8 +1,8 @@
-//! A manifest hit: a whole request through the service, over a pull-through cache in a directory; `registry` is the
-//! same through all of a registry, with its metrics.
+//! Manifest cache hit: a whole request through the service, over a pull-through cache in a directory; `registry` is
+//! the same through a complete registry, with its metrics.
 //!
 //! The baseline `response-alone` is a service that builds the same response of the same bytes and does nothing else:
-//! no route, no look-up, no metrics. The ratio of the two is what kuik adds to what any server has to do.
+//! no route, no lookup, no metrics. The ratio of the two is kuik's overhead over any server.
 
 use std::{convert::Infallible, hint::black_box, sync::Arc, time::Duration};
 
@@ -11,17 +11,17 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Empty;
 use kuik_core::{
-    content::{ContentStore, ManagedStore, Manifest},
+    content::{ContentStore, Manifest, RegistryStore},
     reference::RepositoryName,
-    testkit::{MemoryStore, SampleImage},
 };
 use kuik_proxy::{
-    gc::{Leased, Leases},
+    maintenance::gc::{LeasedStore, Leases},
     pull_through::{PullThrough, PullThroughOptions},
-    push::{RegistryMetrics, RegistryOptions, RegistryService},
+    registry::push::{RegistryMetrics, RegistryOptions, RegistryService},
     service::{ProxyBody, ProxyMetrics, ProxyOptions, ProxyService},
     store::FilesystemStore,
 };
+use kuik_testkit::{MemoryStore, SampleImage};
 use tower::Service as _;
 
 fn manifest_hit(criterion: &mut Criterion) {
@@ -65,7 +65,7 @@ fn request(path: &str) -> Request<()> {
     request
 }
 
-/// A service over a cache that holds the manifest, and whose upstream has nothing.
+/// A service over a cache that has the manifest, and whose upstream is empty.
 async fn cache_with(data: &std::path::Path, manifest: &Manifest) -> Option<ProxyService> {
     let store = Arc::new(FilesystemStore::open(data).ok()?);
     let nginx = RepositoryName::new("docker.io", "library/nginx").ok()?;
@@ -80,7 +80,7 @@ fn registry_request(path: &str) -> Request<Empty<Bytes>> {
     request(path).map(|()| Empty::new())
 }
 
-/// A registry over a cache in memory that holds the manifest.
+/// A registry over an in-memory cache that has the manifest.
 async fn registry_with(manifest: &Manifest) -> Option<RegistryService> {
     let store = Arc::new(MemoryStore::new());
     let nginx = RepositoryName::new("docker.io", "library/nginx").ok()?;
@@ -88,7 +88,7 @@ async fn registry_with(manifest: &Manifest) -> Option<RegistryService> {
     let cache = PullThrough::new(store.clone(), store.clone(), PullThroughOptions::default());
     let pull = ProxyService::new(Arc::new(cache), ProxyOptions::default(), ProxyMetrics::default());
     let (options, metrics) = (RegistryOptions::default(), RegistryMetrics::default());
-    let store = Leased::new(store as Arc<dyn ManagedStore>, Leases::default());
+    let store = LeasedStore::new(store as Arc<dyn RegistryStore>, Leases::default());
     Some(RegistryService::new(store, pull, None, options, metrics))
 }
 

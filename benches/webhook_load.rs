@@ -1,8 +1,9 @@
-//! The webhook under load: reviews of a pod with three containers at a fixed rate over TLS, as `make bench-webhook` runs it.
+//! Webhook load test: reviews of a pod with three containers at a fixed rate over TLS, as run by `make
+//! bench-webhook`.
 //!
-//! Each request has its time, and its latency counts from then, also where the one before it was late: a server that stops
-//! for a moment is charged for all that had to wait. The server has threads of its own, whose CPU is what a review costs;
-//! the client's is not counted.
+//! Each request has a scheduled time, and its latency counts from then, even if the previous one was late: a pause of
+//! the server counts for all requests that had to wait. The server has its own threads, whose CPU time is the cost of
+//! a review; the client's is not counted.
 
 #[path = "support/review.rs"]
 mod review;
@@ -21,24 +22,30 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use kuik_proxy::{
-    server::{BindAddress, Tls, TlsMetrics, serve_with},
+    serve::{BindAddress, Tls, TlsMetrics, serve_with},
     service::ProxyBody,
 };
 use kuik_webhook::admission::POD_PATH;
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
-use tokio::{net::TcpStream, runtime, sync::oneshot, task::JoinSet, time};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::oneshot,
+    task::JoinSet,
+    time,
+};
 use tokio_rustls::TlsConnector;
 use tower::{Service as _, ServiceExt as _};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// How many connections the reviews come over.
+/// Number of connections.
 const CONNECTIONS: u32 = 16;
 
-/// What the server's threads are called.
+/// Name of the server's threads.
 const SERVER: &str = "webhook";
 
-/// The budget: how long the slowest review may take.
+/// The budget: maximum latency of the slowest review.
 const SLOWEST: Duration = Duration::from_millis(5);
 
 fn setting(name: &str, default: u32) -> u32 {
@@ -69,7 +76,7 @@ fn main() -> Result<(), Failure> {
 
 async fn serve(tls: Tls, sender: oneshot::Sender<SocketAddr>) {
     let Ok(listeners) = BindAddress::localhost(0).listen() else { return };
-    let Some(Ok(address)) = listeners.first().map(|listener| listener.local_addr()) else { return };
+    let Some(Ok(address)) = listeners.first().map(TcpListener::local_addr) else { return };
     let _ = sender.send(address);
     let webhook = review::service();
     let service = tower::service_fn(move |request: Request<Incoming>| {
@@ -82,7 +89,7 @@ async fn serve(tls: Tls, sender: oneshot::Sender<SocketAddr>) {
     serve_with(listeners, service.boxed_clone(), Some(tls), future::pending(), Duration::ZERO).await;
 }
 
-/// Sends reviews; how long each took, and the CPU time of the server meanwhile.
+/// Sends reviews; returns the latency of each, and the server's CPU time meanwhile.
 async fn load(
     address: oneshot::Receiver<SocketAddr>,
     config: Arc<ClientConfig>,
@@ -132,7 +139,7 @@ async fn load(
     Ok((latencies, server_cpu().saturating_sub(cpu)))
 }
 
-/// The CPU time of the server's threads, in the kernel too.
+/// CPU time of the server's threads, including the kernel.
 fn server_cpu() -> Duration {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let ticks = tasks.filter_map(|task| {
@@ -142,7 +149,7 @@ fn server_cpu() -> Duration {
         let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
         (name == SERVER).then(|| Some(ticks(11)? + ticks(12)?)).flatten()
     });
-    // Linux counts in hundredths of a second on every machine that we know of.
+    // Linux counts in hundredths of a second on all common machines.
     Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 

@@ -1,20 +1,19 @@
-//! A review as an API server sends it, and the webhook that answers it.
+//! Admission review as sent by an API server, and the webhook that answers it.
 
-use std::sync::Arc;
-
-use kuik_core::{reference::ProxyAuthority, rewrite::StandardPolicy};
-use kuik_webhook::admission::{Admission, AdmissionMetrics, AdmissionService, IgnoredNamespaces};
+use kuik_core::{
+    reference::ProxyAuthority,
+    rewrite::{Rewriter, StandardPolicy},
+};
+use kuik_webhook::admission::{AdmissionOptions, AdmissionService};
 use serde_json::{Value, json};
 
 /// The webhook for a proxy at port 7439.
 pub(crate) fn service() -> AdmissionService {
-    let proxy = ProxyAuthority::localhost(7439);
-    let policy = Arc::new(StandardPolicy::new(proxy.clone()));
-    let admission = Admission::new(policy, proxy, IgnoredNamespaces::new(["kuik-system".to_owned()]));
-    AdmissionService::new(admission, AdmissionMetrics::default())
+    let rewriter = Rewriter::new(ProxyAuthority::localhost(7439), StandardPolicy::new());
+    AdmissionService::new(AdmissionOptions::new(rewriter).with_ignored_namespaces(["kuik-system"]))
 }
 
-/// A review of a new pod with three containers, of some 9 KB.
+/// A review of a new pod with three containers, about 9 KB.
 pub(crate) fn of_three_containers() -> String {
     let images = [
         "nginx:1.25",
@@ -38,7 +37,7 @@ pub(crate) fn of_three_containers() -> String {
             "labels": { "app": "web", "pod-template-hash": "5c9b8bd9f6", "version": "v12" },
             "annotations": { "prometheus.io/scrape": "true", "checksum/config": "0f5e3d2c1b" },
             "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5c9b8bd9f6", "controller": true,
+                "apiVersion": "apps/v1", "kind": "CacheReplicas", "name": "web-5c9b8bd9f6", "controller": true,
                 "uid": "0a9de7dd-56a1-4ac9-8d30-a3be7b1b0e7d", "blockOwnerDeletion": true,
             }],
             "managedFields": [{

@@ -1,5 +1,5 @@
-//! Manifests: whatever bytes arrive, decoding ends; what is accepted keeps its bytes, has their digest and the same
-//! meaning when it is read again.
+//! Manifests: decoding ends for all input; accepted manifests keep their bytes, have their digest, and decode to the
+//! same value again.
 #![no_main]
 
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use kuik_core::content::{Digest, Manifest, MediaType};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    // The first byte chooses the type that the manifest is sent with.
+    // The first byte selects the media type.
     let Some((&kind, body)) = data.split_first() else { return };
     let sent = match kind % 6 {
         0 => None,

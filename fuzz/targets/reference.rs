@@ -1,5 +1,5 @@
-//! References: whatever the text, parsing does not panic; what parses reads back from everything it is printed as,
-//! and what is encoded decodes to itself.
+//! References: parsing never panics; every parsed reference round-trips through all its printed forms, and encoded
+//! references decode to themselves.
 #![no_main]
 
 use kuik_core::reference::{

@@ -1,5 +1,4 @@
-//! Routes: whatever the path and the query, reading them does not panic, and what is read reads back from how it is
-//! written. The first line is the path, the second the query.
+//! Routes: parsing never panics, and parsed routes round-trip. The first line is the path, the second the query.
 #![no_main]
 
 use kuik_core::{
@@ -24,8 +23,8 @@ fuzz_target!(|text: &str| {
 
 fn reads_back(route: &Route) {
     let Some(repository) = route.repository() else { return };
-    let (rest, query) = written(route);
-    // Escaped it is three times as long as it came, and the limit is on what is sent.
+    let (rest, query) = format_route(route);
+    // Escaping triples the length, and the limit applies to the escaped query.
     if query.len() > 1500 {
         return;
     }
@@ -41,8 +40,8 @@ fn reads_back(route: &Route) {
     }
 }
 
-/// What follows the repository in the path, and the query, as clients write them.
-fn written(route: &Route) -> (String, String) {
+/// The part of the path after the repository, and the query, as clients write them.
+fn format_route(route: &Route) -> (String, String) {
     match route {
         Route::Manifest { at: TagOrDigest::Tag(tag), .. } => (format!("manifests/{tag}"), String::new()),
         Route::Manifest { at: TagOrDigest::Digest(digest), .. } => {

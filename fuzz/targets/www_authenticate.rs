@@ -1,8 +1,7 @@
-//! `WWW-Authenticate`: whatever a registry sends, the parser ends, stays within its bounds, and what it found can be
-//! written plainly and found again.
+//! `WWW-Authenticate`: for all input, the parser ends and stays within its bounds, and its result round-trips.
 #![no_main]
 
-use kuik_core::registry::Challenge;
+use kuik_core::client::Challenge;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -13,7 +12,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(!challenge.scheme().is_empty());
         assert!(challenge.is(&challenge.scheme().to_ascii_uppercase()));
         let Some(realm) = challenge.parameter("realm") else { continue };
-        // Only what fits into a header at all.
+        // Only values that fit into a header.
         if realm.len() > 2000 || challenge.scheme().len() > 2000 {
             continue;
         }

@@ -1,7 +1,6 @@
-//! What the controllers tell operators: how many images and repositories there are, and how they are.
+//! Controller metrics: number of CachedImages, containers and Repositories by status.
 //!
-//! It is counted when somebody asks, from what the leader knows; a replica that does not lead knows nothing, and says
-//! that it does not lead.
+//! They are computed at each scrape from the leader's informers; other replicas report only that they do not lead.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +9,7 @@ use std::{
 };
 
 use kuik_core::{
-    controller::{Controllers, View},
+    controller::{Manager, View},
     crd::CachedImage,
     reference::ImageReference,
 };
@@ -21,10 +20,10 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-/// Counts what the controllers know. To be registered with the prefix `controller`.
+/// Collector of the controller metrics; register it with the prefix `controller`.
 #[derive(Debug)]
 pub struct ControllerMetrics {
-    controllers: Arc<OnceLock<Arc<Controllers>>>,
+    controllers: Arc<OnceLock<Arc<Manager>>>,
     leading: watch::Receiver<bool>,
 }
 
@@ -47,9 +46,9 @@ struct RepositoryLabels {
 }
 
 impl ControllerMetrics {
-    /// What `controllers` know, once there are any, and whether this replica leads.
+    /// Creates a collector that reads `controllers` once they are set, and whether this replica leads.
     #[must_use]
-    pub fn new(controllers: Arc<OnceLock<Arc<Controllers>>>, leading: watch::Receiver<bool>) -> Self {
+    pub fn new(controllers: Arc<OnceLock<Arc<Manager>>>, leading: watch::Receiver<bool>) -> Self {
         Self { controllers, leading }
     }
 }
@@ -65,10 +64,10 @@ impl Collector for ControllerMetrics {
         family(
             &mut encoder,
             "containers_with_cached_image",
-            "Containers by how their image is",
+            "Containers by the status of their image",
             &containers,
         )?;
-        family(&mut encoder, "repositories", "Repositories", &repositories)
+        family(&mut encoder, "repositories", "RepositoryController", &repositories)
     }
 }
 

@@ -1,51 +1,56 @@
-//! Assembles what puts images into the cache: a client of the cache, one of other registries, and the way between.
+//! Copiers into the cache, with the client of the cache that they use.
 
 use std::{sync::Arc, time::Duration};
 
 use kuik_core::{
-    content::ContentSource,
-    copy::{ImageCopier, PushCopier, WantedPlatforms, WarmCopier},
-    credentials::{Credential, Secret},
-    reference::RepositoryName,
-    registry::{
-        HostLimits, HttpTransport, RegistryClient, Timeouts, TransportConfig, Upstream, UpstreamResolver as _,
+    client::{
+        CacheEndpoint, CertificateAuthorities, HostLimits, HttpTransport, RegistryClient, Timeouts,
+        TransportConfig, UpstreamResolver as _,
     },
+    content::ContentSource,
+    copy::{ImageCopier, PrefetchCopier, PushCopier, WantedPlatforms},
+    credentials::CredentialProvider,
 };
 
-use crate::command::Failure;
+use crate::cli_error::CliError;
 
-/// What puts images into the cache at `endpoint`, which is asked over plain http with `token`.
+/// Returns the copier into the cache that `cache` is a client of.
 ///
-/// A cache that fetches itself what it is asked for is read through. Into any other, images are pushed that `source` has.
-///
-/// # Errors
-/// Where the endpoint is unusable.
+/// A pull-through cache is read through; into any other registry, images are pushed from `source`.
 pub fn copier(
-    endpoint: &str,
-    token: Option<Secret>,
+    cache: RegistryClient,
     fills_itself: bool,
     source: Arc<dyn ContentSource>,
     platforms: Arc<dyn WantedPlatforms>,
-) -> Result<Arc<dyn ImageCopier>, Failure> {
-    let cache = cache_client(endpoint, token)?;
-    Ok(if fills_itself {
-        Arc::new(WarmCopier::new(cache, platforms))
+) -> Arc<dyn ImageCopier> {
+    if fills_itself {
+        Arc::new(PrefetchCopier::new(cache, platforms))
     } else {
         Arc::new(PushCopier::new(source, cache, platforms))
-    })
+    }
 }
 
-fn cache_client(endpoint: &str, token: Option<Secret>) -> Result<RegistryClient, Failure> {
-    let credentials_of = RepositoryName::new(endpoint, "cache").map_err(Failure::usage)?;
-    let upstream = Upstream::new(&format!("http://{endpoint}"), credentials_of).map_err(Failure::usage)?;
+/// Returns a client of the cache at `endpoint`, and its transport, whose certificate authorities can be replaced later.
+///
+/// `roots` are trusted instead of the system's certificate authorities, if there are any.
+///
+/// # Errors
+/// Returns an error if a certificate is unusable.
+pub fn cache_client(
+    endpoint: &CacheEndpoint,
+    roots: Vec<CertificateAuthorities>,
+    credentials: impl CredentialProvider,
+) -> Result<(RegistryClient, HttpTransport), CliError> {
+    let upstream = endpoint.upstream();
     let mut config = TransportConfig::default();
     config.guard = upstream.guard();
-    config.system_roots = false;
-    let transport = HttpTransport::new(config).map_err(Failure::usage)?;
-    // The name is of no account: the token opens.
-    let credentials: Vec<_> = token.into_iter().map(|token| Credential::basic("kuik", token)).collect();
-    // What a cache says of waiting it says of the registry that an image is from, and it has those of all others as well.
+    config.system_roots = endpoint.is_https() && roots.is_empty();
+    config.extra_roots = roots;
+    let transport = HttpTransport::new(config).map_err(CliError::usage)?;
+    // A pause that the cache asks for concerns the registry of one image; the cache has those of all others as well.
     let mut limits = HostLimits::default();
-    limits.longest_hold = Duration::ZERO;
-    Ok(RegistryClient::limited(transport, upstream, credentials, Timeouts::default(), limits))
+    limits.longest_pause = Duration::ZERO;
+    let client =
+        RegistryClient::limited(transport.clone(), upstream, credentials, Timeouts::default(), limits);
+    Ok((client, transport))
 }

@@ -1,31 +1,30 @@
 //! The configuration and the commands of kuik's binaries.
 //!
-//! - [`command`]: the command line, a module per subcommand;
-//! - [`config`]: settings from flags, environment and file, turned into valid types;
-//! - [`cache`], [`registry`]: assemble the libraries into a pull-through cache, and into a complete registry;
-//! - [`proxy`], [`replica`]: assemble a node's proxy, over the replicas of such a cache;
-//! - [`origins`]: assembles the client of the registries outside;
+//! - [`command`]: command lines, a module per subcommand; [`cli_error`]: their error, with its exit code;
+//! - [`config`]: settings from flags, environment and file, validated into types;
+//! - [`maintenance`]: opens the store in a directory, and runs its background tasks;
+//! - [`origins`]: assembles the client of the upstream registries;
 //! - [`otlp`]: sends traces to an OpenTelemetry collector;
-//! - [`webhook`]: assembles the admission webhook, and the certificate that it is served with;
-//! - [`copier`], [`controller_metrics`]: what the controllers put images into the cache with, and what they count;
-//! - [`milestone`]: what has to have happened before a process is ready;
-//! - [`process`]: serves what was assembled until the process is asked to stop.
+//! - `webhook`: assembles the admission webhook and its certificate;
+//! - `copier`, `controller_metrics`: the controllers' image copier and metrics;
+//! - [`readiness`]: readiness checks; [`shutdown`]: signal handling;
+//! - [`process`]: logging, serving and graceful shutdown of a process.
 
-pub mod authorities;
-pub mod cache;
+pub mod ca_reload;
+pub mod cli_error;
 pub mod command;
 pub mod config;
+#[cfg(feature = "kubernetes")]
 pub mod controller_metrics;
+#[cfg(feature = "kubernetes")]
 pub mod copier;
-pub mod frontend;
-pub mod keeping;
-pub mod milestone;
+pub mod maintenance;
 pub mod origins;
 pub mod otlp;
 pub mod process;
-pub mod proxy;
-pub mod registry;
-pub mod replica;
+#[cfg(feature = "kubernetes")]
+pub mod rbac;
+pub mod readiness;
 pub mod shutdown;
-mod upstream_metrics;
+#[cfg(feature = "kubernetes")]
 pub mod webhook;

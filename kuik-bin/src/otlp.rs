@@ -1,8 +1,7 @@
-//! Sends traces to an OpenTelemetry collector: OTLP over HTTP, in its JSON encoding.
+//! OTLP trace exporter: HTTP with the JSON encoding, to an OpenTelemetry collector.
 //!
-//! Spans wait in a queue of a fixed length, from which one task sends them in batches. A collector that is slow or away
-//! costs spans, and no request anything: what does not fit into the queue, and what a collector does not take, is
-//! dropped. [ADR 22](../../docs/adr/0022-one-id-and-traces-without-an-sdk.md) says why there is no SDK here.
+//! Spans wait in a bounded queue, from which one task sends them in batches. A slow or unavailable collector costs spans
+//! and delays no request: spans that do not fit into the queue, or that the collector rejects, are dropped. [ADR 22](../../docs/adr/0022-request-ids-and-otlp-without-sdk.md) explains why no SDK is used.
 
 use std::{
     sync::Arc,
@@ -11,7 +10,7 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Uri, header::CONTENT_TYPE};
 use kuik_core::{
-    registry::{Body, HttpTransport, InvalidTransport, TransportConfig},
+    client::{Body, HttpTransport, InvalidTransport, TransportConfig},
     trace::{Span, SpanSink},
 };
 use serde_json::{Value, json};
@@ -24,21 +23,21 @@ use tower::ServiceExt as _;
 
 use crate::config::traces::TracesConfig;
 
-/// How many spans wait to be sent.
+/// Capacity of the queue, in spans.
 const QUEUE: usize = 2048;
-/// How many are sent at once.
+/// Maximum number of spans per request.
 const BATCH: usize = 512;
-/// How long a span waits for others.
+/// Maximum time that a span waits for a batch to fill.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long a collector may take to answer.
+/// Timeout of a request to the collector.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long the end of a process waits for the last spans to be sent.
+/// Time limit for sending the last spans at shutdown.
 const LAST: Duration = Duration::from_secs(2);
 
-/// Attributes whose values are numbers.
+/// Attributes with integer values.
 const NUMBERS: [&str; 2] = ["http.response.status_code", "http.response.body.size"];
 
-/// What sends traces, for as long as a process lives.
+/// The trace exporter of a process.
 #[derive(Debug)]
 pub struct Traces {
     queue: Arc<Queue>,
@@ -56,16 +55,16 @@ enum Job {
 
 impl SpanSink for Queue {
     fn take(&self, span: Span) {
-        // A span that does not fit is lost: nobody waits for a collector.
+        // A span that does not fit is dropped: requests never wait for the collector.
         let _ = self.0.try_send(Job::Send(span));
     }
 }
 
 impl Traces {
-    /// Sends to the collector of `config`. To be called inside a runtime.
+    /// Starts sending to the collector of `config`. Must be called inside a runtime.
     ///
     /// # Errors
-    /// Where its address is unusable.
+    /// Fails if the transport cannot be created.
     pub fn start(config: TracesConfig) -> Result<Self, InvalidTransport> {
         let mut transport = TransportConfig::default();
         transport.guard = config.guard();
@@ -75,21 +74,21 @@ impl Traces {
         Ok(Self { queue: Arc::new(Queue(queue)), task: tokio::spawn(collector.serve(jobs)) })
     }
 
-    /// Where spans go.
+    /// Returns the sink for spans.
     #[must_use]
     pub fn sink(&self) -> Arc<dyn SpanSink> {
         self.queue.clone()
     }
 
-    /// Sends what is left, within two seconds.
+    /// Sends the remaining spans, within two seconds.
     pub async fn end(self) {
         let ended = async {
-            // Should the queue be full, its end comes after what is in it.
+            // If the queue is full, this waits for a free slot.
             let _ = self.queue.0.send(Job::End).await;
             let _ = self.task.await;
         };
         if timeout(LAST, ended).await.is_err() {
-            tracing::warn!("the last traces could not be sent in time");
+            tracing::warn!("cannot send the last traces in time, dropping them");
         }
     }
 }
@@ -109,9 +108,9 @@ impl Collector {
                 let sent = self.send(&batch).await;
                 match &sent {
                     Err(problem) if is_well => {
-                        tracing::warn!(endpoint = %self.endpoint, problem, "traces cannot be sent: they are lost");
+                        tracing::warn!(endpoint = %self.endpoint, problem, "cannot send traces, dropping them");
                     }
-                    Ok(()) if !is_well => tracing::info!(endpoint = %self.endpoint, "traces are sent again"),
+                    Ok(()) if !is_well => tracing::info!(endpoint = %self.endpoint, "sending traces again"),
                     _ => {}
                 }
                 is_well = sent.is_ok();
@@ -130,14 +129,14 @@ impl Collector {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match timeout(LIMIT, self.transport.clone().oneshot(request)).await {
             Ok(Ok(response)) if response.status().is_success() => Ok(()),
-            Ok(Ok(response)) => Err(format!("the collector answers {}", response.status())),
+            Ok(Ok(response)) => Err(format!("collector responded with {}", response.status())),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {LIMIT:?}")),
+            Err(_) => Err(format!("no response within {LIMIT:?}")),
         }
     }
 }
 
-/// The next spans, and whether there may be more.
+/// Returns the next spans, and whether there may be more.
 async fn next_batch(jobs: &mut mpsc::Receiver<Job>) -> (Vec<Span>, bool) {
     let mut batch = Vec::new();
     let mut until = None;
@@ -158,7 +157,7 @@ async fn next_batch(jobs: &mut mpsc::Receiver<Job>) -> (Vec<Span>, bool) {
     (batch, true)
 }
 
-/// An `ExportTraceServiceRequest` in the JSON encoding of OTLP: ids in hexadecimal digits, numbers of 64 bits as texts.
+/// Encodes an `ExportTraceServiceRequest` in the JSON encoding of OTLP: ids in hexadecimal, 64-bit numbers as strings.
 fn encode(service: &str, spans: &[Span]) -> Value {
     let text = |key: &str, value: &str| json!({"key": key, "value": {"stringValue": value}});
     let version = env!("CARGO_PKG_VERSION");

@@ -1,7 +1,8 @@
-//! The life of a serving process: a runtime, a log, addresses to listen on, and an end that cuts nobody off.
+//! Process lifecycle: runtime, logging, listeners and graceful shutdown.
 
 use std::{
     convert::Infallible,
+    error::Error,
     future,
     io::{self, IsTerminal as _},
     sync::{Arc, OnceLock},
@@ -9,33 +10,31 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use kuik_core::trace::SpanSink;
 use kuik_proxy::{
-    admin::Admin,
     pull_through::PullThrough,
-    server::{self, BindAddress, Tls},
-    service::ProxyBody,
+    serve::{self, BindAddress, Tls, admin::Admin},
 };
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::{
-    command::Failure,
+    cli_error::CliError,
     config::process::{LogConfig, ProcessConfig},
     otlp::Traces,
     shutdown::Stop,
 };
 
-/// Runs a command on a runtime of its own.
+/// Runs a command on a new runtime.
 ///
 /// # Errors
-/// Those of the command, or where there can be no runtime.
-pub fn run(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
+/// Fails if the command fails, or if no runtime can be created.
+pub fn run(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::new)?;
     runtime.block_on(command)
 }
 
-/// A process that logs, and hears when it is to stop.
+/// A serving process, with logging and signal handling.
 #[derive(Debug)]
 pub struct Process {
     bind: Vec<BindAddress>,
@@ -46,53 +45,54 @@ pub struct Process {
 }
 
 impl Process {
-    /// Installs the log, and catches the signals from now on. To be called once, inside a runtime.
+    /// Installs the log and the signal handlers. Must be called once, inside a runtime.
     ///
     /// # Errors
-    /// Where the system does not let us.
-    pub fn start(config: ProcessConfig) -> Result<Self, Failure> {
+    /// Fails if a signal handler cannot be installed, or traces cannot be exported.
+    pub fn start(config: ProcessConfig) -> Result<Self, CliError> {
         let ProcessConfig { bind, tls, shutdown_timeout, log, traces } = config;
         install_log(log);
-        let stop = Stop::catch().map_err(Failure::new)?;
-        let traces = traces.map(Traces::start).transpose().map_err(Failure::usage)?;
+        let stop = Stop::catch().map_err(CliError::new)?;
+        let traces = traces.map(Traces::start).transpose().map_err(CliError::usage)?;
         Ok(Self { bind, tls, shutdown_timeout, stop, traces })
     }
 
-    /// TLS, where it is served.
+    /// Returns the TLS configuration, if enabled.
     #[must_use]
     pub fn tls(&self) -> Option<Tls> {
         self.tls.clone()
     }
 
-    /// When it is to stop.
+    /// Returns the stop signal.
     #[must_use]
     pub fn stop(&self) -> &Stop {
         &self.stop
     }
 
-    /// Where traces go, where anybody wants them.
+    /// Returns the sink for spans, if traces are exported.
     #[must_use]
     pub fn sink(&self) -> Option<Arc<dyn SpanSink>> {
         self.traces.as_ref().map(Traces::sink)
     }
 
-    /// The same process, serving TLS with this.
+    /// Returns this process with `tls`.
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Serves until a signal asks to stop; then lets running requests finish, and what `fills` is fetching.
+    /// Serves until a signal stops it; then lets running requests and the fetches of `fills` finish.
     ///
     /// # Errors
-    /// Where an address is taken.
-    pub async fn serve<S>(self, service: S, fills: Option<PullThrough>) -> Result<(), Failure>
+    /// Fails if an address cannot be bound.
+    pub async fn serve<S, B>(self, service: S, fills: Option<PullThrough>) -> Result<(), CliError>
     where
-        S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible>
+        S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
             + Clone
             + Send
             + 'static,
         S::Future: Send,
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let limit = self.shutdown_timeout;
         let stopping = OnceLock::new();
@@ -104,7 +104,7 @@ impl Process {
         if let Some(fills) = fills
             && tokio::time::timeout(left(limit, stopping.get()), fills.drain()).await.is_err()
         {
-            tracing::warn!("fetches that did not end in time were abandoned");
+            tracing::warn!("aborted fetches that did not finish in time");
         }
         if let Some(traces) = self.traces {
             traces.end().await;
@@ -114,73 +114,68 @@ impl Process {
     }
 }
 
-/// Serves on `addresses` until `shutdown` ends; then lets running requests finish, for `limit` at most.
+/// Serves on `addresses` until `shutdown` completes; then lets running requests finish, for at most `limit`.
 ///
 /// # Errors
-/// Where an address is taken.
-pub(crate) async fn serve<S>(
+/// Fails if an address cannot be bound.
+pub(crate) async fn serve<S, B>(
     addresses: &[BindAddress],
     service: S,
     tls: Option<Tls>,
     shutdown: impl Future<Output = ()>,
     limit: Duration,
-) -> Result<(), Failure>
+) -> Result<(), CliError>
 where
-    S: tower::Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let bound = addresses.iter().map(BindAddress::listen).collect::<Result<Vec<_>, _>>();
-    let listeners: Vec<_> = bound.map_err(Failure::new)?.into_iter().flatten().collect();
+    let listeners: Vec<_> = bound.map_err(CliError::new)?.into_iter().flatten().collect();
     for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
         tracing::info!(%address, "serving");
     }
-    let cut = server::serve_with(listeners, service, tls, shutdown, limit).await;
+    let cut = serve::serve_with(listeners, service, tls, shutdown, limit).await;
     if cut > 0 {
-        tracing::warn!(connections = cut, "connections that did not end in time were cut");
+        tracing::warn!(connections = cut, "closed connections that did not finish in time");
     }
     Ok(())
 }
 
-/// Answers operators and the kubelet on addresses of their own, each of them once, until the process ends.
+/// Serves the admin endpoints on additional addresses, each of them once, until the process ends.
 ///
 /// # Errors
-/// Where an address is taken.
-pub fn answer_operators(
-    addresses: impl IntoIterator<Item = BindAddress>,
-    admin: &Admin,
-) -> Result<(), Failure> {
+/// Fails if an address cannot be bound.
+pub fn serve_admin(addresses: impl IntoIterator<Item = BindAddress>, admin: &Admin) -> Result<(), CliError> {
     let mut answered = Vec::new();
     for address in addresses {
         if !answered.contains(&address) {
-            answer_operators_on(&address, admin.clone())?;
+            serve_admin_on(&address, admin.clone())?;
             answered.push(address);
         }
     }
     Ok(())
 }
 
-fn answer_operators_on(address: &BindAddress, admin: Admin) -> Result<(), Failure> {
-    let listeners = address.listen().map_err(Failure::new)?;
+fn serve_admin_on(address: &BindAddress, admin: Admin) -> Result<(), CliError> {
+    let listeners = address.listen().map_err(CliError::new)?;
     for address in listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
-        tracing::info!(%address, "operators are answered");
+        tracing::info!(%address, "listening for admin requests");
     }
     let service = tower::service_fn(move |request: Request<Incoming>| {
         let admin = admin.clone();
         async move { Ok::<_, Infallible>(admin.answer(request.method(), request.uri().path()).await) }
     });
-    tokio::spawn(server::serve(listeners, service, future::pending(), Duration::ZERO));
+    tokio::spawn(serve::serve(listeners, service, future::pending(), Duration::ZERO));
     Ok(())
 }
 
-/// What is left of the time to stop: connections and fetches share it.
+/// Returns the remaining shutdown time, which connections and fetches share.
 fn left(limit: Duration, since: Option<&Instant>) -> Duration {
     since.map_or(limit, |since| limit.saturating_sub(since.elapsed()))
 }
 
-/// Logs go to standard error. A process has one log, and this is the one place that installs it.
+/// Installs the log of the process, on standard error. Nothing else installs one.
 pub(crate) fn install_log(log: LogConfig) {
     let registry = tracing_subscriber::registry().with(log.filter);
     let lines =

@@ -1,4 +1,4 @@
-//! When to stop: the first SIGTERM or SIGINT asks, the second one does not wait.
+//! Graceful shutdown: the first SIGTERM or SIGINT requests it, the second one exits at once.
 
 use std::{io, process};
 
@@ -7,18 +7,18 @@ use tokio::{
     sync::watch,
 };
 
-/// The exit code of a process that was told to stop at once: 128 and the number of SIGTERM.
+/// Exit code after the second signal: 128 plus the number of SIGTERM.
 const STOPPED_AT_ONCE: i32 = 143;
 
-/// Whether this process is to stop, for all of its parts. Cheap to clone.
+/// The stop signal of a process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Sender<bool>);
 
 impl Stop {
-    /// Catches the signals from now on. To be called inside a tokio runtime.
+    /// Installs the signal handlers. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// Where the system does not let us.
+    /// Fails if a signal handler cannot be installed.
     pub fn catch() -> io::Result<Self> {
         let mut signals = Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -26,31 +26,31 @@ impl Stop {
         };
         let (stop, _) = watch::channel(false);
         let stop = Self(stop);
-        let told = stop.clone();
-        // It ends with the process.
+        let handle = stop.clone();
+        // The task ends with the process.
         tokio::spawn(async move {
             signals.next().await;
-            tracing::info!("stopping: what is running may finish; another signal stops at once");
-            told.now();
+            tracing::info!("stopping after running requests finish; send another signal to exit at once");
+            handle.now();
             signals.next().await;
             process::exit(STOPPED_AT_ONCE);
         });
         Ok(stop)
     }
 
-    /// Asks every part to stop.
+    /// Requests the shutdown.
     pub fn now(&self) {
         self.0.send_replace(true);
     }
 
-    /// Ends when the process is to stop.
+    /// Completes when the shutdown is requested.
     pub async fn asked(&self) {
-        // The sender is ours: the channel stays open for as long.
+        // `self` holds the sender, so the channel stays open.
         let _ = self.0.subscribe().wait_for(|stop| *stop).await;
     }
 }
 
-/// The signals that end a process.
+/// The signals that stop a process.
 #[derive(Debug)]
 struct Signals {
     terminate: Signal,

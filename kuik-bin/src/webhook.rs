@@ -1,48 +1,36 @@
 //! Assembles the admission webhook: its service for our server, and the certificate that it is served with.
 //!
-//! The certificate comes from two files, which are read again when they change; or kuik looks after one itself, in a Secret
-//! that replicas share. Then nothing listens before there is one.
+//! The certificate comes from two files, which are read again when they change, or is self-managed, in a Secret that replicas
+//! share. With a self-managed certificate, the webhook listens as soon as the first one exists.
 
-use std::{
-    convert::Infallible,
-    task::{Context, Poll},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use futures::future::BoxFuture;
-use http::{Request, Response};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use kube_client::Client;
-use kuik_core::controller;
-use kuik_proxy::{
-    admin::ReadinessCheck,
-    server::{Tls, TlsMetrics, UnusableCertificate},
-    service::ProxyBody,
-};
+use kuik_core::{controller, error::chain};
+use kuik_proxy::serve::{Tls, TlsMetrics, UnusableCertificate, admin::ReadinessCheck};
 use kuik_webhook::{
     admission::{AdmissionMetrics, AdmissionService},
-    certificates::{KeepError, Keeper, KeyPair, KubernetesStore, Lifetimes},
+    certificates::{CertificateSpec, KeyPair, KubernetesStore, RotationError, Rotator},
 };
 use prometheus_client::registry::Registry;
 
 use crate::{
-    command::Failure,
+    cli_error::CliError,
     config::{certificates::CertificatesConfig, rewriting::RewritingConfig},
-    milestone::Milestone,
+    readiness::Milestone,
     shutdown::Stop,
 };
 
-/// How often it is looked whether something has to be done about the certificate.
+/// Interval of the checks whether the certificate has to be renewed.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// How long to wait before the next attempt at the first certificate.
+/// Delay before the next attempt to create the first certificate.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The webhook of a process: what answers, and the certificate that it answers with.
+/// The webhook of a process: its admission service and its serving certificate.
 #[derive(Debug)]
 pub struct Webhook {
-    service: WebhookService,
+    service: AdmissionService,
     metrics: AdmissionMetrics,
     tls: Option<Tls>,
     tls_metrics: TlsMetrics,
@@ -51,17 +39,13 @@ pub struct Webhook {
     certified: Milestone,
 }
 
-/// The webhook as a service of [`kuik_proxy::server`]. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct WebhookService(AdmissionService);
-
 impl Webhook {
-    /// The webhook for images as `rewriting` has it, with the certificate of `tls`, or with its own where none is given.
+    /// Returns the webhook for images as configured by `rewriting`, with the certificate of `tls` or a self-managed one.
     #[must_use]
     pub fn new(rewriting: &RewritingConfig, tls: Option<Tls>, certificates: CertificatesConfig) -> Self {
         let metrics = AdmissionMetrics::default();
         Self {
-            service: WebhookService(AdmissionService::new(rewriting.admission(), metrics.clone())),
+            service: AdmissionService::new(rewriting.admission().with_metrics(metrics.clone())),
             metrics,
             tls,
             tls_metrics: TlsMetrics::default(),
@@ -71,13 +55,13 @@ impl Webhook {
         }
     }
 
-    /// Ready from when there is a certificate.
+    /// The readiness check: passes as soon as there is a certificate.
     #[must_use]
     pub fn readiness(&self) -> Box<dyn ReadinessCheck> {
         Box::new(self.certified.clone())
     }
 
-    /// What is counted of reviews and of TLS.
+    /// Metrics of reviews and TLS.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics.register(registry);
         match &self.tls {
@@ -86,29 +70,29 @@ impl Webhook {
         }
     }
 
-    /// What answers reviews.
+    /// The admission service.
     #[must_use]
-    pub fn service(&self) -> WebhookService {
+    pub fn service(&self) -> AdmissionService {
         self.service.clone()
     }
 
-    /// Waits until there is a certificate; `None` where the process is to stop before that. The cluster is asked through
-    /// `client`, or through a client of our own, and only where no certificate is given.
+    /// Waits for the certificate; returns `None` if the process shuts down first. Only a self-managed certificate needs the
+    /// API server, through `client` or a client of its own.
     ///
     /// # Errors
-    /// Where there is no way to the cluster, or what was made cannot be served.
-    pub async fn certificate(&self, client: Option<Client>, stop: &Stop) -> Result<Option<Tls>, Failure> {
+    /// If the cluster is unreachable, or the created certificate is unusable.
+    pub async fn certificate(&self, client: Option<Client>, stop: &Stop) -> Result<Option<Tls>, CliError> {
         let tls = match &self.tls {
             Some(tls) => tls.clone(),
             None => {
                 let client = match client {
                     Some(client) => client,
-                    None => controller::connect().await.map_err(Failure::new)?,
+                    None => controller::connect().await.map_err(CliError::new)?,
                 };
                 let namespace = self.namespace.as_deref().unwrap_or_else(|| client.default_namespace());
                 let metrics = self.tls_metrics.clone();
                 tokio::select! {
-                    tls = own_certificate(&client, &self.certificates, namespace, metrics) => tls.map_err(Failure::new)?,
+                    tls = own_certificate(&client, &self.certificates, namespace, metrics) => tls.map_err(CliError::new)?,
                     () = stop.asked() => return Ok(None),
                 }
             }
@@ -118,39 +102,21 @@ impl Webhook {
     }
 }
 
-impl tower::Service<Request<Incoming>> for WebhookService {
-    type Response = Response<ProxyBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let answer = self.0.call(request);
-        Box::pin(async move {
-            let (head, body) = answer.await?.into_parts();
-            Ok(Response::from_parts(head, ProxyBody::full(body.collect().await?.to_bytes())))
-        })
-    }
-}
-
-/// Looks after a certificate of our own in `namespace`: waits until there is one, and sees to it that the newest is served
-/// from then on. TLS is counted in `metrics`.
+/// Manages a certificate in `namespace`: waits until it exists, and from then on serves the newest one. TLS is counted in
+/// `metrics`.
 ///
 /// # Errors
-/// Where what was made cannot be served.
+/// If the created certificate is unusable.
 async fn own_certificate(
     client: &Client,
     config: &CertificatesConfig,
     namespace: &str,
     metrics: TlsMetrics,
 ) -> Result<Tls, UnusableCertificate> {
-    let store = KubernetesStore::new(client, config.place(namespace));
-    let keeper = Keeper::new(store, config.names(namespace), Lifetimes::default());
+    let store = KubernetesStore::new(client, config.objects(namespace));
+    let rotator = Rotator::new(store, CertificateSpec::new(config.names(namespace)));
     let mut served = loop {
-        match keeper.settle(now()).await {
+        match rotator.rotate(now()).await {
             Ok(pair) => break pair,
             Err(error) => tell(&error),
         }
@@ -162,7 +128,7 @@ async fn own_certificate(
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            match keeper.settle(now()).await {
+            match rotator.rotate(now()).await {
                 Ok(pair) if pair == served => {}
                 Ok(pair) => serve(&serves, &mut served, pair),
                 Err(error) => tell(&error),
@@ -181,10 +147,8 @@ fn serve(tls: &Tls, served: &mut KeyPair, pair: KeyPair) {
     }
 }
 
-fn tell(error: &KeepError) {
-    let chain = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
-    let chain = chain.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"));
-    tracing::warn!(error = %chain, "it is tried again");
+fn tell(error: &RotationError) {
+    tracing::warn!(error = chain(error), "certificate rotation failed, retrying");
 }
 
 fn now() -> i64 {

@@ -1,24 +1,31 @@
-//! An operator of your own that looks after CachedImages: your registry keeps the images, your vault opens their sources,
-//! and your policy says which of them are needed. It expects the custom resources to be installed.
+//! The CachedImage controller in an operator of one's own, with its own cache registry, vault and usage policy.
+//! The custom resources must be installed: `kuik crds | kubectl apply -f -`.
 //!
-//! `KUBECONFIG=… CACHE=registry.example:5000 cargo run --features controller --example operator`
-use std::{error::Error, sync::Arc};
+//! `CACHE=http://registry.example:5000 cargo run -p kuik-core --features controller --example operator`
 
-use futures::{StreamExt as _, stream, stream::BoxStream};
+use std::{error::Error, future::pending, sync::Arc};
+
+use futures::stream::{BoxStream, StreamExt as _, pending as no_changes};
 use kube_client::{Api, Client};
-use kuik_core::{controller::*, copy::*, credentials::*, reference::RepositoryName as Name, registry::*};
+use kuik_core::client::{RegistryClient, TransportConfig, Upstreams};
+use kuik_core::controller::{ImageUsage, Informer, Usage, cached_image::CachedImageController};
+use kuik_core::copy::{Platforms, PushCopier};
+use kuik_core::credentials::{Anonymous, Credential, CredentialError, CredentialProvider};
+use kuik_core::reference::RepositoryName;
 
+/// Credentials for source registries. It is asked only after a registry has refused an anonymous request.
 #[derive(Debug)]
 struct Vault;
 
-#[async_trait::async_trait]
+#[kuik_core::async_trait]
 impl CredentialProvider for Vault {
-    async fn candidates(&self, _: &Name) -> Result<Vec<Credential>, CredentialError> {
+    async fn candidates(&self, _: &RepositoryName) -> Result<Vec<Credential>, CredentialError> {
         let password = std::env::var("VAULT_PASSWORD").ok();
         Ok(password.map(|password| Credential::basic("operator", password)).into_iter().collect())
     }
 }
 
+/// Which images are in use, instead of those of pods: an unused image expires after the delay in the options.
 #[derive(Debug)]
 struct Releases;
 
@@ -28,32 +35,25 @@ impl Usage for Releases {
     }
 
     fn changes(&self) -> BoxStream<'static, Option<String>> {
-        stream::pending().boxed()
+        no_changes().boxed()
     }
 }
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-fn registry(at: impl UpstreamResolver, who: impl CredentialProvider) -> Outcome<RegistryClient> {
-    let mut config = TransportConfig::default();
-    config.guard = at.guard();
-    Ok(RegistryClient::new(HttpTransport::new(config)?, at, who, Default::default()))
-}
-
-pub(crate) async fn run(kube: Client, cache: &str, sources: Upstreams) -> Outcome<()> {
-    let (images, watching_images) = Informer::new(Api::all(kube.clone()), Default::default());
-    let (repositories, watching_repositories) = Informer::new(Api::all(kube.clone()), Default::default());
-    let cache = Upstream::new(&format!("http://{cache}"), Name::new(cache, "cache")?)?;
-    let (source, cache) = (registry(sources, Vault)?, registry(cache, Anonymous)?);
-    let copier = PushCopier::new(Arc::new(source), cache, Arc::new(Platforms::parse(["amd64", "arm64"])?));
-    let (usage, copier) = (Arc::new(Releases), Arc::new(copier));
-    let reconciler =
-        cached_image::Reconciler::new(kube, images, repositories, usage, copier, Default::default());
-    tokio::join!(reconciler.run(std::future::pending()), watching_images, watching_repositories);
+pub(crate) async fn run(kube: Client, cache: &str, sources: Upstreams) -> Result<(), Box<dyn Error>> {
+    // One watch per kind of object. The second value is the future that runs it: nothing is spawned.
+    let (images, watch_images) = Informer::new(Api::all(kube.clone()), Default::default());
+    let (repositories, watch_repositories) = Informer::new(Api::all(kube.clone()), Default::default());
+    let source = RegistryClient::of_upstreams(sources, Vault, TransportConfig::default())?;
+    let cache = RegistryClient::of_cache(cache, Anonymous, TransportConfig::default())?;
+    let platforms = Arc::new(Platforms::parse(["amd64", "arm64"])?);
+    let (usage, copier) = (Arc::new(Releases), Arc::new(PushCopier::new(Arc::new(source), cache, platforms)));
+    let controller =
+        CachedImageController::new(kube, images, repositories, usage, copier, Default::default());
+    tokio::join!(controller.run(pending()), watch_images, watch_repositories);
     Ok(())
 }
 
 #[tokio::main]
-async fn main() -> Outcome<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
     run(Client::try_default().await?, &std::env::var("CACHE")?, Upstreams::default()).await
 }

@@ -1,10 +1,10 @@
-//! Which request a piece of work belongs to: an id that goes with it through every process that has a part in it.
+//! Request context: request id and W3C Trace Context, propagated through every process that handles a request.
 //!
-//! Who serves a request runs its work in [`RequestContext::scope`]; whoever works for it, however deep below, finds the
-//! context with [`RequestContext::current`], and hands it on to tasks of its own. Nothing here knows a runtime.
+//! A server runs the work of a request in [`RequestContext::scope`]; code further down the call stack reads the context
+//! with [`RequestContext::current`] and passes it to the tasks it spawns. This module is independent of any runtime.
 //!
-//! What a client sends is believed only where it is well-formed: an id of a few plain characters, a `traceparent` of
-//! W3C Trace Context. So an id can stand in a log line or a header as it is.
+//! Client values are accepted only if they are well formed: an id of a few plain characters, a `traceparent` of W3C
+//! Trace Context. So an id is safe in log lines and headers without escaping.
 
 use std::{
     cell::RefCell,
@@ -18,49 +18,49 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The header with a request's id.
+/// The request id header.
 pub const REQUEST_ID: &str = "x-request-id";
-/// The header with the trace that a request belongs to (W3C Trace Context).
+/// The trace context header (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
 
-/// The longest id that is taken from a client.
+/// The maximum length of an id that is accepted from a client.
 const MAX_ID: usize = 64;
 
 thread_local! {
     static CURRENT: RefCell<Option<RequestContext>> = const { RefCell::new(None) };
 }
 
-/// A request that is being worked on. Cheap to clone.
+/// Context of a request in progress. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RequestContext(Arc<Inner>);
 
-/// Takes the parts of traces as they end. It never waits, and cannot fail.
+/// Receives finished spans. It must not block and cannot fail.
 pub trait SpanSink: fmt::Debug + Send + Sync + 'static {
-    /// A part of a trace has ended.
+    /// Receives a finished span.
     fn take(&self, span: Span);
 }
 
-/// A part of a trace that has ended.
+/// A finished span of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Span {
-    /// The trace.
+    /// The trace id.
     pub trace: [u8; 16],
-    /// The part itself.
+    /// The span id.
     pub id: [u8; 8],
-    /// The part that caused it.
+    /// The id of the parent span.
     pub parent: Option<[u8; 8]>,
-    /// What was done.
+    /// Name of the operation.
     pub name: String,
-    /// Whether it was served, rather than asked of others.
+    /// Whether this is a server span, as opposed to a client span.
     pub is_served: bool,
-    /// When it began.
+    /// Start time.
     pub began: SystemTime,
-    /// How long it took.
+    /// Duration.
     pub took: Duration,
     /// Whether it failed.
     pub failed: bool,
-    /// What else is known about it: of a few names, with values that hold no secret.
+    /// Attributes: a small set of names, without secret values.
     pub attributes: Vec<(&'static str, String)>,
 }
 
@@ -76,29 +76,28 @@ struct Inner {
 }
 
 impl RequestContext {
-    /// The context of a request with these two headers; where one is missing or not well-formed, it is made of `chance`,
+    /// Creates the context of a request with these two headers; a missing or malformed value is generated from `chance`,
     /// which are random bytes.
     #[must_use]
     pub fn accept(request_id: Option<&[u8]>, traceparent: Option<&[u8]>, chance: [u8; 24]) -> Self {
         let [own @ .., _, _, _, _, _, _, _, _] = chance;
         let [_, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, span @ ..] = chance;
-        let told = traceparent.and_then(parse);
-        let trace = told.as_ref().map_or(nonzero(own), |told| told.trace);
+        let incoming = traceparent.and_then(parse);
+        let trace = incoming.as_ref().map_or(nonzero(own), |incoming| incoming.trace);
         let id = request_id.and_then(well_formed).map_or_else(|| hex(&trace), str::to_owned);
         Self(Arc::new(Inner {
             sink: None,
             asked: AtomicU32::new(0),
             id: id.into(),
             trace,
-            parent: told.as_ref().map(|told| told.span),
+            parent: incoming.as_ref().map(|incoming| incoming.span),
             span: nonzero(span),
-            // Whether the trace is kept is its beginner's to say.
-            sampled: told.is_none_or(|told| told.sampled),
+            // The sampling decision is made by the process that started the trace.
+            sampled: incoming.is_none_or(|incoming| incoming.sampled),
         }))
     }
 
-    /// The same, whose parts `sink` takes, where the trace is to be kept. To be called on a new context, before it is
-    /// cloned.
+    /// Sends the spans of this context to `sink` if the trace is sampled. Has no effect after the context was cloned.
     #[must_use]
     pub fn recorded_by(mut self, sink: Arc<dyn SpanSink>) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
@@ -107,13 +106,13 @@ impl RequestContext {
         self
     }
 
-    /// Whether anybody takes its parts: else there is no need to make them.
+    /// Whether spans are recorded: if not, callers need not create them.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.0.sink.is_some()
     }
 
-    /// Records that the request itself was served.
+    /// Records the server span of the request.
     pub fn record_served(
         &self,
         name: String,
@@ -136,7 +135,7 @@ impl RequestContext {
         });
     }
 
-    /// Records that something was asked of others for it.
+    /// Records a client span: an outgoing request on behalf of this one.
     pub fn record_asked(
         &self,
         name: String,
@@ -145,7 +144,7 @@ impl RequestContext {
         failed: bool,
         attributes: Vec<(&'static str, String)>,
     ) {
-        // An id of its own, which no other part of this request has.
+        // A span id that is unique within this request.
         let number = self.0.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let own = u64::from_be_bytes(self.0.span) ^ (u64::from(number) << 32 | u64::from(number));
         let (id, parent) = (nonzero(own.to_be_bytes()), Some(self.0.span));
@@ -168,13 +167,13 @@ impl RequestContext {
         }
     }
 
-    /// The request that the current task works for, where it does for one.
+    /// The context of the current task, if it runs in a [`scope`](Self::scope).
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Runs `work` for this request.
+    /// Runs `work` with this context as the current one.
     pub async fn scope<F: Future>(self, work: F) -> F::Output {
         let mut work = pin!(work);
         poll_fn(|context| {
@@ -184,37 +183,37 @@ impl RequestContext {
         .await
     }
 
-    /// Its id, of at most 64 plain characters.
+    /// The request id, of at most 64 plain characters.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id
     }
 
-    /// The trace that it belongs to.
+    /// The trace id.
     #[must_use]
     pub fn trace_id(&self) -> [u8; 16] {
         self.0.trace
     }
 
-    /// Its own part in the trace.
+    /// The span id of the request.
     #[must_use]
     pub fn span_id(&self) -> [u8; 8] {
         self.0.span
     }
 
-    /// The part of the trace that caused it, where it did not begin it.
+    /// The parent span id, if the request did not start the trace.
     #[must_use]
     pub fn parent_span_id(&self) -> Option<[u8; 8]> {
         self.0.parent
     }
 
-    /// Whether the trace is to be kept.
+    /// Whether the trace is sampled.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.0.sampled
     }
 
-    /// The `traceparent` of what is asked of others for it.
+    /// The `traceparent` header for outgoing requests on behalf of this one.
     #[must_use]
     pub fn traceparent(&self) -> String {
         let flags = if self.0.sampled { "01" } else { "00" };
@@ -228,7 +227,7 @@ impl fmt::Display for RequestContext {
     }
 }
 
-/// Puts back what was current before.
+/// Restores the previous context on drop.
 struct Inside(Option<RequestContext>);
 
 impl Drop for Inside {
@@ -237,14 +236,15 @@ impl Drop for Inside {
     }
 }
 
-struct Told {
+struct TraceParent {
     trace: [u8; 16],
     span: [u8; 8],
     sampled: bool,
 }
 
-/// `00-TRACE-SPAN-FLAGS`. Of a later version, what version 0 has is read (section 3.2.4 of the recommendation).
-fn parse(text: &[u8]) -> Option<Told> {
+/// Parses `00-TRACE-SPAN-FLAGS`; reads the fields of version 0 from later versions too (section 3.2.4 of the
+/// recommendation).
+fn parse(text: &[u8]) -> Option<TraceParent> {
     let text = std::str::from_utf8(text).ok()?;
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -253,10 +253,10 @@ fn parse(text: &[u8]) -> Option<Told> {
         return None;
     }
     let (trace, span, [flags]) = (bytes(trace)?, bytes(span)?, bytes(flags)?);
-    (trace != [0; 16] && span != [0; 8]).then_some(Told { trace, span, sampled: flags & 1 == 1 })
+    (trace != [0; 16] && span != [0; 8]).then_some(TraceParent { trace, span, sampled: flags & 1 == 1 })
 }
 
-/// Bytes written as lower-case hexadecimal digits.
+/// Parses lower-case hexadecimal digits.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     let plain = digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
@@ -274,7 +274,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An id of zeros is no id.
+/// Replaces an all-zero id, which is invalid.
 fn nonzero<const N: usize>(mut id: [u8; N]) -> [u8; N] {
     if id == [0; N]
         && let Some(last) = id.last_mut()
@@ -296,26 +296,26 @@ mod tests {
 
     use super::*;
 
-    const TOLD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const TRACEPARENT_VALUE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn accepted(id: Option<&str>, traceparent: Option<&str>) -> RequestContext {
         RequestContext::accept(id.map(str::as_bytes), traceparent.map(str::as_bytes), [7; 24])
     }
 
     #[test]
-    fn what_is_well_formed_is_taken_over() {
-        let context = accepted(Some("pull-1_a.B"), Some(TOLD));
+    fn accept_adopts_well_formed_headers() {
+        let context = accepted(Some("pull-1_a.B"), Some(TRACEPARENT_VALUE));
         assert_eq!(context.id(), "pull-1_a.B");
         assert_eq!(context.traceparent(), "00-4bf92f3577b34da6a3ce929d0e0e4736-0707070707070707-01");
         assert_eq!(context.parent_span_id().map(|span| hex(&span)).as_deref(), Some("00f067aa0ba902b7"));
-        assert_eq!(accepted(None, Some(TOLD)).id(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert!(!accepted(None, Some(&TOLD.replace("-01", "-00"))).is_sampled());
-        let later = TOLD.replacen("00", "01", 1) + "-more";
+        assert_eq!(accepted(None, Some(TRACEPARENT_VALUE)).id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert!(!accepted(None, Some(&TRACEPARENT_VALUE.replace("-01", "-00"))).is_sampled());
+        let later = TRACEPARENT_VALUE.replacen("00", "01", 1) + "-more";
         assert!(accepted(None, Some(&later)).parent_span_id().is_some());
     }
 
     #[test]
-    fn what_is_not_is_replaced() {
+    fn accept_replaces_malformed_headers() {
         let long = "x".repeat(65);
         for id in ["", "a b", "a\nb", "é", "{}", long.as_str()] {
             assert_eq!(accepted(Some(id), None).id(), "07".repeat(16), "{id:?}");
@@ -323,12 +323,12 @@ mod tests {
         for traceparent in [
             "",
             "00",
-            &TOLD.to_uppercase(),
-            &TOLD.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
-            &TOLD.replace("00f067aa0ba902b7", &"0".repeat(16)),
-            &TOLD.replacen("00", "ff", 1),
-            &format!("{TOLD}-more"),
-            &TOLD.replace("-01", "-1"),
+            &TRACEPARENT_VALUE.to_uppercase(),
+            &TRACEPARENT_VALUE.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
+            &TRACEPARENT_VALUE.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            &TRACEPARENT_VALUE.replacen("00", "ff", 1),
+            &format!("{TRACEPARENT_VALUE}-more"),
+            &TRACEPARENT_VALUE.replace("-01", "-1"),
             "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
             let context = accepted(None, Some(traceparent));
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn work_finds_its_request_and_nobody_elses() {
+    fn scope_sets_current_context_only_while_polled() {
         let (one, two) = (accepted(Some("one"), None), accepted(Some("two"), None));
         let seen = || RequestContext::current().map(|context| context.id().to_owned());
         let mut waits = false;
@@ -353,8 +353,8 @@ mod tests {
         let mut outer = pin!(one.scope(async move { (two.scope(work).await, seen()) }));
         let mut context = Context::from_waker(Waker::noop());
         assert!(outer.as_mut().poll(&mut context).is_pending());
-        assert_eq!(seen(), None, "between polls, the thread is somebody else's");
-        let Poll::Ready(found) = outer.as_mut().poll(&mut context) else { panic!("it is done") };
+        assert_eq!(seen(), None, "the context is unset between polls");
+        let Poll::Ready(found) = outer.as_mut().poll(&mut context) else { panic!("the work is not done") };
         assert_eq!(found, (Some("two".to_owned()), Some("one".to_owned())));
     }
 }

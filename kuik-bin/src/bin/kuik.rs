@@ -1,7 +1,7 @@
-//! The `kuik` binary: the command line, and nothing else. Under the name of another program of kuik's it is that one.
+//! The `kuik` binary. Started under the name of another of kuik's programs, it runs that one.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kuik_bin::command::run_as_called()
+    kuik_bin::command::multicall::run()
 }

@@ -1,4 +1,4 @@
-//! `kuik-controller`: keeps the images that a cluster's pods use.
+//! `kuik-controller`: the controllers of CachedImages and Repositories, and the admission webhook.
 
 use std::{
     env,
@@ -8,46 +8,50 @@ use std::{
     time::Duration,
 };
 
+use crate::rbac;
 use kube_client::Client;
 use kuik_core::{
     controller::{
-        self, Controllers, NodePlatforms,
+        self, ApiErrorKind, Manager, NodePlatforms, RegistryToken,
         cached_image::Metrics,
         leader::{Election, Timing},
-        rbac, registry_token,
+        retention::{self, ClusterIdError, RetentionReporter, cluster_id},
     },
-    credentials::Secret,
+    credentials::{Providers, Secret},
+    retention::ClusterId,
 };
-use kuik_proxy::{admin::ReadinessCheck, server::BindAddress};
+use kuik_proxy::serve::{BindAddress, admin::ReadinessCheck};
 use tokio::sync::watch;
 
-use super::Failure;
+use crate::cli_error::CliError;
+use kuik_proxy::stack::admin;
+
 use crate::{
-    cache::admin,
+    ca_reload,
     config::controller::{CacheConfig, ControllerConfig, RawController, ServedWebhook},
     controller_metrics::ControllerMetrics,
-    copier::copier,
-    milestone::Milestone,
+    copier::{cache_client, copier},
     origins::origins_client,
-    process::{self, answer_operators},
+    process::{self, serve_admin},
+    readiness::Milestone,
     shutdown::Stop,
     webhook::Webhook,
 };
 
-/// How long to wait before the API server is asked again that did not answer at the start.
+/// Delay between connection attempts to the API server at startup.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long reviews may take to finish after SIGTERM: no API server waits longer for a webhook.
+/// Time limit for running reviews after SIGTERM: the maximum webhook timeout of an API server.
 const LONGEST_REVIEW: Duration = Duration::from_secs(30);
 
-/// Keep the images of a cluster in its cache, for as long as pods use them, and rewrite pods to pull them from there.
+/// Cache the images that pods of a cluster use, and rewrite pods to pull them from the cache.
 ///
-/// Every image of a pod gets a CachedImage, and its repository a Repository. Images are put into the cache, checked there
-/// again and again, and let go of when no pod has used them for --expiry-delay days. Of several replicas with
-/// --leader-elect one does so; every one of them is the admission webhook, which kuik-webhook is alone.
+/// Creates a CachedImage for each image of a pod and a Repository for each repository. Images are copied into the cache,
+/// verified there periodically, and deleted after no pod has used them for --expiry-delay days. With --leader-elect, one of
+/// several replicas runs the controllers; every replica serves the admission webhook.
 ///
-/// The cluster is the one that this runs in, or the one of KUBECONFIG. SIGTERM hands the lead over, and lets running
-/// reviews finish. The exit code is 2 where the configuration is wrong, and 1 where something else is.
+/// The cluster is that of this pod, or of KUBECONFIG. SIGTERM releases the leader lease and lets running reviews finish.
+/// The exit code is 2 if the configuration is invalid, and 1 after any other failure.
 #[derive(Debug, clap::Parser)]
 #[command(name = "kuik-controller", version)]
 pub struct Cli {
@@ -56,22 +60,22 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Runs until it is asked to stop. What goes wrong is said on standard error.
+    /// Runs until a signal stops it. Errors are printed to standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let config = self.raw.validate().map_err(Failure::usage);
+        let config = self.raw.validate().map_err(CliError::usage);
         let result = config.and_then(|config| process::run(control(config)));
-        Failure::exit_code("kuik-controller", result)
+        CliError::exit_code("kuik-controller", result)
     }
 }
 
-async fn control(config: ControllerConfig) -> Result<(), Failure> {
+async fn control(config: ControllerConfig) -> Result<(), CliError> {
     process::install_log(config.log);
-    let stop = Stop::catch().map_err(Failure::new)?;
-    let client = controller::connect().await.map_err(Failure::new)?;
-    let CacheConfig { endpoint, fills_itself, .. } = &config.cache;
+    let stop = Stop::catch().map_err(CliError::new)?;
+    let client = controller::connect().await.map_err(CliError::new)?;
+    let CacheConfig { endpoint, access, fills_itself, token_secret, cluster_id } = config.cache;
     let mut origins = config.origins;
-    // Who pushes fetches private images itself.
+    // Without a pull-through cache, this process fetches private images and pushes them.
     origins.kubernetes |= !fills_itself;
     let source = origins_client(origins).await?;
     let rules = config.rewriting.pod_rules();
@@ -82,7 +86,7 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
         Election::new(client.clone(), &*namespace, rbac::LEASE, identity.clone(), Timing::default());
     let leading = if config.leader_elect { election.leading() } else { watch::channel(true).1 };
 
-    let answers = Milestone::new("API server", "it has not answered yet; the log says why");
+    let answers = Milestone::new("API server", "it has not responded yet; see the log for the reason");
     let webhook = config.webhook.map(|ServedWebhook { bind, tls, certificates }| {
         (Webhook::new(&config.rewriting, tls, certificates), bind)
     });
@@ -97,22 +101,45 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
             webhook.register(registry);
         }
     });
-    answer_operators(config.health.into_iter().chain(config.metrics), &admin)?;
+    serve_admin(config.health.into_iter().chain(config.metrics), &admin)?;
 
     let keeping = async {
-        let token = tokio::select! {
-            token = token(&client, &namespace, &config.cache) => token?,
+        let mut credentials = Providers::default();
+        credentials = access.credentials.into_iter().fold(credentials, |all, one| all.and(Arc::new(one)));
+        if let Some(name) = token_secret {
+            let fresh = Secret::from(random_hex::<32>()?);
+            let token = RegistryToken::new(client.clone(), &*namespace, name, fresh);
+            tokio::select! {
+                // The registry starts when its Secret exists.
+                () = create(&token) => {}
+                () = stop.asked() => return Ok(()),
+            }
+            credentials = credentials.and(Arc::new(token));
+        }
+        let (mut cache, transport) = cache_client(&endpoint, access.roots, credentials)?;
+        // It ends with the process.
+        tokio::spawn(ca_reload::keep(access.root_files, move |roots| transport.trust(roots)));
+        let cluster = tokio::select! {
+            cluster = identify(&client, cluster_id) => cluster,
             () = stop.asked() => return Ok(()),
         };
+        if let Some(cluster) = &cluster {
+            cache = cache.for_cluster(cluster.clone());
+        }
         let platforms = NodePlatforms::new(config.platforms);
-        let copier = copier(endpoint, token, *fills_itself, Arc::new(source), Arc::new(platforms.clone()))?;
-        let made = Controllers::new(rules, copier, config.options, identity).with_metrics(counted);
+        let copier = copier(cache.clone(), fills_itself, Arc::new(source), Arc::new(platforms.clone()));
+        let mut timing = retention::Timing::default();
+        timing.verify = config.options.verify_interval;
+        let mut made = Manager::new(rules, copier, config.options, identity).with_metrics(counted);
+        if let Some(cluster) = cluster {
+            made = made.with_retention(RetentionReporter::new(Arc::new(cache), cluster, timing));
+        }
         let made = controllers.get_or_init(|| Arc::new(made));
         let lead = |client: Client| {
             let platforms = platforms.clone();
             async move {
                 platforms.learn(&client).await;
-                tokio::join!(made.run(client.clone()), platforms.keep(client));
+                tokio::join!(made.run(client.clone()), platforms.watch(client));
             }
         };
         if config.leader_elect {
@@ -131,7 +158,7 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
             None => Ok(()),
         }
     };
-    // None waits for another; where one cannot go on, the others end as they do when they are asked to.
+    // These run independently; if one fails, the others stop as after a signal.
     let (kept, (), served) = tokio::join!(
         Box::pin(or_stop(keeping, &stop)),
         reach(&client, &answers, &stop),
@@ -141,8 +168,8 @@ async fn control(config: ControllerConfig) -> Result<(), Failure> {
     kept.and(served)
 }
 
-/// Does the work, and stops the process where that fails.
-async fn or_stop(work: impl Future<Output = Result<(), Failure>>, stop: &Stop) -> Result<(), Failure> {
+/// Runs `work`, and stops the process if it fails.
+async fn or_stop(work: impl Future<Output = Result<(), CliError>>, stop: &Stop) -> Result<(), CliError> {
     let result = work.await;
     if result.is_err() {
         stop.now();
@@ -150,8 +177,8 @@ async fn or_stop(work: impl Future<Output = Result<(), Failure>>, stop: &Stop) -
     result
 }
 
-/// Answers reviews from when there is a certificate until the process is to stop.
-async fn serve(webhook: &Webhook, bind: BindAddress, client: &Client, stop: &Stop) -> Result<(), Failure> {
+/// Serves reviews once there is a certificate, until the process stops.
+async fn serve(webhook: &Webhook, bind: BindAddress, client: &Client, stop: &Stop) -> Result<(), CliError> {
     match webhook.certificate(Some(client.clone()), stop).await? {
         Some(tls) => {
             process::serve(&[bind], webhook.service(), Some(tls), stop.asked(), LONGEST_REVIEW).await
@@ -160,11 +187,14 @@ async fn serve(webhook: &Webhook, bind: BindAddress, client: &Client, stop: &Sto
     }
 }
 
-/// Waits for the first answer of the API server, unless the process is to stop before that.
+/// Waits for the first response of the API server, or until the process stops.
 async fn reach(client: &Client, answers: &Milestone, stop: &Stop) {
     let first_answer = async {
         while let Err(error) = client.apiserver_version().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the API server does not answer");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the API server does not respond, retrying"
+            );
             tokio::time::sleep(RETRY).await;
         }
         answers.reached();
@@ -175,35 +205,55 @@ async fn reach(client: &Client, answers: &Milestone, stop: &Stop) {
     }
 }
 
-/// The token of the cache; waits for the API server where it is away.
-async fn token(client: &Client, namespace: &str, cache: &CacheConfig) -> Result<Option<Secret>, Failure> {
-    let Some(name) = &cache.token_secret else { return Ok(None) };
-    let fresh = Secret::from(random_hex::<32>()?);
+/// Reads the token of the cache, and so creates its Secret; waits while the API server is unavailable.
+async fn create(token: &RegistryToken) {
+    while let Err(error) = token.read().await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot read the token of the cache, retrying"
+        );
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Returns the ID under which the cache knows this cluster; waits while the API server is unavailable. `None` if it may
+/// not be read.
+async fn identify(client: &Client, configured: Option<ClusterId>) -> Option<ClusterId> {
+    if configured.is_some() {
+        return configured;
+    }
     loop {
-        match registry_token(client, namespace, name, &fresh).await {
-            Ok(token) => return Ok(Some(token)),
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the cache cannot be written to yet"
-                );
+        match cluster_id(client).await {
+            Ok(cluster) => return Some(cluster),
+            Err(ClusterIdError::Api(error)) if error.kind() != ApiErrorKind::Forbidden => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "cannot read the ID of the cluster, retrying");
                 tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    error,
+                    "cannot read the ID of the cluster, not reporting its images to the cache: set --cluster-id"
+                );
+                return None;
             }
         }
     }
 }
 
-/// What tells this process from every other one: the pod's name, and something random.
-fn identity() -> Result<String, Failure> {
+/// Returns a unique identity of this process: the pod's name and a random suffix.
+fn identity() -> Result<String, CliError> {
     let name = env::var("POD_NAME")
         .or_else(|_| env::var("HOSTNAME"))
         .unwrap_or_else(|_| "kuik-controller".to_owned());
     Ok(format!("{name}_{}", random_hex::<4>()?))
 }
 
-fn random_hex<const BYTES: usize>() -> Result<String, Failure> {
+fn random_hex<const BYTES: usize>() -> Result<String, CliError> {
     let mut random = [0; BYTES];
-    getrandom::fill(&mut random).map_err(|error| Failure::new(format!("there is no randomness: {error}")))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| CliError::new(format!("cannot get random bytes: {error}")))?;
     let mut text = String::with_capacity(BYTES * 2);
     for byte in random {
         // Writing to a String cannot fail.

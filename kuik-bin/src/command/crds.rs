@@ -1,30 +1,30 @@
-//! `kuik crds`: the definitions of the custom resources, as YAML for `kubectl apply -f -`.
+//! `kuik crds`: the CustomResourceDefinitions, as YAML for `kubectl apply -f -`.
 //!
 //! The chart has the same text in `kuik-bin/chart/kube-image-keeper/files/crds.yaml`; a test compares the two, and
-//! `make crds` writes it again.
+//! `make crds` updates it.
 
 use std::io::Write as _;
 
 use kuik_core::crd;
 
-use super::Failure;
+use crate::cli_error::CliError;
 
-/// Print the custom resource definitions of CachedImage and Repository as YAML.
+/// Print the CustomResourceDefinitions of CachedImage and Repository as YAML.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {}
 
 impl Arguments {
-    /// Prints them.
+    /// Prints the definitions.
     ///
     /// # Errors
-    /// Where they cannot be written.
-    pub fn run(&self) -> Result<(), Failure> {
-        let text = text().map_err(Failure::new)?;
-        std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::new)
+    /// Fails if they cannot be written.
+    pub fn run(&self) -> Result<(), CliError> {
+        let text = text().map_err(CliError::new)?;
+        std::io::stdout().lock().write_all(text.as_bytes()).map_err(CliError::new)
     }
 }
 
-/// Every definition is a document of its own.
+/// Returns one document per definition.
 fn text() -> Result<String, serde_saphyr::ser::Error> {
     let mut text = String::new();
     for definition in crd::definitions() {
@@ -41,14 +41,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chart_has_the_definitions_of_this_build() {
+    fn chart_contains_the_current_definitions() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("chart/kube-image-keeper/files/crds.yaml");
         let committed = fs::read_to_string(path).unwrap();
-        assert_eq!(committed, text().unwrap(), "make crds writes it again");
+        assert_eq!(committed, text().unwrap(), "run make crds");
     }
 
     #[test]
-    fn what_is_printed_reads_back_as_what_it_was() {
+    fn printed_definitions_parse_to_the_originals() {
         let text = text().unwrap();
         let documents: Vec<_> = text.split("---\n").filter(|document| !document.is_empty()).collect();
         let read: Vec<serde_json::Value> =

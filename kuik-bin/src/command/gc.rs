@@ -1,4 +1,4 @@
-//! `kuik gc`: collects the garbage of a data directory that nobody has open, or of a bucket that servers may use meanwhile.
+//! `kuik gc`: garbage collection of a data directory that no server has open, or of a bucket that may be in use.
 
 use std::{
     io::{self, Write as _},
@@ -7,59 +7,59 @@ use std::{
     time::Duration,
 };
 
-use kuik_core::content::{ManagedStore, StoredBlob};
+use kuik_core::content::{RegistryStore, StoredBlob};
+#[cfg(feature = "object-storage")]
+use kuik_proxy::store::ObjectStorage;
 use kuik_proxy::{
-    gc::{Collector, GcOptions, GcReport, Leases, Notice},
-    store::{FilesystemStore, ObjectStorage},
+    maintenance::gc::{Collector, GcOptions, GcReport, Leases, NoticePeriod},
+    store::FilesystemStore,
 };
 
-use super::Failure;
+use crate::cli_error::CliError;
 use crate::config::location::{Location, RawLocation};
 
-/// Remove from a data directory or a bucket what no tag and no manifest refers to.
+/// Remove unreferenced content from a data directory or a bucket.
 ///
-/// A directory must not be in use by a server. A bucket may be served and pushed to meanwhile by servers that are told
-/// what is about to go: kuik's own. They are given notice before it does. A bucket that Docker's registry serves must
-/// not be pushed to.
+/// No server may have the directory open. A bucket may be served and pushed to at the same time by kuik-registry, to which
+/// removals are announced in advance. Do not push to a bucket that Docker's registry serves.
 ///
-/// What goes is listed on standard output, one line each: size in bytes, a tab, digest. The sum follows on standard
-/// error. It can be interrupted and run again.
+/// Each removed blob is printed to standard output: size in bytes, a tab, digest. A summary follows on standard error. The
+/// command can be interrupted and run again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The directory: a volume of kuik or of Docker's registry, in place of --storage
+    /// Data directory of kuik or of Docker's registry, instead of --storage
     #[arg(long, value_name = "DIR", required_unless_present = "storage", conflicts_with = "storage")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     location: RawLocation,
-    /// List what would go, and remove nothing
+    /// List what would be removed, without removing it
     #[arg(long)]
     dry_run: bool,
-    /// Keep what was written more recently than so long ago, such as 90s, 10m, 1h: for a bucket, longer than a push or
-    /// pull takes
+    /// Minimum age of content to remove, such as 90s, 10m or 1h; for a bucket, it must exceed the duration of a push or pull
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     grace: Duration,
-    /// How long servers of a bucket are given notice before anything is removed: their --gc-notice
+    /// How long removals from a bucket are announced to its servers in advance; must equal their --gc-notice
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     notice: Duration,
-    /// Remove manifests too that no tag leads to
+    /// Also remove manifests that no tag refers to
     #[arg(long)]
     delete_untagged: bool,
 }
 
 impl Arguments {
-    /// Collects, and says what went.
+    /// Collects garbage and prints what was removed.
     ///
     /// # Errors
-    /// Where there is no such directory or bucket, the directory is in use, or what keeps it fails.
-    pub fn run(self) -> Result<(), Failure> {
+    /// Fails if the directory or bucket does not exist, the directory is in use, or the storage fails.
+    pub fn run(self) -> Result<(), CliError> {
         let location = match self.data_dir {
             Some(dir) => Location::Directory(dir),
-            None => self.location.validate().map_err(Failure::usage)?,
+            None => self.location.validate().map_err(CliError::usage)?,
         };
-        let (store, leases) = open(&location, Notice::new(self.notice))?;
+        let (store, leases) = open(&location, NoticePeriod::new(self.notice))?;
         if let (Location::Bucket(bucket), false) = (&location, self.dry_run) {
-            writeln!(io::stderr(), "{}", told(&bucket.name(), self.notice, self.grace))
-                .map_err(Failure::new)?;
+            writeln!(io::stderr(), "{}", announcement(&bucket.name(), self.notice, self.grace))
+                .map_err(CliError::new)?;
         }
         let mut options = GcOptions::default();
         (options.grace, options.delete_untagged, options.dry_run) =
@@ -74,38 +74,44 @@ impl Arguments {
                 listed = writeln!(out, "{}\t{}", blob.size, blob.digest);
             }
         };
-        let report = runtime.map_err(Failure::new)?.block_on(collector.run(&options, list));
-        let report = report.map_err(Failure::new)?;
-        listed.and_then(|()| out.flush()).map_err(Failure::new)?;
-        writeln!(io::stderr(), "{}", summary(&report, self.dry_run)).map_err(Failure::new)
+        let report = runtime.map_err(CliError::new)?.block_on(collector.run(&options, list));
+        let report = report.map_err(CliError::new)?;
+        listed.and_then(|()| out.flush()).map_err(CliError::new)?;
+        writeln!(io::stderr(), "{}", summary(&report, self.dry_run)).map_err(CliError::new)
     }
 }
 
-/// The store, and what its other processes are told by.
-fn open(location: &Location, notice: Notice) -> Result<(Arc<dyn ManagedStore>, Leases), Failure> {
+/// Opens the store, and its leases for announcing removals.
+fn open(location: &Location, notice: NoticePeriod) -> Result<(Arc<dyn RegistryStore>, Leases), CliError> {
     match location {
         Location::Directory(dir) if !dir.is_dir() => {
-            Err(Failure::usage(format!("there is no directory {}", dir.display())))
+            Err(CliError::usage(format!("no such directory: {}", dir.display())))
         }
         Location::Directory(dir) => {
-            let store = FilesystemStore::open(dir).map_err(Failure::new)?;
+            let store = FilesystemStore::open(dir).map_err(CliError::new)?;
             Ok((Arc::new(store), Leases::default()))
         }
+        #[cfg(not(feature = "object-storage"))]
+        Location::Bucket(_) => {
+            let _ = notice;
+            Err(CliError::no_object_storage())
+        }
+        #[cfg(feature = "object-storage")]
         Location::Bucket(options) => {
             // Nothing is fetched here.
             let scratch_dir = std::env::temp_dir();
-            let store = ObjectStorage::open(options, &scratch_dir).map_err(Failure::usage)?;
+            let store = ObjectStorage::open(options, &scratch_dir).map_err(CliError::usage)?;
             Ok((Arc::new(store.clone()), Leases::shared(Arc::new(store), notice)))
         }
     }
 }
 
-fn told(bucket: &str, notice: Duration, grace: Duration) -> String {
+fn announcement(bucket: &str, notice: Duration, grace: Duration) -> String {
     let [notice, grace] =
         [notice, grace].map(|span| jiff::SignedDuration::try_from(span).unwrap_or(jiff::SignedDuration::MAX));
     format!(
-        "servers of {bucket} are told what is about to go, and have {notice:#} to keep it (--notice); what was written \
-         within {grace:#} stays (--grace)"
+        "removals are announced to the servers of {bucket} {notice:#} in advance (--notice); content written within \
+         {grace:#} is kept (--grace)"
     )
 }
 
@@ -117,5 +123,5 @@ fn summary(report: &GcReport, dry_run: bool) -> String {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-    span.ok_or_else(|| "it is written like 90s, 10m or 1h30m".to_owned())
+    span.ok_or_else(|| "not a duration such as 90s, 10m or 1h30m".to_owned())
 }

@@ -1,6 +1,6 @@
-//! `kuik image-ref`: what image references mean, one JSON object a line.
+//! `kuik image-ref`: image reference parser, with one JSON object per line of output.
 //!
-//! It is a filter: every line of input gets one line of output, in order, whatever is in it, in constant memory.
+//! It is a filter: each line of input produces one line of output, in order, in constant memory.
 
 use std::{
     ffi::OsString,
@@ -10,31 +10,31 @@ use std::{
 use kuik_core::reference::{ImageReference, ProxyAuthority, encode};
 use serde::Serialize;
 
-/// The longest line that is looked at, in bytes: many times what any reference has.
+/// Maximum line length in bytes, far above that of any reference.
 const MAX_LINE: usize = 64 * 1024;
 const BUFFER: usize = 64 * 1024;
 
-/// Say what image references mean, one JSON object a line.
+/// Parse image references and print one JSON object per line.
 ///
-/// Each object has `input` and `valid`, and where that is true: `registry` and `repository` (normalised), `tag` and
-/// `digest` (as written, or null), `normalized` (the full name, with `:latest` where there is neither a tag nor a
-/// digest), `familiar` (the shortest name that means the same) and `proxied` (what a pod gets, or null where the
-/// image cannot go through the proxy); else `error`. The exit code is 0 where there are invalid references too.
+/// Each object has `input` and `valid`. If valid: `registry` and `repository` (normalized), `tag` and `digest` (as
+/// written, or null), `normalized` (the full name, with `:latest` if there is neither tag nor digest), `familiar` (the
+/// shortest equivalent name) and `proxied` (the rewritten image, or null if it cannot be pulled through the proxy).
+/// Otherwise: `error`. The exit code is 0 even if references are invalid.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// References; where there are none, they are read from standard input, one a line.
+    /// Image references; without any, they are read from standard input, one per line.
     #[arg(value_name = "REF")]
     references: Vec<OsString>,
-    /// The port of the proxy on every node.
+    /// Port of the proxy on every node.
     #[arg(long, default_value_t = 7439, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 }
 
 impl Arguments {
-    /// Answers for the arguments, or else for standard input, on standard output.
+    /// Parses the arguments, or standard input if there are none, and writes to standard output.
     ///
     /// # Errors
-    /// Where input cannot be read, or output cannot be written.
+    /// Fails if input cannot be read, or output cannot be written.
     pub fn run(&self) -> io::Result<()> {
         let mut answers = Answers {
             proxy: ProxyAuthority::localhost(self.port),
@@ -87,7 +87,7 @@ impl<W: Write> Answers<W> {
         while read_line(&mut input, &mut line)? {
             self.answer(&line)?;
             if input.buffer().is_empty() {
-                // Somebody may be waiting for the answer before they ask on.
+                // An interactive caller may be waiting for this answer.
                 self.output.flush()?;
             }
         }
@@ -137,11 +137,11 @@ impl<W: Write> Answers<W> {
     }
 }
 
-/// Reads a line into `line`, without its end; of one that is too long, a byte more than [`MAX_LINE`]. Answers
-/// whether there was one.
+/// Reads a line into `line`, without its line ending; truncates long lines to one byte more than [`MAX_LINE`]. Returns
+/// whether there was a line.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
-    // Room for a line of the full length, and for the `\r\n` that does not count.
+    // A line of maximum length, and a `\r\n` that does not count.
     let limit = MAX_LINE + 2;
     let read = input.by_ref().take(limit as u64).read_until(b'\n', line)?;
     if line.last() == Some(&b'\n') {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_has_its_answer() {
+    fn each_line_produces_one_answer() {
         let long = "a".repeat(MAX_LINE);
         let lines =
             [b"nginx".as_slice(), b"", b"\xff\xfe", long.as_bytes(), b"quay.io/app"].join(b"\r\n".as_slice());
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_cut() {
+    fn long_line_is_truncated() {
         for excess in [1, 2, 3, 4, MAX_LINE] {
             let mut lines = vec![b'a'; MAX_LINE + excess];
             lines.extend_from_slice(b"\nnginx\n");

@@ -1,26 +1,34 @@
-//! The command lines: one module per subcommand of `kuik`, each with its arguments and what it does, and
-//! [`controller`], [`proxy`], [`registry`] and [`webhook`] for the binaries `kuik-controller`, `kuik-proxy`,
-//! `kuik-registry` and `kuik-webhook`, which `kuik` is too, under their names ([`run_as_called`]).
+//! Command lines: one module per subcommand of `kuik`, with its arguments and its implementation.
+//!
+//! [`controller`], [`proxy`], [`registry`] and [`webhook`] are the programs `kuik-controller`, `kuik-proxy`,
+//! `kuik-registry` and `kuik-webhook`. The `kuik` executable runs them too if it is started under their names
+//! ([`multicall`]).
 
-mod called;
 pub mod configure_containerd;
+#[cfg(feature = "kubernetes")]
 pub mod controller;
+#[cfg(feature = "kubernetes")]
 pub mod crds;
 pub mod demo;
+#[cfg(feature = "kubernetes")]
+pub mod flags;
 pub mod gc;
 pub mod image_ref;
+pub mod multicall;
 pub mod proxy;
+#[cfg(feature = "kubernetes")]
 pub mod rbac;
 pub mod registry;
 pub mod rewrite;
 pub mod serve;
+#[cfg(feature = "kubernetes")]
 pub mod webhook;
 
-use std::{error::Error, io, process::ExitCode};
+use std::process::ExitCode;
 
-pub use called::run_as_called;
+use crate::cli_error::CliError;
 
-/// Keeps the container images that you run close to you.
+/// Image cache for Kubernetes.
 #[derive(Debug, clap::Parser)]
 #[command(name = "kuik", version)]
 pub struct Cli {
@@ -32,71 +40,35 @@ pub struct Cli {
 enum Command {
     Serve(Box<serve::Arguments>),
     Demo(demo::Arguments),
+    #[cfg(feature = "kubernetes")]
     Crds(crds::Arguments),
     ImageRef(image_ref::Arguments),
     Rewrite(rewrite::Arguments),
     Gc(gc::Arguments),
+    #[cfg(feature = "kubernetes")]
     Rbac(rbac::Arguments),
-}
-
-/// Why a command failed, and what that means for the exit code.
-#[derive(Debug)]
-pub struct Failure {
-    error: Box<dyn Error + Send + Sync>,
-    usage: bool,
+    #[cfg(feature = "kubernetes")]
+    #[command(hide = true)]
+    Flags(flags::Arguments),
 }
 
 impl Cli {
-    /// Does what the command line says. What goes wrong is said on standard error.
+    /// Runs the subcommand, and prints an error to standard error if it fails.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(arguments) => arguments.run(),
             Command::Demo(arguments) => arguments.run(),
+            #[cfg(feature = "kubernetes")]
             Command::Crds(arguments) => arguments.run(),
-            Command::ImageRef(arguments) => arguments.run().map_err(Failure::new),
+            Command::ImageRef(arguments) => arguments.run().map_err(CliError::new),
             Command::Rewrite(arguments) => arguments.run(),
             Command::Gc(arguments) => arguments.run(),
+            #[cfg(feature = "kubernetes")]
             Command::Rbac(arguments) => arguments.run(),
+            #[cfg(feature = "kubernetes")]
+            Command::Flags(arguments) => arguments.run(),
         };
-        Failure::exit_code("kuik", result)
-    }
-}
-
-impl Failure {
-    /// Something went wrong: exit code 1.
-    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { error: error.into(), usage: false }
-    }
-
-    /// The command was told something that cannot be: exit code 2.
-    pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { error: error.into(), usage: true }
-    }
-
-    /// Says what went wrong, where something did, in the name of `binary`; the exit code for it.
-    fn exit_code(binary: &str, result: Result<(), Self>) -> ExitCode {
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            // Whoever reads our output has seen enough: `kuik … | head` is no failure.
-            Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
-            Err(failure) => {
-                failure.report(binary);
-                ExitCode::from(if failure.usage { 2 } else { 1 })
-            }
-        }
-    }
-
-    fn is_broken_pipe(&self) -> bool {
-        self.error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    }
-
-    /// Prints the error and its causes.
-    #[expect(clippy::print_stderr, reason = "standard error is where a command says what went wrong")]
-    fn report(&self, binary: &str) {
-        let first: &dyn Error = self.error.as_ref();
-        let chain = std::iter::successors(Some(first), |&error| error.source());
-        let line: Vec<_> = chain.map(ToString::to_string).collect();
-        eprintln!("{binary}: {}", line.join(": "));
+        CliError::exit_code("kuik", result)
     }
 }

@@ -1,48 +1,46 @@
-//! `kuik rbac`: the rights that each component needs in a cluster, as YAML for `kubectl apply -f -`.
+//! `kuik rbac`: the RBAC roles of each component, as YAML for `kubectl apply -f -`.
 //!
-//! It is made of the table in `kuik_core::controller::rbac`; `docs/rbac.yaml` has the same text, which a test compares.
+//! They are generated from the table in `crate::rbac`; `docs/rbac.yaml` contains the same text, checked by a test.
 
 use std::{
     fmt::{self, Write as _},
     io::Write as _,
 };
 
-use kuik_core::controller::rbac::{
-    CERTIFICATE_SECRET, Component, RULES, Rule, Scope, TOKEN_SECRET, WEBHOOK_CONFIGURATION,
-};
+use crate::rbac::{CERTIFICATE_SECRET, Component, RULES, Rule, Scope, TOKEN_SECRET, WEBHOOK_CONFIGURATION};
 
-use super::Failure;
+use crate::cli_error::CliError;
 
-/// Print the roles that kuik's components need in a cluster as YAML, one rule for each reason.
+/// Print the RBAC roles of kuik's components as YAML, each rule with its reason.
 ///
-/// Roles are bound to nobody: that is up to whoever installs them.
+/// The output contains no RoleBindings: bind the roles to the ServiceAccounts of your installation.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The namespace that kuik runs in
+    /// Namespace that kuik runs in
     #[arg(long, value_name = "NAME", default_value = "kuik-system")]
     namespace: String,
-    /// The Secret with the token of the cache registry
+    /// Secret with the token of the cache registry
     #[arg(long, value_name = "NAME", default_value = TOKEN_SECRET)]
     registry_token_secret: String,
-    /// The Secret with the certificate of the webhook
+    /// Secret with the certificate of the webhook
     #[arg(long, value_name = "NAME", default_value = CERTIFICATE_SECRET)]
     certificate_secret: String,
-    /// The MutatingWebhookConfiguration
+    /// MutatingWebhookConfiguration of the webhook
     #[arg(long, value_name = "NAME", default_value = WEBHOOK_CONFIGURATION)]
     webhook_configuration: String,
 }
 
 impl Arguments {
-    /// Prints them.
+    /// Prints the roles.
     ///
     /// # Errors
-    /// Where they cannot be written.
-    pub fn run(&self) -> Result<(), Failure> {
-        let text = self.text().map_err(Failure::new)?;
-        std::io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::new)
+    /// Fails if they cannot be written.
+    pub fn run(&self) -> Result<(), CliError> {
+        let text = self.text().map_err(CliError::new)?;
+        std::io::stdout().lock().write_all(text.as_bytes()).map_err(CliError::new)
     }
 
-    /// The roles of all components, each a document of its own.
+    /// Returns the roles of all components, one document each.
     fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         for (component, name) in COMPONENTS {
@@ -85,7 +83,7 @@ impl Arguments {
         writeln!(out, "    verbs: {}", list(rule.verbs))
     }
 
-    /// The object that is called `default` unless somebody says otherwise.
+    /// Returns the configured name of the object that is called `default` by default.
     fn named<'a>(&'a self, default: &'a str) -> &'a str {
         match default {
             TOKEN_SECRET => &self.registry_token_secret,
@@ -107,7 +105,7 @@ fn list(texts: &[&str]) -> String {
     format!("[{}]", texts.join(", "))
 }
 
-/// JSON's strings are YAML's.
+/// Quotes a string; JSON strings are valid YAML.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -126,21 +124,21 @@ mod tests {
         arguments: Arguments,
     }
 
-    /// What is printed with these arguments.
+    /// Returns the output for these arguments.
     fn printed(arguments: &[&str]) -> String {
         let line = Line::parse_from([&["rbac"], arguments].concat());
         line.arguments.text().unwrap()
     }
 
     #[test]
-    fn what_is_committed_is_what_this_build_needs() {
+    fn committed_roles_are_up_to_date() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/rbac.yaml");
         let committed = fs::read_to_string(path).unwrap();
         assert_eq!(committed, printed(&[]), "kuik rbac > docs/rbac.yaml");
     }
 
     #[test]
-    fn every_rule_is_printed_and_reads_back_with_the_names_that_are_given() {
+    fn printed_rules_are_complete_and_use_the_given_names() {
         let names = ["--registry-token-secret=t", "--certificate-secret=c", "--webhook-configuration=w"];
         let text = printed(&[&["--namespace=a: b"], &names[..]].concat());
         let documents: Vec<serde_json::Value> = text

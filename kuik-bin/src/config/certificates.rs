@@ -1,33 +1,33 @@
-//! Where the webhook's certificate is kept, where kuik makes it itself.
+//! Settings of the webhook's self-managed certificate: names of the objects that hold and use it.
 
-use kuik_core::controller::rbac;
-use kuik_webhook::certificates::Place;
+use crate::rbac;
+use kuik_webhook::certificates::ObjectNames;
 
 use super::ConfigFile;
 
-/// What is said about certificates, before anybody has looked at it.
+/// Unvalidated certificate settings.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawCertificates {
-    /// The Secret that replicas share the webhook's certificate in, where none is given in files
+    /// Secret with the self-managed webhook certificate, shared by all replicas; not used with --tls-cert-file
     /// [default: kube-image-keeper-webhook-certificate]
     #[arg(long, env = "KUIK_CERTIFICATE_SECRET", hide_env_values = true, value_name = "NAME")]
     pub(super) certificate_secret: Option<String>,
-    /// The MutatingWebhookConfiguration whose caBundle is kept right [default: kube-image-keeper-webhook]
+    /// MutatingWebhookConfiguration whose caBundle is kept up to date [default: kube-image-keeper-webhook]
     #[arg(long, env = "KUIK_WEBHOOK_CONFIGURATION", hide_env_values = true, value_name = "NAME")]
     pub(super) webhook_configuration: Option<String>,
-    /// The Service by which API servers reach the webhook [default: kube-image-keeper-webhook]
+    /// Service that API servers call the webhook through [default: kube-image-keeper-webhook]
     #[arg(long, env = "KUIK_WEBHOOK_SERVICE", hide_env_values = true, value_name = "NAME")]
     pub(super) webhook_service: Option<String>,
 }
 
-/// What a certificate is for, and where it is kept.
+/// Names of the objects that a self-managed certificate needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificatesConfig {
-    /// The Secret.
+    /// Name of the Secret.
     pub secret: String,
-    /// The MutatingWebhookConfiguration.
+    /// Name of the MutatingWebhookConfiguration.
     pub configuration: String,
-    /// The Service.
+    /// Name of the Service.
     pub service: String,
 }
 
@@ -35,14 +35,14 @@ const SECRET: &str = "certificate-secret";
 const CONFIGURATION: &str = "webhook-configuration";
 const SERVICE: &str = "webhook-service";
 
-/// What the Service is called where nobody says otherwise.
+/// Default name of the Service.
 const DEFAULT_SERVICE: &str = "kube-image-keeper-webhook";
 
 impl RawCertificates {
-    /// The settings that a file can have.
+    /// Keys of these settings in the configuration file.
     pub(super) const KEYS: [&str; 3] = [SECRET, CONFIGURATION, SERVICE];
 
-    /// What was given here, for the rest what the file says, and for that the defaults.
+    /// Returns these values; unset ones come from the file, and then from the defaults.
     pub(super) fn read(self, file: &ConfigFile) -> CertificatesConfig {
         let name = |key, given, default: &str| file.one(key, given).unwrap_or_else(|| default.to_owned());
         CertificatesConfig {
@@ -54,14 +54,14 @@ impl RawCertificates {
 }
 
 impl CertificatesConfig {
-    /// Where it is kept, by a process in `namespace`.
+    /// Returns the names of the objects, for a process in `namespace`.
     #[must_use]
-    pub fn place(&self, namespace: &str) -> Place {
+    pub fn objects(&self, namespace: &str) -> ObjectNames {
         let (secret, configuration) = (self.secret.clone(), self.configuration.clone());
-        Place { namespace: namespace.to_owned(), secret, configuration }
+        ObjectNames { namespace: namespace.to_owned(), secret, configuration }
     }
 
-    /// The names by which API servers call the Service in `namespace`.
+    /// Returns the DNS names of the Service in `namespace`.
     #[must_use]
     pub fn names(&self, namespace: &str) -> Vec<String> {
         let name = format!("{}.{namespace}.svc", self.service);

@@ -1,16 +1,14 @@
-//! The configuration of `kuik-controller`: its flags, and what they mean once they are valid.
+//! Configuration of `kuik-controller`: its flags and their validated form.
 
 use std::{num::NonZeroUsize, path::PathBuf, str::FromStr as _, time::Duration};
 
-use kuik_core::{
-    controller::{cached_image, rbac},
-    copy::Platforms,
-    registry::HostPort,
-};
-use kuik_proxy::server::{BindAddress, Tls};
+use crate::rbac;
+use kuik_core::{client::CacheEndpoint, controller::cached_image, copy::Platforms, retention::ClusterId};
+use kuik_proxy::serve::{BindAddress, Tls};
 
 use super::{
     ConfigFile, InvalidConfig, Problems,
+    cache_access::{CacheAccess, RawCacheAccess},
     certificates::{CertificatesConfig, RawCertificates},
     origins::{OriginsConfig, RawOrigins},
     process::{LogConfig, RawLog},
@@ -19,40 +17,48 @@ use super::{
     value::{address, duration, parsed, switch},
 };
 
-/// What `kuik-controller` is told, before anybody has looked at it.
+/// Unvalidated configuration of `kuik-controller`.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawController {
-    /// Let one of several replicas lead, by a Lease: true or false [default: false]
+    /// Elect one of several replicas as the leader, over a Lease [default: false]
     #[arg(long, env = "KUIK_LEADER_ELECT", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     leader_elect: Option<String>,
-    /// Where to answer /metrics, /healthz and /readyz besides: HOST:PORT, or 0 for nowhere else [default: 0]
+    /// Additional listen address of /metrics, /healthz and /readyz: HOST:PORT, or 0 for none [default: 0]
     #[arg(long, env = "KUIK_METRICS_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     metrics_bind_address: Option<String>,
-    /// Where to answer /healthz, /readyz and /metrics: HOST:PORT, or 0 for nowhere [default: :8081]
+    /// Listen address of /healthz, /readyz and /metrics: HOST:PORT, or 0 for none [default: :8081]
     #[arg(long, env = "KUIK_HEALTH_PROBE_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     health_probe_bind_address: Option<String>,
-    /// After how many days an image goes that no pod uses [default: 30]
+    /// Days to keep an unused image [default: 30]
     #[arg(long, env = "KUIK_EXPIRY_DELAY", hide_env_values = true, value_name = "DAYS")]
     expiry_delay: Option<String>,
-    /// How often what the status of an image says is checked against the cache [default: 50s]
+    /// Interval of verifying the status of each image against the cache [default: 50s]
     #[arg(long, env = "KUIK_VERIFY_INTERVAL", hide_env_values = true, value_name = "DURATION")]
     verify_interval: Option<String>,
-    /// Keep this platform of images that have several: amd64, linux/arm64, linux/arm/v7, or auto for those of the nodes;
-    /// may be given several times [default: all]
+    /// Platform to cache of multi-platform images: amd64, linux/arm64, linux/arm/v7, or auto for those of the nodes;
+    /// repeatable [default: all]
     #[arg(long, env = "KUIK_ARCH", hide_env_values = true, value_name = "PLATFORM", value_delimiter = ',')]
     arch: Vec<String>,
-    /// The cache: HOST:PORT of a registry, over plain http [default: kube-image-keeper-registry:5000]
-    #[arg(long, env = "KUIK_REGISTRY_ENDPOINT", hide_env_values = true, value_name = "HOST:PORT")]
+    /// Address of the cache registry: HOST:PORT over plain HTTP, or a URL such as https://HOST:PORT
+    /// [default: kube-image-keeper-registry:5000]
+    #[arg(long, env = "KUIK_REGISTRY_ENDPOINT", hide_env_values = true, value_name = "ADDRESS")]
     registry_endpoint: Option<String>,
-    /// What the cache is: `kuik`, which fetches itself what it is asked for, or any `oci` registry, which images are
-    /// pushed to [default: kuik]
+    #[command(flatten)]
+    access: RawCacheAccess,
+    /// Kind of the cache registry: `kuik` fetches missing images itself, `oci` is any other registry, and images are
+    /// pushed to it [default: kuik]
     #[arg(long, env = "KUIK_REGISTRY_KIND", hide_env_values = true, value_name = "KIND")]
     registry_kind: Option<String>,
-    /// The Secret with the token that opens the cache for writing; it is made where there is none, and empty means that
-    /// no token is needed [default: kuik-registry-token]
+    /// Secret with the token for writing to the cache, created if missing, and read again when the cache refuses the
+    /// token; empty if no token is needed, as by default with --registry-credentials-file
+    /// [default: kuik-registry-token]
     #[arg(long, env = "KUIK_REGISTRY_TOKEN_SECRET", hide_env_values = true, value_name = "NAME")]
     registry_token_secret: Option<String>,
-    /// How many images are put into the cache at a time [default: 3]
+    /// ID under which the cache knows this cluster: clusters that share a cache need different ones
+    /// [default: UID of the namespace kube-system]
+    #[arg(long, env = "KUIK_CLUSTER_ID", hide_env_values = true, value_name = "ID")]
+    cluster_id: Option<String>,
+    /// Maximum number of images to copy into the cache concurrently [default: 3]
     #[arg(
         long,
         env = "KUIK_MAX_CONCURRENT_CACHED_IMAGE_RECONCILES",
@@ -60,7 +66,7 @@ pub struct RawController {
         value_name = "N"
     )]
     max_concurrent_cached_image_reconciles: Option<String>,
-    /// Where the admission webhook listens, on every replica: HOST:PORT, or 0 for no webhook [default: :9443]
+    /// Listen address of the admission webhook, on every replica: HOST:PORT, or 0 for no webhook [default: :9443]
     #[arg(long, env = "KUIK_WEBHOOK_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     webhook_bind_address: Option<String>,
     #[command(flatten)]
@@ -73,7 +79,7 @@ pub struct RawController {
     origins: RawOrigins,
     #[command(flatten)]
     log: RawLog,
-    /// A YAML file with any of these settings, their names in camel case; flags and environment win over it
+    /// YAML configuration file: the same settings, in camel case; flags and environment variables take precedence
     #[arg(long, env = "KUIK_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }
@@ -83,46 +89,50 @@ pub struct RawController {
 pub struct ControllerConfig {
     /// Whether a leader is elected.
     pub leader_elect: bool,
-    /// Where operators ask, besides.
+    /// Additional address of the admin endpoints.
     pub metrics: Option<BindAddress>,
-    /// Where the kubelet and operators ask.
+    /// Address of the probes and other admin endpoints.
     pub health: Option<BindAddress>,
-    /// The webhook, where there is one.
+    /// The webhook, if enabled.
     pub webhook: Option<ServedWebhook>,
-    /// Which images are rewritten, and so kept.
+    /// Selects the images that are rewritten, and so cached.
     pub rewriting: RewritingConfig,
-    /// Which platforms are kept.
+    /// Platforms to cache.
     pub platforms: Platforms,
     /// The cache.
     pub cache: CacheConfig,
-    /// How images are looked after.
+    /// Options of the CachedImage controller.
     pub options: cached_image::Options,
-    /// Other registries.
+    /// Upstream registries.
     pub origins: OriginsConfig,
-    /// What is logged, and how.
+    /// Log filter and format.
     pub log: LogConfig,
 }
 
 /// How the webhook is served.
 #[derive(Debug)]
 pub struct ServedWebhook {
-    /// Where it listens.
+    /// Listen address.
     pub bind: BindAddress,
-    /// Its certificate, where it is given in files.
+    /// Certificate from files, if given.
     pub tls: Option<Tls>,
-    /// Where our own certificate is kept, where none is given.
+    /// Objects of the self-managed certificate, used without `tls`.
     pub certificates: CertificatesConfig,
 }
 
-/// The registry that images are kept in.
+/// The cache registry.
 #[derive(Debug)]
 pub struct CacheConfig {
-    /// `HOST:PORT`.
-    pub endpoint: String,
-    /// Whether it fetches itself what it is asked for.
+    /// Its address.
+    pub endpoint: CacheEndpoint,
+    /// How it is accessed.
+    pub access: CacheAccess,
+    /// Whether it fetches missing images itself.
     pub fills_itself: bool,
-    /// The Secret with its token, where it needs one.
+    /// Secret with its token, if it needs one.
     pub token_secret: Option<String>,
+    /// ID under which it knows this cluster, if not that of the cluster.
+    pub cluster_id: Option<ClusterId>,
 }
 
 const LEADER_ELECT: &str = "leader-elect";
@@ -134,9 +144,10 @@ const ARCH: &str = "arch";
 const ENDPOINT: &str = "registry-endpoint";
 const KIND: &str = "registry-kind";
 const TOKEN: &str = "registry-token-secret";
+const CLUSTER: &str = "cluster-id";
 const CONCURRENT: &str = "max-concurrent-cached-image-reconciles";
 const WEBHOOK: &str = "webhook-bind-address";
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     LEADER_ELECT,
     METRICS,
     HEALTH,
@@ -146,36 +157,43 @@ const KEYS: [&str; 13] = [
     ENDPOINT,
     KIND,
     TOKEN,
+    CLUSTER,
     CONCURRENT,
     WEBHOOK,
     tls::CERTIFICATE,
     tls::KEY,
 ];
 
-/// The cache's name where nobody says another.
+/// Default address of the cache.
 const DEFAULT_ENDPOINT: &str = "kube-image-keeper-registry:5000";
 
-/// The cache has something else to do, too.
+/// Minimum verify interval, which bounds the load on the cache.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 const DAY: u32 = 24 * 60 * 60;
 
 impl RawController {
-    /// The valid configuration.
+    /// Validates the configuration.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// Returns an error that lists every invalid setting.
     pub fn validate(self) -> Result<ControllerConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 5] =
-            [&KEYS, &RawCertificates::KEYS, &RawRewriting::KEYS, &RawOrigins::KEYS, &RawLog::KEYS];
+        let groups: [&[&str]; 6] = [
+            &KEYS,
+            &RawCacheAccess::KEYS,
+            &RawCertificates::KEYS,
+            &RawRewriting::KEYS,
+            &RawOrigins::KEYS,
+            &RawLog::KEYS,
+        ];
         let file = ConfigFile::named(self.config.as_deref(), &groups, &mut problems);
-        let config = self.over(&file).read(&file, &mut problems);
+        let config = self.merge_file(&file).read(&file, &mut problems);
         problems.into_result(config)
     }
 
-    /// What was given here, and for the rest what the file says.
-    fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
             leader_elect: file.one(LEADER_ELECT, self.leader_elect),
             metrics_bind_address: file.one(METRICS, self.metrics_bind_address),
@@ -184,28 +202,30 @@ impl RawController {
             verify_interval: file.one(VERIFY, self.verify_interval),
             arch: file.list(ARCH, self.arch),
             registry_endpoint: file.one(ENDPOINT, self.registry_endpoint),
+            access: self.access.merge_file(file),
             registry_kind: file.one(KIND, self.registry_kind),
             registry_token_secret: file.one(TOKEN, self.registry_token_secret),
+            cluster_id: file.one(CLUSTER, self.cluster_id),
             max_concurrent_cached_image_reconciles: file
                 .one(CONCURRENT, self.max_concurrent_cached_image_reconciles),
             webhook_bind_address: file.one(WEBHOOK, self.webhook_bind_address),
-            tls: self.tls.over(file),
+            tls: self.tls.merge_file(file),
             certificates: self.certificates,
-            rewriting: self.rewriting.over(file),
-            origins: self.origins.over(file),
-            log: self.log.over(file),
+            rewriting: self.rewriting.merge_file(file),
+            origins: self.origins.merge_file(file),
+            log: self.log.merge_file(file),
             config: self.config,
         }
     }
 
-    /// `None` only where a problem was added.
+    /// Returns `None` only if a problem was added.
     fn read(self, file: &ConfigFile, problems: &mut Problems) -> Option<ControllerConfig> {
         let leader_elect = switch(LEADER_ELECT, self.leader_elect.as_deref(), false, problems);
         let metrics = address(METRICS, self.metrics_bind_address.as_deref(), "0", problems);
         let health = address(HEALTH, self.health_probe_bind_address.as_deref(), ":8081", problems);
         let bind = address(WEBHOOK, self.webhook_bind_address.as_deref(), ":9443", problems);
         let (tls, certificates) = (self.tls.read(problems), self.certificates.read(file));
-        let rewriting = self.rewriting.read(problems);
+        let rewriting = self.rewriting.read(&self.origins.insecure_registries, problems);
         let platforms = match self.arch.as_slice() {
             [] => Some(Platforms::all()),
             texts => problems.check(ARCH, Platforms::parse(texts.iter().map(String::as_str))),
@@ -215,7 +235,7 @@ impl RawController {
         options.expiry_delay = Duration::from_secs(u64::from(days) * u64::from(DAY));
         let interval = duration(VERIFY, self.verify_interval.as_deref(), options.verify_interval, problems);
         if interval < SHORTEST_INTERVAL {
-            problems.add(VERIFY, format_args!("it is less than {SHORTEST_INTERVAL:?}"));
+            problems.add(VERIFY, format_args!("must be at least {SHORTEST_INTERVAL:?}"));
         }
         options.verify_interval = interval;
         let concurrent = self.max_concurrent_cached_image_reconciles;
@@ -223,8 +243,9 @@ impl RawController {
             let most = parsed(CONCURRENT, concurrent.as_deref(), most, "a number from 1", problems);
             options.max_concurrent_copies = most.get();
         }
-        let endpoint = self.registry_endpoint.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-        problems.check(ENDPOINT, HostPort::from_str(&endpoint));
+        let endpoint = self.registry_endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
+        let endpoint = problems.check(ENDPOINT, CacheEndpoint::from_str(endpoint));
+        let access = self.access.read(problems);
         let fills_itself = match self.registry_kind.as_deref() {
             None | Some("kuik") => true,
             Some("oci") => false,
@@ -233,13 +254,13 @@ impl RawController {
                 true
             }
         };
-        let token_secret = self.registry_token_secret.unwrap_or_else(|| rbac::TOKEN_SECRET.to_owned());
-        let cache = CacheConfig {
-            endpoint,
-            fills_itself,
-            token_secret: Some(token_secret).filter(|name| !name.is_empty()),
-        };
+        let default_secret = || access.credentials.is_none().then(|| rbac::TOKEN_SECRET.to_owned());
+        let token_secret = self.registry_token_secret.or_else(default_secret);
+        let token_secret = token_secret.filter(|name| !name.is_empty());
+        let cluster_id = self.cluster_id.filter(|id| !id.is_empty());
+        let cluster_id = cluster_id.and_then(|id| problems.check(CLUSTER, id.parse()));
         let origins = self.origins.read(problems);
+        let cache = CacheConfig { endpoint: endpoint?, access, fills_itself, token_secret, cluster_id };
         Some(ControllerConfig {
             leader_elect,
             metrics,
@@ -274,7 +295,7 @@ mod tests {
         assert_eq!(config.options.verify_interval, Duration::from_secs(50));
         assert_eq!(config.rewriting.proxy.as_str(), "localhost:8082");
         assert_eq!(config.options.max_concurrent_copies, 3);
-        assert_eq!(config.cache.endpoint, DEFAULT_ENDPOINT);
+        assert_eq!(config.cache.endpoint.authority(), DEFAULT_ENDPOINT);
         assert_eq!(config.cache.token_secret.as_deref(), Some("kuik-registry-token"));
         assert!(config.cache.fills_itself);
         assert!(config.rewriting.ignored.contains("kube-system"));
@@ -296,8 +317,9 @@ mod tests {
             tls: RawTls { tls_cert_file: text("/absent"), ..RawTls::default() },
             rewriting: RawRewriting { proxy_port: text("70000"), ..RawRewriting::default() },
             arch: vec!["a/b/c/d".to_owned()],
-            registry_endpoint: text("http://cache"),
+            registry_endpoint: text("ftp://cache"),
             registry_kind: text("other"),
+            cluster_id: text("Not an ID"),
             max_concurrent_cached_image_reconciles: text("0"),
             ..RawController::default()
         };
@@ -314,6 +336,7 @@ mod tests {
             ARCH,
             ENDPOINT,
             KIND,
+            CLUSTER,
             CONCURRENT,
         ];
         for key in wrong {
@@ -328,7 +351,7 @@ mod tests {
         let lines = "leaderElect: true\nnamespace: kuik\nmetricsBindAddress: ':8080'\nhealthProbeBindAddress: 0\n\
                      expiryDelay: 1\nproxyPort: 7439\nignoreImages: ['a,b', c]\nacceptImages: [d]\n\
                      ignorePullPolicyAlways: false\nignoreNamespaces: [x]\narch: [amd64, linux/arm/v7]\n\
-                     registryEndpoint: cache:5000\nregistryKind: oci\nregistryTokenSecret: ''\n\
+                     registryEndpoint: cache:5000\nregistryKind: oci\nregistryTokenSecret: ''\nclusterId: prod\n\
                      maxConcurrentCachedImageReconciles: 7\nlog: debug\nverifyInterval: 2s\n\
                      webhookBindAddress: 0\ncertificateSecret: s\n";
         fs::write(&path, lines).unwrap();
@@ -339,6 +362,7 @@ mod tests {
         assert_eq!((port, config.options.max_concurrent_copies), ("localhost:7439", 7));
         assert_eq!(config.options.verify_interval, Duration::from_secs(2));
         assert!(!config.cache.fills_itself && config.cache.token_secret.is_none());
+        assert_eq!(config.cache.cluster_id.unwrap().as_str(), "prod");
         assert!(config.webhook.is_none());
         let ignored: Vec<_> = config.rewriting.ignored.iter().map(String::as_str).collect();
         assert_eq!(ignored, ["kube-system", "kuik", "x"]);

@@ -1,31 +1,31 @@
-//! The settings of what opens registries: a docker config, the kubelet's plugins, what the machine is in its cloud.
+//! Registry credential settings: a docker config, kubelet credential plugins, ambient cloud identities.
 
 use std::{path::Path, sync::Arc};
 
 use kuik_core::{
+    client::{CertificateAuthorities, HttpTransport, InvalidTransport, ProxyConfig, TransportConfig},
     credentials::{
         AzureIdentity, CredentialProvider, DockerConfig, DockerHelpers, EcrIdentity, GoogleIdentity,
         KubeletPlugins, PluginConfig, Providers,
     },
-    registry::{CertificateAuthorities, HttpTransport, InvalidTransport, ProxyConfig, TransportConfig},
 };
 
 use super::{ConfigFile, Problems, value::read_file};
 
-/// What is said about credentials, before anybody has looked at it.
+/// Unvalidated credential settings.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawCredentials {
-    /// A docker config file with credentials for registries, such as ~/.docker/config.json. The credential helpers that
-    /// it names (credsStore, credHelpers) are run when a registry asks for credentials
+    /// Docker config file with registry credentials, such as ~/.docker/config.json; its credential helpers (credsStore,
+    /// credHelpers) are run when a registry requests authentication
     #[arg(long, env = "KUIK_DOCKER_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) docker_config: Option<String>,
-    /// The kubelet's file of credential provider plugins, a CredentialProviderConfig
+    /// Kubelet CredentialProviderConfig file: the credential provider plugins to run
     #[arg(long, env = "KUIK_IMAGE_CREDENTIAL_PROVIDER_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) image_credential_provider_config: Option<String>,
-    /// The folder with the programs of those plugins
+    /// Directory with the executables of the credential provider plugins
     #[arg(long, env = "KUIK_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR", hide_env_values = true, value_name = "DIR")]
     pub(super) image_credential_provider_bin_dir: Option<String>,
-    /// Be in the registries of a cloud what this machine or pod is in it: ecr, google, azure; may be given several times
+    /// Authenticate to cloud registries with the instance or workload identity: ecr, google, azure; repeatable
     #[arg(
         long,
         env = "KUIK_AMBIENT_CREDENTIALS",
@@ -42,8 +42,8 @@ pub(super) const PLUGINS_DIR: &str = "image-credential-provider-bin-dir";
 pub(super) const AMBIENT: &str = "ambient-credentials";
 
 impl RawCredentials {
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
             docker_config: file.one(DOCKER_CONFIG, self.docker_config),
             image_credential_provider_config: file.one(PLUGINS, self.image_credential_provider_config),
@@ -52,8 +52,8 @@ impl RawCredentials {
         }
     }
 
-    /// The providers, in the order in which their credentials are tried: what was written down before what is asked for,
-    /// and what this machine is at last. `roots` and `proxy` are for the services of clouds.
+    /// Returns the providers in the order in which their credentials are tried: static credentials, plugins, then ambient
+    /// identities. `roots` and `proxy` are used for requests to cloud services.
     pub(super) fn read(
         self,
         roots: &[CertificateAuthorities],
@@ -73,10 +73,10 @@ impl RawCredentials {
                 providers = plugins.into_iter().fold(providers, |all, one| all.and(Arc::new(one)));
             }
             (Some(_), None) => {
-                problems.add(PLUGINS, format_args!("{PLUGINS_DIR} is not set: say where the plugins are"));
+                problems.add(PLUGINS, format_args!("requires {PLUGINS_DIR}, the directory of the plugins"));
             }
             (None, Some(_)) => {
-                problems.add(PLUGINS_DIR, format_args!("{PLUGINS} is not set: say which plugins there are"));
+                problems.add(PLUGINS_DIR, format_args!("requires {PLUGINS}, the list of the plugins"));
             }
             (None, None) => {}
         }
@@ -97,13 +97,13 @@ fn plugins(file: &str, folder: &Path, problems: &mut Problems) -> Option<Kubelet
     let content = problems.check(PLUGINS, read_file(file))?;
     let parsed = std::str::from_utf8(&content).ok().and_then(|text| serde_saphyr::from_str(text).ok());
     let Some(parsed) = parsed else {
-        // The parser's words might quote a value of the environment.
+        // The parser's message might quote the value of an environment variable.
         problems.add(PLUGINS, format_args!("{file} is neither YAML nor JSON"));
         return None;
     };
     let config = problems.check(PLUGINS, PluginConfig::new(file, parsed))?;
     for program in KubeletPlugins::missing(&config, folder) {
-        problems.add(PLUGINS_DIR, format_args!("there is no program {}", program.display()));
+        problems.add(PLUGINS_DIR, format_args!("missing executable {}", program.display()));
     }
     Some(KubeletPlugins::new(config, folder))
 }
@@ -126,7 +126,7 @@ fn identity(
         "google" => transport().and_then(|google| Ok(Arc::new(GoogleIdentity::new(google, variable)?) as _)),
         "azure" => transport().and_then(|azure| Ok(Arc::new(AzureIdentity::new(azure, variable)?) as _)),
         other => {
-            problems.add(AMBIENT, format_args!("{other:?} is none of ecr, google and azure"));
+            problems.add(AMBIENT, format_args!("{other:?} is not ecr, google or azure"));
             return None;
         }
     };
@@ -159,7 +159,7 @@ mod tests {
         });
         for expected in [
             "docker-config: cannot read /nowhere/config.json",
-            "image-credential-provider-bin-dir: there is no program /nowhere/absent",
+            "image-credential-provider-bin-dir: missing executable /nowhere/absent",
             "ambient-credentials: \"heroku\"",
         ] {
             assert!(report.contains(expected), "{report}");
@@ -173,11 +173,11 @@ mod tests {
             image_credential_provider_config: Some("plugins.yaml".to_owned()),
             ..RawCredentials::default()
         };
-        assert!(report(file).contains("say where the plugins are"));
+        assert!(report(file).contains("requires image-credential-provider-bin-dir"));
         let folder = RawCredentials {
             image_credential_provider_bin_dir: Some("/bin".to_owned()),
             ..RawCredentials::default()
         };
-        assert!(report(folder).contains("say which plugins there are"));
+        assert!(report(folder).contains("requires image-credential-provider-config"));
     }
 }

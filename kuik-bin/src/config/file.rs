@@ -1,4 +1,4 @@
-//! The configuration file: YAML (or JSON), whose keys are the flags' names in camel case.
+//! Configuration file: YAML (or JSON), whose keys are the flags' names in camel case.
 
 use std::{collections::BTreeMap, fs::File, io, io::Read as _, path::Path};
 
@@ -6,20 +6,23 @@ use serde_json::Value;
 
 use super::Problems;
 
-/// The largest file that is read, in bytes.
+/// Maximum file size in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The settings of a configuration file, each a list of texts, but for those that have a form of their own.
+/// The settings of a configuration file: lists of strings, except for structured ones.
 #[derive(Debug, Default)]
 pub struct ConfigFile {
     texts: BTreeMap<String, Vec<String>>,
     forms: BTreeMap<String, Value>,
 }
 
-/// The settings that have a form of their own.
-const FORMS: [&str; 2] = [super::upstreams::KEY, super::rewriting::SELECTOR];
+/// Structured settings.
+const FORMS: [&str; 2] = [super::upstreams::KEY, SELECTOR];
 
-/// A configuration file that cannot be read at all.
+/// The label selector of pods, which only the webhook and the controllers have.
+pub(super) const SELECTOR: &str = "object-selector";
+
+/// A configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnusableFile {
@@ -35,17 +38,17 @@ pub enum UnusableFile {
 }
 
 impl ConfigFile {
-    /// The file that is named, where one is; it may have the settings of all `groups`.
+    /// Reads the file at `path`, if any; it may contain the settings of all `groups`.
     pub fn named(path: Option<&Path>, groups: &[&[&str]], problems: &mut Problems) -> Self {
         let Some(path) = path else { return Self::default() };
         let read = Self::read(path, &groups.concat(), problems);
         problems.check("config", read).unwrap_or_default()
     }
 
-    /// Reads a file. `known` are the keys that there are; others, and values that are no texts, become problems.
+    /// Reads a file. Keys that are not `known`, and values that are not strings, become problems.
     ///
     /// # Errors
-    /// Where it cannot be read at all.
+    /// Fails if the file cannot be read, is too large, or is not a mapping.
     pub fn read(path: &Path, known: &[&str], problems: &mut Problems) -> Result<Self, UnusableFile> {
         let name = path.display().to_string();
         let mut content = String::new();
@@ -61,7 +64,7 @@ impl ConfigFile {
     /// Reads the content of a file called `name`.
     ///
     /// # Errors
-    /// Where it is not a mapping.
+    /// Fails if the content is not a mapping.
     pub fn parse(
         name: &str,
         content: &str,
@@ -73,7 +76,7 @@ impl ConfigFile {
         let (mut settings, mut forms) = (BTreeMap::new(), BTreeMap::new());
         for (key, value) in parsed.unwrap_or_default() {
             let Some(known) = known.iter().find(|known| canonical(known) == canonical(&key)) else {
-                problems.add(&key, format_args!("there is no such setting (in {name})"));
+                problems.add(&key, format_args!("unknown setting (in {name})"));
                 continue;
             };
             if FORMS.contains(known) {
@@ -83,39 +86,39 @@ impl ConfigFile {
             match texts(&value) {
                 Some(texts) => drop(settings.insert((*known).to_owned(), texts)),
                 None => {
-                    problems.add(&key, format_args!("it is neither a text nor a list of texts (in {name})"));
+                    problems.add(&key, format_args!("must be a string or a list of strings (in {name})"));
                 }
             }
         }
         Ok(Self { texts: settings, forms })
     }
 
-    /// The values of a setting; empty where the file does not have it.
+    /// Returns the values of a setting; empty if the file does not contain it.
     #[must_use]
     pub fn get(&self, key: &str) -> &[String] {
         self.texts.get(key).map_or(&[], Vec::as_slice)
     }
 
-    /// The value of a setting that has a form of its own.
+    /// Returns the value of a structured setting.
     #[must_use]
     pub fn form(&self, key: &str) -> Option<&Value> {
         self.forms.get(key)
     }
 
-    /// What was given, or else the values that the file has.
+    /// Returns the given values, or those of the file if none are given.
     #[must_use]
     pub fn list(&self, key: &str, given: Vec<String>) -> Vec<String> {
         if given.is_empty() { self.get(key).to_vec() } else { given }
     }
 
-    /// What was given, or else the last value that the file has.
+    /// Returns the given value, or the last value in the file.
     #[must_use]
     pub fn one(&self, key: &str, given: Option<String>) -> Option<String> {
         given.or_else(|| self.get(key).last().cloned())
     }
 }
 
-/// A value as a list of texts; a mapping becomes `KEY=VALUE` texts, as it would be written in flags.
+/// Converts a value to a list of strings; a mapping becomes `KEY=VALUE` strings, as in flags.
 fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::Null => Some(Vec::new()),
@@ -136,7 +139,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// `dataDir`, `data-dir` and `data_dir` are one key.
+/// Normalizes a key: `dataDir`, `data-dir` and `data_dir` are equal.
 fn canonical(key: &str) -> String {
     key.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }
@@ -167,15 +170,15 @@ mod tests {
     }
 
     #[test]
-    fn says_everything_that_is_wrong() {
+    fn file_reports_all_mistakes_together() {
         let (_, report) = parse("bindAddres: ':80'\nupstream: {docker.io: [1]}\n");
         assert!(report.contains("2 mistakes"), "{report}");
-        assert!(report.contains("bindAddres: there is no such setting"), "{report}");
-        assert!(report.contains("upstream: it is neither"), "{report}");
+        assert!(report.contains("bindAddres: unknown setting"), "{report}");
+        assert!(report.contains("upstream: must be"), "{report}");
     }
 
     #[test]
-    fn what_is_no_mapping_is_refused() {
+    fn file_rejects_content_that_is_not_a_mapping() {
         for content in ["- a", "text", "a: [", "a: 1\na: 2"] {
             let parsed = ConfigFile::parse("kuik.yaml", content, KNOWN, &mut Problems::default());
             assert!(matches!(parsed, Err(UnusableFile::Malformed(..))), "{content}");

@@ -1,5 +1,4 @@
-//! Where content is: a URL, and what it takes to ask the provider of a bucket. For whoever serves it, and for whoever
-//! looks after it.
+//! Storage location: a URL, and the client options of a bucket. Used by the registry and by `kuik gc`.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -10,61 +9,61 @@ use super::{
     value::{duration, switch},
 };
 
-/// What is said about where content is, before anybody has looked at it.
+/// Unvalidated storage location.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawLocation {
-    /// Where content is kept, in the layout of Docker's registry: file:///DIR, made where it is missing;
-    /// s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or az://CONTAINER[/PREFIX]. Credentials for a bucket come from the
-    /// environment (AWS_…, GOOGLE_…, AZURE_…), a web identity, or the machine's own
+    /// Storage location, in the layout of Docker's registry: file:///DIR (created if missing), s3://BUCKET[/PREFIX],
+    /// gs://BUCKET[/PREFIX] or az://CONTAINER[/PREFIX]. Credentials for a bucket come from the environment (AWS_…,
+    /// GOOGLE_…, AZURE_…), a web identity, or the instance identity. Required
     #[arg(long, env = "KUIK_STORAGE", hide_env_values = true, value_name = "URL")]
     pub(super) storage: Option<String>,
-    /// Where the provider of the bucket is, where it is not the one that the scheme names: http:// or https://
+    /// Endpoint of the object storage, http:// or https:// [default: the provider's own]
     #[arg(long, env = "KUIK_STORAGE_ENDPOINT", hide_env_values = true, value_name = "URL")]
     pub(super) storage_endpoint: Option<String>,
-    /// The region of the bucket [default: AWS_REGION, or else us-east-1]
+    /// Region of the bucket [default: AWS_REGION, or us-east-1]
     #[arg(long, env = "KUIK_STORAGE_REGION", hide_env_values = true, value_name = "REGION")]
     pub(super) storage_region: Option<String>,
-    /// The bucket's name is in the path of requests; with false it is in the host, and an endpoint is that of the
-    /// bucket itself: true or false [default: true]
+    /// Use path-style requests, with the bucket in the path; with false the bucket is in the host name, and an endpoint is
+    /// that of the bucket [default: true]
     #[arg(long, env = "KUIK_STORAGE_PATH_STYLE", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) storage_path_style: Option<String>,
-    /// The endpoint may be asked without TLS: true or false [default: false]
+    /// Allow a plain HTTP endpoint [default: false]
     #[arg(long, env = "KUIK_STORAGE_ALLOW_HTTP", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) storage_allow_http: Option<String>,
-    /// How long the provider may take to answer one request, or stand still while it answers [default: 20s]
+    /// Timeout of one request to the object storage, and of a stalled response [default: 20s]
     #[arg(long, env = "KUIK_STORAGE_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     pub(super) storage_timeout: Option<String>,
 }
 
-/// Where content is.
+/// Storage location.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Location {
     /// In a directory.
     Directory(PathBuf),
-    /// In a bucket: which, and how it is asked.
+    /// In a bucket, with its client options.
     Bucket(BucketOptions),
 }
 
-/// What the URL of a storage says.
+/// Parsed storage URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Address {
     Directory(PathBuf),
     Bucket { provider: Provider, bucket: String, prefix: String },
 }
 
-/// A text that names no storage.
+/// An invalid storage URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidStorage {
-    /// It is no URL of a storage.
+    /// The URL has an unknown form.
     #[error(
-        "{0:?} is no storage: write file:///DIR, s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or az://CONTAINER[/PREFIX]"
+        "{0:?} is not file:///DIR, s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or az://CONTAINER[/PREFIX]"
     )]
     Unknown(String),
-    /// The name of the bucket, or what its keys are to start with, is none.
+    /// The bucket or the prefix has an invalid character, or an empty part.
     #[error(
-        "{0:?} is no part of a storage's URL: letters, digits, and .-_ are, and / between parts of a prefix"
+        "{0:?} is not a valid bucket or prefix: use letters, digits and .-_, and / between parts of a prefix"
     )]
     Malformed(String),
 }
@@ -77,11 +76,11 @@ const ALLOW_HTTP: &str = "storage-allow-http";
 const TIMEOUT: &str = "storage-timeout";
 
 impl RawLocation {
-    /// The settings that a file can have.
+    /// Keys of these settings in the configuration file.
     pub(super) const KEYS: [&str; 6] = [STORAGE, ENDPOINT, REGION, PATH_STYLE, ALLOW_HTTP, TIMEOUT];
 
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
             storage: file.one(STORAGE, self.storage),
             storage_endpoint: file.one(ENDPOINT, self.storage_endpoint),
@@ -92,21 +91,21 @@ impl RawLocation {
         }
     }
 
-    /// The valid location.
+    /// Validates the location.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// Returns an error that lists every invalid setting.
     pub fn validate(self) -> Result<Location, InvalidConfig> {
         let mut problems = Problems::default();
         let location = self.read(&mut problems);
         problems.into_result(location)
     }
 
-    /// `None` only where a problem was added.
+    /// Returns `None` only if a problem was added.
     pub(super) fn read(self, problems: &mut Problems) -> Option<Location> {
         let address = match self.storage.as_deref() {
             None | Some("") => {
-                problems.add(STORAGE, "it is not set: say where content is to be kept");
+                problems.add(STORAGE, "required: set the storage location");
                 None
             }
             Some(text) => problems.check(STORAGE, text.parse()),
@@ -122,7 +121,7 @@ impl RawLocation {
         match address? {
             Address::Directory(dir) => {
                 if endpoint.is_some() {
-                    problems.add(ENDPOINT, "it is for buckets, and content is kept in a directory");
+                    problems.add(ENDPOINT, "only valid for buckets, and the storage is a directory");
                 }
                 Some(Location::Directory(dir))
             }
@@ -144,9 +143,9 @@ fn check_endpoint(endpoint: &str, allow_http: bool, problems: &mut Problems) {
         Some(("https", host)) if !host.is_empty() => {}
         Some(("http", host)) if !host.is_empty() && allow_http => {}
         Some(("http", host)) if !host.is_empty() => {
-            problems.add(ENDPOINT, format_args!("it has no TLS: where that is meant, set {ALLOW_HTTP}"));
+            problems.add(ENDPOINT, format_args!("plain HTTP: use https, or set {ALLOW_HTTP}"));
         }
-        _ => problems.add(ENDPOINT, "it is no URL: write https://HOST[:PORT]"),
+        _ => problems.add(ENDPOINT, "not a URL: use https://HOST[:PORT]"),
     }
 }
 
@@ -230,11 +229,11 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_tls_is_meant_or_a_mistake() {
+    fn unusable_endpoints_are_rejected() {
         for (storage, endpoint, problem) in [
-            ("s3://images", "http://minio:9000", "storage-endpoint: it has no TLS"),
-            ("s3://images", "minio:9000", "storage-endpoint: it is no URL"),
-            ("file:///data", "https://minio", "storage-endpoint: it is for buckets"),
+            ("s3://images", "http://minio:9000", "storage-endpoint: plain HTTP"),
+            ("s3://images", "minio:9000", "storage-endpoint: not a URL"),
+            ("file:///data", "https://minio", "storage-endpoint: only valid for buckets"),
         ] {
             let raw = RawLocation {
                 storage: text(storage),

@@ -1,12 +1,11 @@
-//! The settings of everything that fetches from other registries: where they are, whom to trust, what to show them,
-//! and when to ask them again.
+//! Upstream registry settings: endpoints, certificate authorities, credentials, and revalidation of tags.
 
 use std::time::Duration;
 
 use kuik_core::{
+    client::{CertificateAuthorities, ProxyConfig, Upstreams},
     credentials::Providers,
     reference::PortForms,
-    registry::{CertificateAuthorities, ProxyConfig, Upstreams},
 };
 use kuik_proxy::pull_through::Revalidate;
 use serde_json::Value;
@@ -18,20 +17,22 @@ use super::{
     value::{duration, read_file, switch},
 };
 
-/// What is said about other registries, before anybody has looked at it.
+/// Unvalidated upstream registry settings.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawOrigins {
-    /// A registry that is contacted over plain http. It may be at any address
+    /// Insecure registry: `https://HOST[:PORT]` is contacted over TLS without verification of its certificate,
+    /// `http://HOST[:PORT]` over plain HTTP, HOST[:PORT] over TLS without verification or, if it does not speak TLS, over
+    /// plain HTTP; it may have a private or loopback address; repeatable
     #[arg(
         long,
         env = "KUIK_INSECURE_REGISTRIES",
         hide_env_values = true,
-        value_name = "HOST[:PORT]",
+        value_name = "REGISTRY",
         value_delimiter = ','
     )]
     pub(super) insecure_registries: Vec<String>,
-    /// Fetch the images of a registry, or those whose name begins like that, from this URL alone:
-    /// `docker.io=https://mirror.example`
+    /// Fetch images of a registry, or those whose name starts with PREFIX, from this URL instead, such as
+    /// `docker.io=https://mirror.example`; repeatable
     #[arg(
         long,
         env = "KUIK_UPSTREAM",
@@ -40,7 +41,7 @@ pub struct RawOrigins {
         value_delimiter = ','
     )]
     pub(super) upstream: Vec<String>,
-    /// Ask this URL before the registry itself, always: `docker.io=https://mirror.example`. In the order given
+    /// Mirror to try before the registry, in the order given, such as `docker.io=https://mirror.example`; repeatable
     #[arg(
         long,
         env = "KUIK_MIRROR",
@@ -49,7 +50,7 @@ pub struct RawOrigins {
         value_delimiter = ','
     )]
     pub(super) mirror: Vec<String>,
-    /// Ask this URL after the registry itself, where that fails: `docker.io=https://replica.example`. In the order given
+    /// Fallback to try if the registry fails, in the order given, such as `docker.io=https://replica.example`; repeatable
     #[arg(
         long,
         env = "KUIK_FALLBACK",
@@ -58,10 +59,10 @@ pub struct RawOrigins {
         value_delimiter = ','
     )]
     pub(super) fallback: Vec<String>,
-    /// What the file says about upstreams; no flag has this form
+    /// Value of the file's `upstreams` key, which has no flag
     #[arg(skip)]
     pub(super) upstreams: Option<Value>,
-    /// A PEM file of certificate authorities to trust beside the system's
+    /// PEM file of certificate authorities to trust in addition to the system's, reloaded when it changes; repeatable
     #[arg(
         long,
         env = "KUIK_ROOT_CERTIFICATE_AUTHORITIES",
@@ -72,36 +73,37 @@ pub struct RawOrigins {
     pub(super) root_certificate_authorities: Vec<String>,
     #[command(flatten)]
     pub(super) credentials: RawCredentials,
-    /// Open private images with the pull secrets that the Repositories of a cluster name, before all other credentials:
-    /// the cluster that this runs in, or that of KUBECONFIG. true or false [default: false]
+    /// Use the pull secrets that the Repositories of the cluster name, before all other credentials: the cluster of this
+    /// pod, or of KUBECONFIG [default: false]
     #[arg(long, env = "KUIK_KUBERNETES", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) kubernetes: Option<String>,
-    /// After how long a cached tag is checked against its registry: 90s, 5m, 1h30m, or never [default: 1m]
+    /// Age at which a cached tag without a CachedImage is checked against its registry when it is pulled, such as 90s or
+    /// 1h30m; 0s is on each pull, never is only when the controllers refresh it [default: 0s]
     #[arg(long, env = "KUIK_REVALIDATE_AFTER", hide_env_values = true, value_name = "DURATION")]
     pub(super) revalidate_after: Option<String>,
-    /// Read `host-5000` in image paths as host:5000 too, as earlier versions wrote it: true or false [default: false]
+    /// Also accept `host-5000` for host:5000 in image paths, as earlier versions wrote it [default: false]
     #[arg(long, env = "KUIK_LEGACY_PORTS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) legacy_ports: Option<String>,
 }
 
-/// Other registries, as far as they are configured.
+/// Validated upstream registry settings.
 #[derive(Debug)]
 pub struct OriginsConfig {
-    /// Where registries are.
+    /// Endpoints of registries.
     pub upstreams: Upstreams,
-    /// Certificate authorities beside the system's.
+    /// Certificate authorities in addition to the system's.
     pub roots: Vec<CertificateAuthorities>,
-    /// The files that these are from.
+    /// Files of these certificate authorities.
     pub root_files: Vec<String>,
     /// Credentials for registries.
     pub credentials: Providers,
     /// Whether the pull secrets of a cluster are tried before them.
     pub kubernetes: bool,
-    /// Proxies between here and the registries.
+    /// HTTP proxies to reach the registries through.
     pub proxy: ProxyConfig,
-    /// When tags are checked.
+    /// Revalidation of tags.
     pub revalidate: Revalidate,
-    /// Which spellings of ports are read.
+    /// Accepted spellings of ports.
     pub ports: PortForms,
 }
 
@@ -112,7 +114,7 @@ const REVALIDATE: &str = "revalidate-after";
 const LEGACY_PORTS: &str = "legacy-ports";
 
 impl RawOrigins {
-    /// The settings that a file can have.
+    /// Keys of these settings in the configuration file.
     pub(super) const KEYS: [&str; 13] = [
         INSECURE,
         upstreams::UPSTREAM,
@@ -129,8 +131,8 @@ impl RawOrigins {
         LEGACY_PORTS,
     ];
 
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
             insecure_registries: file.list(INSECURE, self.insecure_registries),
             upstream: file.list(upstreams::UPSTREAM, self.upstream),
@@ -138,7 +140,7 @@ impl RawOrigins {
             fallback: file.list(upstreams::FALLBACK, self.fallback),
             upstreams: self.upstreams.or_else(|| file.form(upstreams::KEY).cloned()),
             root_certificate_authorities: file.list(ROOTS, self.root_certificate_authorities),
-            credentials: self.credentials.over(file),
+            credentials: self.credentials.merge_file(file),
             kubernetes: file.one(KUBERNETES, self.kubernetes),
             revalidate_after: file.one(REVALIDATE, self.revalidate_after),
             legacy_ports: file.one(LEGACY_PORTS, self.legacy_ports),
@@ -158,7 +160,7 @@ impl RawOrigins {
         let credentials = self.credentials.read(&roots, &proxy, problems);
         let revalidate = match self.revalidate_after.as_deref() {
             Some("never") => Revalidate::Never,
-            text => Revalidate::After(duration(REVALIDATE, text, Duration::from_secs(60), problems)),
+            text => Revalidate::After(duration(REVALIDATE, text, Duration::ZERO, problems)),
         };
         let legacy = switch(LEGACY_PORTS, self.legacy_ports.as_deref(), false, problems);
         OriginsConfig {
@@ -191,4 +193,12 @@ fn roots(files: &[String], problems: &mut Problems) -> Vec<CertificateAuthoritie
         problems.check(ROOTS, CertificateAuthorities::from_pem(file, &pem))
     };
     files.iter().filter_map(read).collect()
+}
+
+/// Returns insecure registries without their scheme.
+pub(crate) fn insecure_hosts(insecure: &[String]) -> impl Iterator<Item = &str> {
+    insecure.iter().map(|registry| {
+        let host = registry.split_once("://").map_or(registry.as_str(), |(_, host)| host);
+        host.trim_end_matches('/')
+    })
 }

@@ -1,8 +1,10 @@
-//! Everything that is wrong with a configuration, together.
+//! List of all mistakes in a configuration.
 
 use std::{error::Error, fmt};
 
-/// Collects what is wrong while a configuration is read.
+use kuik_core::error::chain;
+
+/// Collects mistakes while a configuration is validated.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<String>);
 
@@ -16,23 +18,21 @@ impl Problems {
         self.0.push(format!("{key}: {problem}"));
     }
 
-    /// The value, or a problem with the setting `key`.
-    pub fn check<T, E: Error>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
+    /// Returns the value, or adds a problem with the setting `key`.
+    pub fn check<T, E: Error + 'static>(&mut self, key: &str, result: Result<T, E>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                let causes = std::iter::successors(error.source(), |&cause| cause.source());
-                let chain = causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"));
-                self.add(key, chain);
+                self.add(key, chain(&error));
                 None
             }
         }
     }
 
-    /// The configuration, where nothing is wrong with it.
+    /// Returns the configuration if there are no problems.
     ///
     /// # Errors
-    /// All the problems.
+    /// Returns an error that lists all problems.
     pub fn into_result<T>(self, config: Option<T>) -> Result<T, InvalidConfig> {
         match config {
             Some(config) if self.0.is_empty() => Ok(config),
@@ -42,7 +42,7 @@ impl Problems {
 }
 
 impl InvalidConfig {
-    /// The problems, one a line.
+    /// Returns the problems.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }

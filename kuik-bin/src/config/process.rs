@@ -1,8 +1,8 @@
-//! The settings of every process that serves: where, how it stops, and what it logs.
+//! Settings of every serving process: listen addresses, shutdown, logs and traces.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use kuik_proxy::server::{BindAddress, Tls};
+use kuik_proxy::serve::{BindAddress, Tls};
 
 use super::{
     ConfigFile, Problems,
@@ -11,11 +11,23 @@ use super::{
     value::duration,
 };
 
-/// What a serving process is told, before anybody has looked at it.
+/// Help of `--bind-address`, with the default of a program.
+macro_rules! bind_address_help {
+    ($default:literal) => {
+        concat!(
+            "Listen address, HOST:PORT; `localhost` means both loopback addresses, no host means every address; repeatable \
+             [default: ",
+            $default,
+            "]"
+        )
+    };
+}
+pub(crate) use bind_address_help;
+
+/// Unvalidated settings of a serving process.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawProcess {
-    /// Where to listen: HOST:PORT. `localhost` is both loopback addresses, no host is every address. May be given
-    /// several times
+    // Programs set the help, with their default.
     #[arg(
         long,
         env = "KUIK_BIND_ADDRESS",
@@ -26,52 +38,52 @@ pub struct RawProcess {
     pub(super) bind_address: Vec<String>,
     #[command(flatten)]
     pub(super) tls: RawTls,
-    /// How long requests that are running may take to finish after SIGTERM [default: 5m]
+    /// Time limit for running requests to finish after SIGTERM [default: 5m]
     #[arg(long, env = "KUIK_SHUTDOWN_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     pub(super) shutdown_timeout: Option<String>,
     #[command(flatten)]
     pub(super) log: RawLog,
-    /// Send traces to this OpenTelemetry collector, by OTLP over HTTP: http://localhost:4318. OpenTelemetry's own
-    /// variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME) are read too [default: nowhere]
+    /// OpenTelemetry collector to send traces to, by OTLP over HTTP, such as http://localhost:4318; the standard variables
+    /// OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME are supported too [default: none]
     #[arg(long, env = "KUIK_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
     pub(super) otlp_endpoint: Option<String>,
-    /// A YAML file with any of these settings, their names in camel case; flags and environment win over it
+    /// YAML configuration file: the same settings, in camel case; flags and environment variables take precedence
     #[arg(long, env = "KUIK_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }
 
-/// What a process is told of its log, before anybody has looked at it.
+/// Unvalidated log settings.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawLog {
-    /// What to log: error, warn, info, debug, or directives such as info,kuik_proxy=debug [default: info]
+    /// Log level: error, warn, info, debug, or directives such as info,kuik_proxy=debug [default: info]
     #[arg(long, env = "KUIK_LOG", hide_env_values = true, value_name = "LEVEL")]
     pub(super) log: Option<String>,
-    /// How to log: text or json [default: text]
+    /// Log format: text or json [default: text]
     #[arg(long, env = "KUIK_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
     pub(super) log_format: Option<String>,
 }
 
-/// How a process serves.
+/// Validated settings of a serving process.
 #[derive(Debug)]
 pub struct ProcessConfig {
-    /// Where to listen.
+    /// Listen addresses.
     pub bind: Vec<BindAddress>,
-    /// TLS, where it is served.
+    /// TLS, if enabled.
     pub tls: Option<Tls>,
-    /// How long running requests may take to finish.
+    /// Time limit for running requests to finish.
     pub shutdown_timeout: Duration,
-    /// What is logged, and how.
+    /// Log filter and format.
     pub log: LogConfig,
-    /// Where traces are sent, if anywhere.
+    /// Trace export, if enabled.
     pub traces: Option<TracesConfig>,
 }
 
-/// What is logged, and how.
+/// Log filter and format.
 #[derive(Debug)]
 pub struct LogConfig {
-    /// Which events.
+    /// Selects the events to log.
     pub filter: tracing_subscriber::EnvFilter,
-    /// Whether as JSON, one object a line.
+    /// Whether to log JSON, one object per line.
     pub json: bool,
 }
 
@@ -81,28 +93,28 @@ const LOG: &str = "log";
 const LOG_FORMAT: &str = "log-format";
 
 impl RawProcess {
-    /// The settings that a file can have.
+    /// Keys of these settings in the configuration file.
     pub(super) const KEYS: [&str; 7] =
         [BIND_ADDRESS, tls::CERTIFICATE, tls::KEY, SHUTDOWN, LOG, LOG_FORMAT, traces::KEY];
 
-    /// The file that is named, which may have the settings of all `groups`.
+    /// Reads the configuration file, which may contain the settings of all `groups`.
     pub(super) fn file(&self, groups: &[&[&str]], problems: &mut Problems) -> ConfigFile {
         ConfigFile::named(self.config.as_deref(), groups, problems)
     }
 
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
             bind_address: file.list(BIND_ADDRESS, self.bind_address),
-            tls: self.tls.over(file),
+            tls: self.tls.merge_file(file),
             shutdown_timeout: file.one(SHUTDOWN, self.shutdown_timeout),
-            log: self.log.over(file),
+            log: self.log.merge_file(file),
             otlp_endpoint: file.one(traces::KEY, self.otlp_endpoint),
             config: self.config,
         }
     }
 
-    /// `None` only where a problem was added. `default` is where to listen when nobody says.
+    /// Returns `None` only if a problem was added. `default` is the default listen address.
     pub(super) fn read(self, default: BindAddress, problems: &mut Problems) -> Option<ProcessConfig> {
         let bind = match self.bind_address.as_slice() {
             [] => vec![default],
@@ -121,15 +133,16 @@ impl RawProcess {
 }
 
 impl RawLog {
-    /// The settings that a file can have.
+    /// Keys of these settings in the configuration file.
+    #[cfg(feature = "kubernetes")]
     pub(super) const KEYS: [&str; 2] = [LOG, LOG_FORMAT];
 
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self { log: file.one(LOG, self.log), log_format: file.one(LOG_FORMAT, self.log_format) }
     }
 
-    /// `None` only where a problem was added.
+    /// Returns `None` only if a problem was added.
     pub(super) fn read(self, problems: &mut Problems) -> Option<LogConfig> {
         let json = match self.log_format.as_deref() {
             None | Some("text") => false,

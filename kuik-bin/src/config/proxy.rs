@@ -1,32 +1,38 @@
-//! The configuration of `kuik-proxy`: its flags, and what they mean once they are valid.
+//! Configuration of `kuik-proxy`: its flags and their validated form.
 
-use kuik_proxy::{chain::DnsReplicas, server::BindAddress};
+use std::str::FromStr as _;
+
+use kuik_core::client::CacheEndpoint;
+use kuik_proxy::{chain::DnsReplicas, serve::BindAddress};
 
 use super::{
     InvalidConfig, Problems,
+    cache_access::{CacheAccess, RawCacheAccess},
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
     value::address,
 };
 
-/// What `kuik-proxy` is told, before anybody has looked at it.
+/// Unvalidated configuration of `kuik-proxy`.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawProxy {
     #[command(flatten)]
     process: RawProcess,
-    /// Where to answer /metrics, /healthz and /readyz besides: HOST:PORT, or 0 for nowhere else [default: :8080]
+    /// Additional listen address of /metrics, /healthz and /readyz: HOST:PORT, or 0 for none [default: :8080]
     #[arg(long, env = "KUIK_METRICS_BIND_ADDRESS", hide_env_values = true, value_name = "ADDR")]
     metrics_bind_address: Option<String>,
-    /// The cache: HOST:PORT of a registry, over plain http. Each address that the name resolves to is a replica; may be
-    /// given several times [default: kube-image-keeper-registry:5000]
+    /// Address of the cache registry: HOST:PORT over plain HTTP, or a URL such as https://HOST:PORT; each IP address that
+    /// the name resolves to is a replica; repeatable [default: kube-image-keeper-registry:5000]
     #[arg(
         long,
         env = "KUIK_REGISTRY_ENDPOINT",
         hide_env_values = true,
-        value_name = "HOST:PORT",
+        value_name = "ADDRESS",
         value_delimiter = ','
     )]
     registry_endpoint: Vec<String>,
+    #[command(flatten)]
+    access: RawCacheAccess,
     #[command(flatten)]
     origins: RawOrigins,
 }
@@ -34,30 +40,33 @@ pub struct RawProxy {
 /// A valid configuration of `kuik-proxy`.
 #[derive(Debug)]
 pub struct ProxyConfig {
-    /// Where to listen (:8082 unless said otherwise), and how to stop.
+    /// Listen address (`:8082` by default), shutdown and logs.
     pub process: ProcessConfig,
-    /// Where operators ask, besides.
+    /// Additional address of the admin endpoints.
     pub metrics: Option<BindAddress>,
     /// The replicas of the cache.
     pub replicas: DnsReplicas,
-    /// Other registries.
+    /// How they are accessed.
+    pub access: CacheAccess,
+    /// Upstream registries.
     pub origins: OriginsConfig,
 }
 
 const METRICS: &str = "metrics-bind-address";
 const ENDPOINT: &str = "registry-endpoint";
 
-/// The cache's name where nobody says another.
+/// Default address of the cache.
 const DEFAULT_ENDPOINT: &str = "kube-image-keeper-registry:5000";
 
 impl RawProxy {
-    /// The valid configuration.
+    /// Validates the configuration.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// Returns an error that lists every invalid setting.
     pub fn validate(self) -> Result<ProxyConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 3] = [&RawProcess::KEYS, &[METRICS, ENDPOINT], &RawOrigins::KEYS];
+        let groups: [&[&str]; 4] =
+            [&RawProcess::KEYS, &[METRICS, ENDPOINT], &RawCacheAccess::KEYS, &RawOrigins::KEYS];
         let file = self.process.file(&groups, &mut problems);
         let metrics = file.one(METRICS, self.metrics_bind_address);
         let metrics = address(METRICS, metrics.as_deref(), ":8080", &mut problems);
@@ -65,13 +74,33 @@ impl RawProxy {
         if endpoints.is_empty() {
             endpoints.push(DEFAULT_ENDPOINT.to_owned());
         }
-        let replicas = problems.check(ENDPOINT, DnsReplicas::new(endpoints));
-        let origins = self.origins.over(&file).read(&mut problems);
-        let process = self.process.over(&file).read(BindAddress::any(8082), &mut problems);
+        let replicas = replicas(&endpoints, &mut problems);
+        let access = self.access.merge_file(&file).read(&mut problems);
+        let origins = self.origins.merge_file(&file).read(&mut problems);
+        let process = self.process.merge_file(&file).read(BindAddress::any(8082), &mut problems);
         let config = process.zip(replicas);
-        let config = config.map(|(process, replicas)| ProxyConfig { process, metrics, replicas, origins });
+        let config =
+            config.map(|(process, replicas)| ProxyConfig { process, metrics, replicas, access, origins });
         problems.into_result(config)
     }
+}
+
+/// Returns `None` only if a problem was added.
+fn replicas(endpoints: &[String], problems: &mut Problems) -> Option<DnsReplicas> {
+    let mut plain = Vec::new();
+    let mut urls = Vec::new();
+    for text in endpoints {
+        let endpoint = problems.check(ENDPOINT, CacheEndpoint::from_str(text))?;
+        if text.contains("://") {
+            urls.push(endpoint);
+        } else {
+            plain.push(endpoint.authority().to_owned());
+        }
+    }
+    let replicas = problems.check(ENDPOINT, DnsReplicas::new(plain))?;
+    urls.iter().try_fold(replicas, |replicas, endpoint| {
+        problems.check(ENDPOINT, replicas.and_url(endpoint.authority(), endpoint.base()))
+    })
 }
 
 #[cfg(test)]

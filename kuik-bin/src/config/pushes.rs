@@ -1,23 +1,23 @@
-//! The settings of pushes: what may lack content, how many blobs may be on their way in, and how slowly.
+//! Push settings: sparse manifests, concurrent uploads, minimum upload rate.
 
 use std::num::NonZeroUsize;
 
-use kuik_proxy::push::{RegistryOptions, Sparse};
+use kuik_proxy::registry::push::{RegistryOptions, Sparse};
 
 use super::{ConfigFile, Problems, quantity::Quantity, value::parsed};
 
-/// What is said about pushes, before anybody has looked at it.
+/// Unvalidated push settings.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawPushes {
-    /// What may be pushed without all that it refers to: nothing, indexes (without some of their images), or images
-    /// too (without some of their blobs) [default: indexes]
+    /// Manifests that may be pushed before all content they refer to: nothing, indexes (some of their images missing), or
+    /// images (some of their blobs missing, too) [default: indexes]
     #[arg(long, env = "KUIK_SPARSE", hide_env_values = true, value_name = "WHAT")]
     pub(super) sparse: Option<String>,
-    /// How many blobs may be on their way in at one time; other clients are told to try again [default: 64]
+    /// Maximum number of concurrent blob uploads; further clients get a retryable error [default: 64]
     #[arg(long, env = "KUIK_MAX_UPLOADS", hide_env_values = true, value_name = "N")]
     pub(super) max_uploads: Option<String>,
-    /// With how many bytes a second a push has to come, measured over 30 s: 500, 10Ki. A slower client is sent away,
-    /// and may go on where it was; 0 lets everybody take their time [default: 1Ki]
+    /// Minimum upload rate in bytes per second, such as 500 or 10Ki, averaged over 30 s; slower clients are disconnected
+    /// and may resume; 0 disables the limit [default: 1Ki]
     #[arg(long, env = "KUIK_MIN_UPLOAD_RATE", hide_env_values = true, value_name = "SIZE")]
     pub(super) min_upload_rate: Option<String>,
 }
@@ -27,11 +27,11 @@ const MAX_UPLOADS: &str = "max-uploads";
 const MIN_UPLOAD_RATE: &str = "min-upload-rate";
 
 impl RawPushes {
-    /// The settings that a file can have.
+    /// Keys of these settings in the configuration file.
     pub(super) const KEYS: [&str; 3] = [SPARSE, MAX_UPLOADS, MIN_UPLOAD_RATE];
 
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
             sparse: file.one(SPARSE, self.sparse),
             max_uploads: file.one(MAX_UPLOADS, self.max_uploads),
@@ -47,7 +47,7 @@ impl RawPushes {
             Some("indexes") => options.sparse = Sparse::Indexes,
             Some("images") => options.sparse = Sparse::Images,
             Some(other) => {
-                problems.add(SPARSE, format_args!("{other:?} is neither nothing, indexes nor images"));
+                problems.add(SPARSE, format_args!("{other:?} is not nothing, indexes or images"));
             }
         }
         options.max_uploads = parsed(

@@ -1,4 +1,4 @@
-//! Numbers of bytes as Kubernetes writes quantities: `500M`, `10Gi`, `1.5Ti`, or plain bytes.
+//! Kubernetes quantities of bytes: `500M`, `10Gi`, `1.5Ti`, or plain bytes.
 
 use std::str::FromStr;
 
@@ -6,9 +6,9 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quantity(pub(super) u64);
 
-/// A text that is no quantity of bytes.
+/// An invalid quantity of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is written like 500M, 10Gi or 1.5Ti")]
+#[error("not a size such as 500M, 10Gi or 1.5Ti")]
 pub(super) struct InvalidQuantity;
 
 impl FromStr for Quantity {
@@ -32,7 +32,7 @@ impl FromStr for Quantity {
             _ => return Err(InvalidQuantity),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        // Nine digits behind the point are more than anybody means.
+        // More than nine decimal places is surely a mistake.
         if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 {
             return Err(InvalidQuantity);
         }

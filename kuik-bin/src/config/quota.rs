@@ -1,41 +1,35 @@
-//! How much a registry may keep.
+//! Size limit settings of a registry.
 
 use super::{ConfigFile, Problems, quantity::Quantity};
 
-/// How much a registry may keep, before anybody has looked at it.
+/// Unvalidated size limit.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawQuota {
-    /// How many bytes of content may be kept: 500M, 10Gi. When it gets full, garbage goes first, then images that are
-    /// marked as expired, then those that were pulled least recently, and never those that are pinned. Without it, the
-    /// disk is the limit
+    /// Size limit of the stored content, such as 500M or 10Gi. When it is reached, garbage is collected first, then images
+    /// are evicted: unmanaged ones that were not pulled recently, expired ones, unused ones; never those that a cluster
+    /// reports as in use or retained [default: none]
     #[arg(long, env = "KUIK_MAX_SIZE", hide_env_values = true, value_name = "SIZE")]
     pub(super) max_size: Option<String>,
-}
-
-/// How much a registry may keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct QuotaConfig {
-    /// In bytes; without it, the disk is the limit.
-    pub max_bytes: Option<u64>,
 }
 
 const MAX_SIZE: &str = "max-size";
 
 impl RawQuota {
-    /// The settings that a file can have.
+    /// Keys of these settings in the configuration file.
     pub(super) const KEYS: [&str; 1] = [MAX_SIZE];
 
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self { max_size: file.one(MAX_SIZE, self.max_size) }
     }
 
-    pub(super) fn read(self, problems: &mut Problems) -> QuotaConfig {
+    /// Returns the limit in bytes, if there is one.
+    pub(super) fn read(self, problems: &mut Problems) -> Option<u64> {
         let text = self.max_size.filter(|text| !text.is_empty());
         let max_bytes = text.and_then(|text| problems.check(MAX_SIZE, text.parse::<Quantity>()));
         if max_bytes == Some(Quantity(0)) {
-            problems.add(MAX_SIZE, "with no room at all nothing can be kept");
+            problems.add(MAX_SIZE, "must not be zero");
         }
-        QuotaConfig { max_bytes: max_bytes.map(|Quantity(bytes)| bytes) }
+        max_bytes.map(|Quantity(bytes)| bytes)
     }
 }

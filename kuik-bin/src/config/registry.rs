@@ -1,55 +1,51 @@
-//! The configuration of `kuik-registry`: its flags, and what they mean once they are valid.
+//! Configuration of `kuik-registry`: its flags and their validated form.
 
 use std::path::Path;
 
 use kuik_proxy::{
-    access::{AccessPolicy, TokenFile},
-    push::RegistryOptions,
-    server::BindAddress,
+    registry::{
+        access::{AccessPolicy, TokenFile},
+        push::RegistryOptions,
+    },
+    serve::BindAddress,
+    stack::MaintenanceOptions,
 };
 
 use super::{
     ConfigFile, InvalidConfig, Problems,
-    gc::{GcConfig, RawGc},
     location::RawLocation,
+    maintenance::RawMaintenance,
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
     pushes::RawPushes,
-    quota::{QuotaConfig, RawQuota},
-    scrub::{RawScrub, ScrubConfig},
     storage::{RawStorage, Storage},
     value::switch,
 };
 
-/// What `kuik-registry` is told, before anybody has looked at it. Every value is a text, so that all mistakes are
-/// reported at once.
+/// Unvalidated configuration of `kuik-registry`. Every value is a string, so that all mistakes are reported together.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawRegistry {
     #[command(flatten)]
     process: RawProcess,
     #[command(flatten)]
     storage: RawStorage,
-    /// Fetch what is missing from the registry that its repository is named after (docker.io/library/nginx), and
-    /// keep it: true or false [default: false]
+    /// Act as a pull-through cache: repositories are named after upstream registries (docker.io/library/nginx), and missing
+    /// content is fetched from there [default: false]
     #[arg(long, env = "KUIK_PULL_THROUGH", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pull_through: Option<String>,
-    /// A file with the token that pushes and deletes need, read again when it changes. Without one, both are refused
+    /// File with the token that pushes and deletes require, reloaded when it changes; without it, both are refused
     #[arg(long, env = "KUIK_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     token_file: Option<String>,
-    /// Reading needs the token too: true or false [default: false]
+    /// Require the token for reads too [default: false]
     #[arg(long, env = "KUIK_PROTECT_READS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     protect_reads: Option<String>,
-    /// Without a token file, everybody may push and delete: true or false [default: false]
+    /// Allow pushes and deletes without authentication; cannot be combined with --token-file [default: false]
     #[arg(long, env = "KUIK_ALLOW_ANONYMOUS_PUSH", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     allow_anonymous_push: Option<String>,
     #[command(flatten)]
     pushes: RawPushes,
     #[command(flatten)]
-    quota: RawQuota,
-    #[command(flatten)]
-    scrub: RawScrub,
-    #[command(flatten)]
-    gc: RawGc,
+    maintenance: RawMaintenance,
     #[command(flatten)]
     origins: RawOrigins,
 }
@@ -57,22 +53,18 @@ pub struct RawRegistry {
 /// A valid configuration of `kuik-registry`.
 #[derive(Debug)]
 pub struct RegistryConfig {
-    /// Where to listen (:5000 unless said otherwise), and how to stop.
+    /// Listen address (`:5000` by default), shutdown and logs.
     pub process: ProcessConfig,
-    /// Where content is kept.
+    /// Storage of the content.
     pub storage: Storage,
-    /// Other registries, where what is missing is fetched from them.
+    /// Upstream registries, if missing content is fetched from them.
     pub pull_through: Option<OriginsConfig>,
-    /// Who may do what.
+    /// Access control.
     pub access: AccessPolicy,
-    /// How pushes are taken.
+    /// Push options.
     pub options: RegistryOptions,
-    /// How much is kept.
-    pub quota: QuotaConfig,
-    /// How what is stored is verified, where it is.
-    pub scrub: Option<ScrubConfig>,
-    /// How garbage is collected.
-    pub gc: GcConfig,
+    /// Size limit, retention, scrubbing and garbage collection.
+    pub maintenance: MaintenanceOptions,
 }
 
 const PULL_THROUGH: &str = "pull-through";
@@ -82,51 +74,46 @@ const ANONYMOUS_PUSH: &str = "allow-anonymous-push";
 const KEYS: [&str; 4] = [PULL_THROUGH, TOKEN_FILE, PROTECT_READS, ANONYMOUS_PUSH];
 
 impl RawRegistry {
-    /// The valid configuration.
+    /// Validates the configuration.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// Returns an error that lists every invalid setting.
     pub fn validate(self) -> Result<RegistryConfig, InvalidConfig> {
         let mut problems = Problems::default();
-        let groups: [&[&str]; 9] = [
+        let groups: [&[&str]; 6] = [
             &RawProcess::KEYS,
             &RawLocation::KEYS,
             &RawStorage::KEYS,
             &KEYS,
             &RawPushes::KEYS,
-            &RawGc::KEYS,
             &RawOrigins::KEYS,
-            &RawQuota::KEYS,
-            &RawScrub::KEYS,
         ];
+        let groups = [&groups[..], &RawMaintenance::GROUPS].concat();
         let file = self.process.file(&groups, &mut problems);
-        let config = self.over(&file).read(&mut problems);
+        let config = self.merge_file(&file).read(&mut problems);
         problems.into_result(config)
     }
 
-    /// What was given here, and for the rest what the file says.
-    fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
-            process: self.process.over(file),
-            storage: self.storage.over(file),
+            process: self.process.merge_file(file),
+            storage: self.storage.merge_file(file),
             pull_through: file.one(PULL_THROUGH, self.pull_through),
             token_file: file.one(TOKEN_FILE, self.token_file),
             protect_reads: file.one(PROTECT_READS, self.protect_reads),
             allow_anonymous_push: file.one(ANONYMOUS_PUSH, self.allow_anonymous_push),
-            pushes: self.pushes.over(file),
-            quota: self.quota.over(file),
-            scrub: self.scrub.over(file),
-            gc: self.gc.over(file),
-            origins: self.origins.over(file),
+            pushes: self.pushes.merge_file(file),
+            maintenance: self.maintenance.merge_file(file),
+            origins: self.origins.merge_file(file),
         }
     }
 
-    /// `None` only where a problem was added.
+    /// Returns `None` only if a problem was added.
     fn read(self, problems: &mut Problems) -> Option<RegistryConfig> {
         let storage = self.storage.read(problems);
         let pull_through = switch(PULL_THROUGH, self.pull_through.as_deref(), false, problems);
         let origins = self.origins.read(problems);
-        let gc = self.gc.read(problems);
 
         let mut access = AccessPolicy::default();
         let token_file = self.token_file.filter(|file| !file.is_empty());
@@ -136,17 +123,25 @@ impl RawRegistry {
         access.allow_anonymous_push =
             switch(ANONYMOUS_PUSH, self.allow_anonymous_push.as_deref(), false, problems);
         if token_file.is_none() && access.protect_reads {
-            problems.add(PROTECT_READS, "it needs a token file: without one nobody could read");
+            problems.add(
+                PROTECT_READS,
+                format_args!("requires {TOKEN_FILE}: without a token, all reads would be refused"),
+            );
         }
         if token_file.is_some() && access.allow_anonymous_push {
-            problems.add(ANONYMOUS_PUSH, "there is a token file: whoever pushes has to have the token");
+            problems.add(
+                ANONYMOUS_PUSH,
+                format_args!(
+                    "cannot be combined with {TOKEN_FILE}: with a token file, pushes require the token"
+                ),
+            );
         }
 
         let options = self.pushes.read(problems);
-        let (quota, scrub) = (self.quota.read(problems), self.scrub.read(problems));
+        let maintenance = self.maintenance.read(pull_through, problems);
         let process = self.process.read(BindAddress::any(5000), problems)?;
         let pull_through = pull_through.then_some(origins);
-        Some(RegistryConfig { process, storage: storage?, pull_through, access, options, quota, scrub, gc })
+        Some(RegistryConfig { process, storage: storage?, pull_through, access, options, maintenance })
     }
 }
 
@@ -154,7 +149,7 @@ impl RawRegistry {
 mod tests {
     use std::fs;
 
-    use kuik_proxy::push::Sparse;
+    use kuik_proxy::registry::push::Sparse;
 
     use super::*;
 
@@ -168,14 +163,17 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_need_a_storage_only_and_let_nobody_push() {
+    fn registry_requires_only_a_storage_and_refuses_pushes_by_default() {
         let raw = RawRegistry { storage: storage("file:///data"), ..RawRegistry::default() };
         let config = raw.validate().unwrap();
         assert_eq!(config.process.bind, [BindAddress::any(5000)]);
         assert!(matches!(config.storage, Storage::Directory(dir) if dir.as_os_str() == "/data"));
         assert!(config.pull_through.is_none() && config.access.token.is_none());
         assert!(!config.access.allow_anonymous_push && config.options.sparse == Sparse::Indexes);
-        assert!(config.quota.max_bytes.is_none() && config.scrub.unwrap().rate.get() == 10 << 20);
+        assert!(
+            config.maintenance.max_bytes.is_none()
+                && config.maintenance.scrub.unwrap().rate.get() == 10 << 20
+        );
     }
 
     #[test]
@@ -198,15 +196,7 @@ mod tests {
             allow_anonymous_push: text("true"),
             protect_reads: text("1"),
             pushes: RawPushes { sparse: text("no"), max_uploads: text("-1"), min_upload_rate: text("slow") },
-            quota: RawQuota { max_size: text("lots") },
-            scrub: RawScrub { scrub_interval: text("often"), scrub_rate: text("0") },
-            gc: RawGc {
-                gc_interval: text("often"),
-                gc_grace: text("-1h"),
-                gc_delete_untagged: text("some"),
-                gc_notice: text("shortly"),
-                upload_idle: text("1"),
-            },
+            maintenance: RawMaintenance::invalid(),
             ..RawRegistry::default()
         };
         let report = raw.validate().unwrap_err().to_string();
@@ -216,9 +206,7 @@ mod tests {
             .iter()
             .chain(storage)
             .chain(&RawPushes::KEYS)
-            .chain(&RawQuota::KEYS)
-            .chain(&RawScrub::KEYS)
-            .chain(&RawGc::KEYS)
+            .chain(RawMaintenance::GROUPS.into_iter().flatten())
         {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
@@ -232,7 +220,7 @@ mod tests {
         let lines = format!(
             "storage: file:///data\npullThrough: true\ntokenFile: {}\nprotectReads: true\nmaxUploads: 3\n\
              bindAddress: localhost:0\nrevalidateAfter: never\nsparse: nothing\nminUploadRate: 2Ki\nmaxSize: 10Gi\n\
-             scrubInterval: never\ngcInterval: never\ngcDeleteUntagged: true\n",
+             unmanagedExpiry: never\nretentionLapse: 48h\nscrubInterval: never\ngcInterval: never\ngcDeleteUntagged: true\n",
             token.display()
         );
         fs::write(&config, lines).unwrap();
@@ -241,8 +229,9 @@ mod tests {
         assert!(config.access.token.is_some() && config.access.protect_reads);
         assert!(config.pull_through.is_some() && config.options.sparse == Sparse::Nothing);
         assert_eq!((config.options.max_uploads, config.options.min_upload_rate), (3, 2 << 10));
-        assert_eq!(config.quota.max_bytes, Some(10 << 30));
-        assert!(config.scrub.is_none());
-        assert!(config.gc.interval.is_none() && config.gc.options.delete_untagged);
+        assert_eq!(config.maintenance.max_bytes, Some(10 << 30));
+        assert!(config.maintenance.scrub.is_none() && config.maintenance.unmanaged.is_none());
+        assert_eq!(config.maintenance.retention_lapse.0.as_secs(), 48 * 3600);
+        assert!(config.maintenance.gc.interval.is_none() && config.maintenance.gc.options.delete_untagged);
     }
 }

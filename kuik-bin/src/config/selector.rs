@@ -1,18 +1,18 @@
-//! A label selector, as Kubernetes writes one in `objectSelector`: YAML, or JSON.
+//! Label selector parser: the YAML or JSON form of a Kubernetes `objectSelector`.
 //!
-//! What Kubernetes would pass over (a field of another name) is a mistake here, for a selector that says less than it was
-//! meant to say has more pods.
+//! Unknown fields, which Kubernetes would ignore, are errors here: a selector with a misspelled field would match more
+//! pods than intended.
 
 use std::collections::BTreeMap;
 
 use kube_client::core::{Expression, Selector};
 use serde::Deserialize;
 
-/// Why a text is no selector.
+/// An invalid label selector.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoSelector {
+pub(super) enum InvalidSelector {
     #[error(
-        "{text} is no label selector ({{\"matchExpressions\": [{{\"key\": …, \"operator\": …}}]}}): {problem}"
+        "{text} is not a label selector ({{\"matchExpressions\": [{{\"key\": …, \"operator\": …}}]}}): {problem}"
     )]
     Malformed { text: String, problem: String },
     #[error("{operator:?} of {key:?} needs values")]
@@ -37,7 +37,7 @@ struct Requirement {
     values: Vec<String>,
 }
 
-/// What the values of a label are to be.
+/// Operator of a requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(super) enum Operator {
     In,
@@ -46,10 +46,10 @@ pub(super) enum Operator {
     DoesNotExist,
 }
 
-/// Reads a selector.
-pub(super) fn selector(text: &str) -> Result<Selector, NoSelector> {
+/// Parses a selector.
+pub(super) fn selector(text: &str) -> Result<Selector, InvalidSelector> {
     let written: Written = serde_saphyr::from_str(text)
-        .map_err(|error| NoSelector::Malformed { text: text.to_owned(), problem: error.to_string() })?;
+        .map_err(|error| InvalidSelector::Malformed { text: text.to_owned(), problem: error.to_string() })?;
     let mut selector: Selector = written.match_labels.into_iter().collect();
     for requirement in written.match_expressions {
         selector.extend(requirement.expression()?);
@@ -58,15 +58,17 @@ pub(super) fn selector(text: &str) -> Result<Selector, NoSelector> {
 }
 
 impl Requirement {
-    fn expression(self) -> Result<Expression, NoSelector> {
+    fn expression(self) -> Result<Expression, InvalidSelector> {
         let Self { key, operator, values } = self;
         match (operator, values.is_empty()) {
             (Operator::In, false) => Ok(Expression::In(key, values.into_iter().collect())),
             (Operator::NotIn, false) => Ok(Expression::NotIn(key, values.into_iter().collect())),
             (Operator::Exists, true) => Ok(Expression::Exists(key)),
             (Operator::DoesNotExist, true) => Ok(Expression::DoesNotExist(key)),
-            (Operator::In | Operator::NotIn, true) => Err(NoSelector::NoValues { key, operator }),
-            (Operator::Exists | Operator::DoesNotExist, false) => Err(NoSelector::Values { key, operator }),
+            (Operator::In | Operator::NotIn, true) => Err(InvalidSelector::NoValues { key, operator }),
+            (Operator::Exists | Operator::DoesNotExist, false) => {
+                Err(InvalidSelector::Values { key, operator })
+            }
         }
     }
 }
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_read_as_kubernetes_writes_it() {
+    fn selector_accepts_the_kubernetes_forms() {
         for (text, expected) in [
             ("{}", ""),
             ("matchLabels: {app: web}", "app=web"),
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_less_than_it_means_is_a_mistake() {
+    fn selector_rejects_unknown_fields_and_wrong_values() {
         for text in [
             "team in (a)",
             "matchExpression: []",

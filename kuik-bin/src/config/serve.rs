@@ -1,25 +1,28 @@
-//! The configuration of `kuik serve`: its flags, and what they mean once they are valid.
+//! Configuration of `kuik serve`: its flags and their validated form.
 
 use std::path::PathBuf;
 
-use kuik_proxy::server::BindAddress;
+use kuik_proxy::{serve::BindAddress, stack::MaintenanceOptions};
 
 use super::{
     InvalidConfig, Problems,
+    maintenance::RawMaintenance,
     origins::{OriginsConfig, RawOrigins},
     process::{ProcessConfig, RawProcess},
 };
 
-/// What `kuik serve` is told, before anybody has looked at it.
+/// Unvalidated configuration of `kuik serve`.
 ///
-/// Every value is a text: clap would stop at the first that is wrong, and we report all.
+/// Every value is a string: clap would stop at the first mistake, and validation reports all of them.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawServe {
     #[command(flatten)]
     process: RawProcess,
-    /// Where the cache is kept: a directory, made where it is missing, in the layout of Docker's registry. Required
+    /// Cache directory, created if missing, in the layout of Docker's registry [required]
     #[arg(long, env = "KUIK_DATA_DIR", hide_env_values = true, value_name = "DIR")]
     data_dir: Option<String>,
+    #[command(flatten)]
+    maintenance: RawMaintenance,
     #[command(flatten)]
     origins: RawOrigins,
 }
@@ -27,34 +30,42 @@ pub struct RawServe {
 /// A valid configuration of `kuik serve`.
 #[derive(Debug)]
 pub struct ServeConfig {
-    /// Where to listen (localhost:7439 unless said otherwise), and how to stop.
+    /// Listen address (`localhost:7439` by default), shutdown and logs.
     pub process: ProcessConfig,
-    /// Where the cache is kept.
+    /// Cache directory.
     pub data_dir: PathBuf,
-    /// Other registries.
+    /// Size limit, scrubbing and garbage collection.
+    pub maintenance: MaintenanceOptions,
+    /// Upstream registries.
     pub origins: OriginsConfig,
 }
 
 const DATA_DIR: &str = "data-dir";
 
 impl RawServe {
-    /// The valid configuration.
+    /// Validates the configuration.
     ///
     /// # Errors
-    /// Everything that is wrong, together.
+    /// Returns an error that lists every invalid setting.
     pub fn validate(self) -> Result<ServeConfig, InvalidConfig> {
         let mut problems = Problems::default();
         let groups: [&[&str]; 3] = [&RawProcess::KEYS, &[DATA_DIR], &RawOrigins::KEYS];
+        let groups = [&groups[..], &RawMaintenance::GROUPS].concat();
         let file = self.process.file(&groups, &mut problems);
         let data_dir = file.one(DATA_DIR, self.data_dir).filter(|dir| !dir.is_empty());
         if data_dir.is_none() {
-            problems.add(DATA_DIR, "it is not set: say where the cache is to be kept");
+            problems.add(DATA_DIR, "required: set the cache directory");
         }
-        let origins = self.origins.over(&file).read(&mut problems);
-        let process = self.process.over(&file).read(BindAddress::localhost(7439), &mut problems);
+        let maintenance = self.maintenance.merge_file(&file).read(true, &mut problems);
+        let origins = self.origins.merge_file(&file).read(&mut problems);
+        let process = self.process.merge_file(&file).read(BindAddress::localhost(7439), &mut problems);
         let config = process.zip(data_dir);
-        let config =
-            config.map(|(process, data_dir)| ServeConfig { process, data_dir: data_dir.into(), origins });
+        let config = config.map(|(process, data_dir)| ServeConfig {
+            process,
+            data_dir: data_dir.into(),
+            maintenance,
+            origins,
+        });
         problems.into_result(config)
     }
 }
@@ -69,15 +80,16 @@ mod tests {
     use crate::config::{credentials::RawCredentials, process::RawLog, tls::RawTls};
 
     #[test]
-    fn the_defaults_need_a_directory_only() {
+    fn serve_requires_only_a_data_directory() {
         let raw = RawServe { data_dir: Some("cache".to_owned()), ..RawServe::default() };
         let config = raw.validate().unwrap();
         assert_eq!(config.process.bind, [BindAddress::localhost(7439)]);
-        assert_eq!(config.origins.revalidate, Revalidate::After(Duration::from_secs(60)));
+        assert_eq!(config.origins.revalidate, Revalidate::After(Duration::ZERO));
+        assert!(config.maintenance.max_bytes.is_none() && config.maintenance.gc.interval.is_some());
     }
 
     #[test]
-    fn all_mistakes_are_reported_at_once() {
+    fn serve_reports_all_mistakes_together() {
         let text = |text: &str| Some(text.to_owned());
         let raw = RawServe {
             process: RawProcess {
@@ -89,8 +101,9 @@ mod tests {
                 config: Some("/does/not/exist.yaml".into()),
             },
             data_dir: None,
+            maintenance: RawMaintenance::invalid(),
             origins: RawOrigins {
-                insecure_registries: vec!["http://registry".to_owned()],
+                insecure_registries: vec!["ftp://registry".to_owned()],
                 upstream: vec!["docker.io".to_owned()],
                 mirror: vec!["docker.io".to_owned()],
                 fallback: vec!["docker.io".to_owned()],
@@ -107,19 +120,24 @@ mod tests {
             },
         };
         let report = raw.validate().unwrap_err().to_string();
-        // Those of TLS and of plugins are about one another: they have tests of their own.
+        // The settings of TLS and of plugins depend on each other, and have separate tests.
         let alone = |key: &&&str| !key.starts_with("tls-") && !key.starts_with("image-credential-");
-        let groups = RawProcess::KEYS.iter().chain(&RawOrigins::KEYS).filter(alone);
+        let maintenance = RawMaintenance::GROUPS.into_iter().flatten();
+        let groups = RawProcess::KEYS.iter().chain(&RawOrigins::KEYS).filter(alone).chain(maintenance);
         for key in groups.chain(&[DATA_DIR, "config"]) {
             assert!(report.contains(&format!("\n  {key}: ")), "{key} is missing:\n{report}");
         }
     }
 
     #[test]
-    fn flags_win_over_the_file() {
+    fn flags_take_precedence_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kuik.yaml");
-        fs::write(&path, "dataDir: from-file\nrevalidateAfter: never\nshutdownTimeout: 1h30m\n").unwrap();
+        fs::write(
+            &path,
+            "dataDir: from-file\nrevalidateAfter: never\nshutdownTimeout: 1h30m\nmaxSize: 10Gi\n",
+        )
+        .unwrap();
         let raw = RawServe {
             process: RawProcess { config: Some(path), ..RawProcess::default() },
             data_dir: Some("from-flag".to_owned()),
@@ -128,6 +146,7 @@ mod tests {
         let config = raw.validate().unwrap();
         assert_eq!(config.data_dir, PathBuf::from("from-flag"));
         assert_eq!(config.origins.revalidate, Revalidate::Never);
+        assert_eq!(config.maintenance.max_bytes, Some(10 << 30));
         assert_eq!(config.process.shutdown_timeout, Duration::from_secs(5400));
     }
 }

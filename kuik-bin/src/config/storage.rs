@@ -1,5 +1,4 @@
-//! How a registry uses the place that its content is kept in: where blobs wait on their way into a bucket, and whether
-//! clients get them from there.
+//! Storage settings of a registry: location, scratch directory, and redirects to the bucket.
 
 use std::path::PathBuf;
 
@@ -11,22 +10,22 @@ use super::{
     value::switch,
 };
 
-/// What is said about storage, before anybody has looked at it.
+/// Unvalidated storage settings.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawStorage {
     #[command(flatten)]
     pub(super) location: RawLocation,
-    /// Where blobs lie that are being fetched into a bucket: a directory with room for those that are fetched at one
-    /// time [default: the system's temporary directory]
+    /// Directory for blobs while they are fetched into a bucket, with room for all concurrent fetches [default: the system's
+    /// temporary directory]
     #[arg(long, env = "KUIK_SCRATCH_DIR", hide_env_values = true, value_name = "DIR")]
     pub(super) scratch_dir: Option<String>,
-    /// Clients get blobs from the provider of the bucket itself: they are sent to URLs that are good for 20 minutes, on
-    /// the host of the storage's endpoint, which they have to reach and to trust. true or false [default: false]
+    /// Redirect blob requests to pre-signed URLs of the object storage, valid for 20 minutes; clients must be able to reach
+    /// and trust its endpoint [default: false]
     #[arg(long, env = "KUIK_STORAGE_REDIRECTS", hide_env_values = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub(super) storage_redirects: Option<String>,
 }
 
-/// Where a registry keeps its content.
+/// Validated storage settings.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Storage {
@@ -34,11 +33,11 @@ pub enum Storage {
     Directory(PathBuf),
     /// In a bucket.
     Bucket {
-        /// Which, and how it is asked.
+        /// Bucket and client options.
         options: BucketOptions,
-        /// Where blobs lie that are being fetched.
+        /// Directory for blobs while they are fetched.
         scratch_dir: PathBuf,
-        /// Whether clients get blobs from the provider itself.
+        /// Whether clients are redirected to the object storage for blobs.
         redirects: bool,
     },
 }
@@ -47,30 +46,30 @@ const SCRATCH_DIR: &str = "scratch-dir";
 const REDIRECTS: &str = "storage-redirects";
 
 impl RawStorage {
-    /// The settings that a file can have, beside those of the location.
+    /// Keys of these settings in the configuration file, without those of the location.
     pub(super) const KEYS: [&str; 2] = [SCRATCH_DIR, REDIRECTS];
 
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
-            location: self.location.over(file),
+            location: self.location.merge_file(file),
             scratch_dir: file.one(SCRATCH_DIR, self.scratch_dir),
             storage_redirects: file.one(REDIRECTS, self.storage_redirects),
         }
     }
 
-    /// `None` only where a problem was added.
+    /// Returns `None` only if a problem was added.
     pub(super) fn read(self, problems: &mut Problems) -> Option<Storage> {
         let location = self.location.read(problems);
         let scratch_dir = self.scratch_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from);
         if let Some(dir) = scratch_dir.as_ref().filter(|dir| !dir.is_dir()) {
-            problems.add(SCRATCH_DIR, format_args!("there is no directory {}", dir.display()));
+            problems.add(SCRATCH_DIR, format_args!("no such directory: {}", dir.display()));
         }
         let redirects = switch(REDIRECTS, self.storage_redirects.as_deref(), false, problems);
         match location? {
             Location::Directory(dir) => {
                 if redirects {
-                    problems.add(REDIRECTS, "they are to buckets, and content is kept in a directory");
+                    problems.add(REDIRECTS, "only valid for buckets, and the storage is a directory");
                 }
                 Some(Storage::Directory(dir))
             }
@@ -98,15 +97,15 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_sent_to_a_bucket_where_it_is_said_and_never_to_a_directory() {
+    fn redirects_require_a_bucket_and_are_off_by_default() {
         for (text, expected) in [(None, false), (Some("false"), false), (Some("true"), true)] {
             let Ok(Storage::Bucket { redirects, scratch_dir, .. }) = read("s3://images", text) else {
-                panic!("it is a bucket")
+                panic!("not a bucket")
             };
             assert_eq!((redirects, scratch_dir), (expected, PathBuf::from("/tmp")), "{text:?}");
         }
         let report = read("file:///data", Some("true")).unwrap_err();
-        assert!(report.contains("storage-redirects: they are to buckets"), "{report}");
+        assert!(report.contains("storage-redirects: only valid for buckets"), "{report}");
         assert!(matches!(read("file:///data", None), Ok(Storage::Directory(_))));
     }
 }

@@ -1,19 +1,18 @@
-//! Whether TLS is served, and with which certificate.
+//! TLS settings: certificate and private key files.
 
 use std::{fs::File, io, path::Path};
 
-use kuik_proxy::server::Tls;
+use kuik_proxy::serve::Tls;
 
 use super::{ConfigFile, Problems};
 
-/// What is said about TLS, before anybody has looked at it.
+/// Unvalidated TLS settings.
 #[derive(Debug, Default, clap::Args)]
 pub struct RawTls {
-    /// A PEM file with the certificate to serve TLS with, and its chain; read again when it changes. Needs
-    /// --tls-private-key-file
+    /// PEM file with the TLS server certificate and its chain, reloaded when it changes; requires --tls-private-key-file
     #[arg(long, env = "KUIK_TLS_CERT_FILE", hide_env_values = true, value_name = "FILE")]
     pub(super) tls_cert_file: Option<String>,
-    /// A PEM file with the private key of the certificate; read again when it changes
+    /// PEM file with the private key of the certificate, reloaded when it changes
     #[arg(long, env = "KUIK_TLS_PRIVATE_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     pub(super) tls_private_key_file: Option<String>,
 }
@@ -28,15 +27,15 @@ fn readable(file: &str) -> io::Result<()> {
 }
 
 impl RawTls {
-    /// What was given here, and for the rest what the file says.
-    pub(super) fn over(self, file: &ConfigFile) -> Self {
+    /// Returns these values, with unset ones taken from the file.
+    pub(super) fn merge_file(self, file: &ConfigFile) -> Self {
         Self {
             tls_cert_file: file.one(CERTIFICATE, self.tls_cert_file),
             tls_private_key_file: file.one(KEY, self.tls_private_key_file),
         }
     }
 
-    /// `None` where no TLS is asked for, or a problem was added.
+    /// Returns `None` if TLS is disabled, or if a problem was added.
     pub(super) fn read(self, problems: &mut Problems) -> Option<Tls> {
         let given = |file: Option<String>| file.filter(|file| !file.is_empty());
         let (certificate, key) = (given(self.tls_cert_file), given(self.tls_private_key_file));
@@ -51,11 +50,11 @@ impl RawTls {
                 problems.check(CERTIFICATE, Tls::open(Path::new(&certificate), Path::new(&key)))
             }
             (Some(_), None) => {
-                problems.add(KEY, "it is not set: a certificate is of no use without its key");
+                problems.add(KEY, format_args!("required with {CERTIFICATE}"));
                 None
             }
             (None, Some(_)) => {
-                problems.add(CERTIFICATE, "it is not set: a key is of no use without its certificate");
+                problems.add(CERTIFICATE, format_args!("required with {KEY}"));
                 None
             }
         }
@@ -101,8 +100,12 @@ mod tests {
                 ["tls-cert-file: cannot read", "tls-private-key-file: cannot read"],
             ),
             ("Cargo.toml", "/absent/key", ["tls-private-key-file: cannot read", "/absent/key"]),
-            ("/absent/cert", "", ["tls-cert-file: cannot read", "tls-private-key-file: it is not set"]),
-            ("Cargo.toml", "Cargo.toml", ["tls-cert-file: ", "hold no certificate"]),
+            (
+                "/absent/cert",
+                "",
+                ["tls-cert-file: cannot read", "tls-private-key-file: required with tls-cert-file"],
+            ),
+            ("Cargo.toml", "Cargo.toml", ["tls-cert-file: ", "are not a certificate"]),
         ] {
             let mut problems = Problems::default();
             assert!(raw(certificate, key).read(&mut problems).is_none());

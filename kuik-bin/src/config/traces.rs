@@ -1,26 +1,26 @@
-//! Where traces are sent, if anywhere: a flag, or the environment variables that OpenTelemetry has for it.
+//! Trace export settings: a flag, or the standard environment variables of OpenTelemetry.
 
 use std::env;
 
 use http::Uri;
-use kuik_core::registry::Guard;
+use kuik_core::client::Guard;
 
 use super::Problems;
 
-/// The setting.
+/// Key of the setting.
 pub(super) const KEY: &str = "otlp-endpoint";
 
-/// Where traces are sent, and as whose.
+/// Validated trace export settings.
 #[derive(Debug, Clone)]
 pub struct TracesConfig {
-    /// The address that takes them.
+    /// URL of the collector.
     pub endpoint: Uri,
-    /// The name of the service.
+    /// Service name of the traces.
     pub service: String,
 }
 
 impl TracesConfig {
-    /// The collector is named by the configuration, and may be at any address.
+    /// Returns a guard that allows the collector at any address, because the configuration names it.
     #[must_use]
     pub fn guard(&self) -> Guard {
         let authority = self.endpoint.authority().map(http::uri::Authority::as_str).unwrap_or_default();
@@ -31,7 +31,7 @@ impl TracesConfig {
     }
 }
 
-/// What the environment says, as OpenTelemetry specifies it.
+/// Environment variables that OpenTelemetry specifies.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     disabled: Option<String>,
@@ -52,7 +52,7 @@ impl Environment {
     }
 }
 
-/// Where traces are sent; `None` is nowhere. `given` is a base address, to which `/v1/traces` is added.
+/// Returns the export settings; `None` if traces are not exported. `given` is a base URL, and `/v1/traces` is appended.
 pub(super) fn read(
     given: Option<&str>,
     environment: Environment,
@@ -68,14 +68,14 @@ pub(super) fn read(
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
     };
     let Some(endpoint) = endpoint.parse().ok().filter(usable) else {
-        problems.add(KEY, "it is not an http or https URL, such as http://localhost:4318");
+        problems.add(KEY, "not an http or https URL such as http://localhost:4318");
         return None;
     };
     let service = environment.service.unwrap_or_else(program);
     Some(TracesConfig { endpoint, service })
 }
 
-/// The name that the program was called by.
+/// Returns the name that the program was started under.
 fn program() -> String {
     let called = env::args_os().next().map(std::path::PathBuf::from);
     let name = called.as_deref().and_then(std::path::Path::file_name);
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(endpoint(Some("http://flag:4318"), off), Ok(None));
         for wrong in ["collector:4318", "ftp://a", "", "http://"] {
             let said = endpoint(Some(wrong), Environment::default()).unwrap_err();
-            assert!(said.contains("otlp-endpoint: it is not"), "{wrong}: {said}");
+            assert!(said.contains("otlp-endpoint: not an"), "{wrong}: {said}");
         }
     }
 }

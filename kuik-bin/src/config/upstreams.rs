@@ -1,36 +1,36 @@
-//! Where images are fetched from besides, or instead of, the registries that they name: flags, and in the file
+//! Upstream settings: mirrors, fallbacks and replacements of registries, from flags or in the file:
 //!
 //! ```yaml
 //! upstreams:
 //!   docker.io:
 //!     alternatives:
-//!       - https://mirror.gcr.io             # asked first
+//!       - https://mirror.gcr.io             # tried first
 //!       - url: https://harbor.example
 //!         prefix: hub                       # docker.io/library/nginx is hub/library/nginx there
-//!         digestsOnly: true                 # its tags may be old
+//!         digestsOnly: true                 # its tags may be outdated
 //!       - url: https://replica.example
-//!         policy: OnFailure                 # asked last, where Docker Hub itself fails
+//!         policy: OnFailure                 # tried last, if Docker Hub fails
 //!   quay.io/team:
-//!     source: Never                         # or the URL where it is now
+//!     source: Never                         # or its new URL
 //!     alternatives: [https://mirror.example]
 //! ```
 //!
-//! What flags say about a prefix takes the place of all that the file says about it.
+//! Flags for a prefix replace everything in the file for that prefix.
 
 use std::collections::BTreeMap;
 
-use kuik_core::registry::{Alternative, InvalidUpstream, Policy, Source, UpstreamRule};
+use kuik_core::client::{Alternative, InvalidUpstream, Policy, Source, UpstreamRule};
 use serde_json::{Map, Value};
 
 use super::Problems;
 
-/// The setting that only the file has.
+/// Key that only the file has.
 pub(super) const KEY: &str = "upstreams";
 pub(super) const UPSTREAM: &str = "upstream";
 pub(super) const MIRROR: &str = "mirror";
 pub(super) const FALLBACK: &str = "fallback";
 
-/// What is said about upstreams, before anybody has looked at it.
+/// Unvalidated upstream settings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules<'a> {
     pub(super) moved: &'a [String],
@@ -40,7 +40,7 @@ pub(super) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// The rules, one for each prefix.
+    /// Returns the rules, one for each prefix.
     pub(super) fn read(self, problems: &mut Problems) -> Vec<UpstreamRule> {
         let mut rules = BTreeMap::new();
         match self.form {
@@ -53,7 +53,7 @@ impl Rules<'_> {
                     }
                 }
             }
-            Some(_) => problems.add(KEY, "it is no mapping of registries to their upstreams"),
+            Some(_) => problems.add(KEY, "must be a mapping of registries to their upstreams"),
         }
         for (prefix, rule) in self.flags(problems) {
             rules.insert(prefix, rule);
@@ -77,7 +77,7 @@ impl Rules<'_> {
         {
             for text in texts {
                 let Some((rule, to)) = problems.check(key, UpstreamRule::assigned(text)) else { continue };
-                let rule = rule.with_alternative(to.asked(policy));
+                let rule = rule.with_alternative(to.with_policy(policy));
                 let joined = rules.remove(&rule.prefix()).map(|before| before.joined(rule.clone()));
                 rules.insert(rule.prefix(), joined.unwrap_or(rule));
             }
@@ -86,12 +86,12 @@ impl Rules<'_> {
     }
 }
 
-/// The rule that the file has for a prefix; `None` only where a problem was added.
+/// Returns the file's rule for a prefix; `None` only if a problem was added.
 fn rule(prefix: &str, value: &Value, problems: &mut Problems) -> Option<UpstreamRule> {
     let key = format!("{KEY}.{prefix}");
     let rule = problems.check(&key, UpstreamRule::new(prefix));
     let Value::Object(fields) = value else {
-        problems.add(&key, "it is no mapping with alternatives and source");
+        problems.add(&key, "must be a mapping with alternatives and source");
         return None;
     };
     known(fields, &["alternatives", "source"], &key, problems);
@@ -103,14 +103,14 @@ fn rule(prefix: &str, value: &Value, problems: &mut Problems) -> Option<Upstream
             .filter_map(|(at, item)| alternative(&format!("{key}.alternatives[{at}]"), item, problems))
             .collect(),
         Some(_) => {
-            problems.add(&format!("{key}.alternatives"), "it is no list");
+            problems.add(&format!("{key}.alternatives"), "must be a list");
             Vec::new()
         }
     };
     let source = source(&format!("{key}.source"), fields.get("source"), problems)?;
     let rule = alternatives.into_iter().fold(rule?.with_source(source), UpstreamRule::with_alternative);
-    if !rule.leads_anywhere() {
-        problems.add(&key, "nothing can be fetched: the source is never asked, and there is no alternative");
+    if !rule.has_upstreams() {
+        problems.add(&key, "nothing can be fetched: source is Never, and there are no alternatives");
         return None;
     }
     Some(rule)
@@ -122,20 +122,20 @@ fn source(key: &str, value: Option<&Value>, problems: &mut Problems) -> Option<S
         Some(Value::String(word)) if word == "Itself" => Some(Source::Itself),
         Some(Value::String(word)) if word == "Never" => Some(Source::Never),
         Some(Value::String(word)) if !word.contains(':') => {
-            problems.add(key, format_args!("{word:?} is neither Itself nor Never nor a URL"));
+            problems.add(key, format_args!("{word:?} is not Itself, Never or a URL"));
             None
         }
         Some(value) => alternative(key, value, problems).map(Source::At),
     }
 }
 
-/// A URL alone, or a mapping with one; `None` only where a problem was added.
+/// Parses a URL, or a mapping with one; returns `None` only if a problem was added.
 fn alternative(key: &str, value: &Value, problems: &mut Problems) -> Option<Alternative> {
     let fields = match value {
         Value::String(url) => return problems.check(key, Alternative::new(url)),
         Value::Object(fields) => fields,
         _ => {
-            problems.add(key, "it is neither a URL nor a mapping with one");
+            problems.add(key, "must be a URL or a mapping with one");
             return None;
         }
     };
@@ -146,7 +146,7 @@ fn alternative(key: &str, value: &Value, problems: &mut Problems) -> Option<Alte
         Some(Some("Always")) => Some(Policy::Always),
         Some(Some("OnFailure")) => Some(Policy::OnFailure),
         Some(_) => {
-            problems.add(&within("policy"), "it is neither Always nor OnFailure");
+            problems.add(&within("policy"), "must be Always or OnFailure");
             None
         }
     };
@@ -154,13 +154,13 @@ fn alternative(key: &str, value: &Value, problems: &mut Problems) -> Option<Alte
         None => Some(false),
         Some(Some(value)) => Some(value),
         Some(None) => {
-            problems.add(&within("digestsOnly"), "it is neither true nor false");
+            problems.add(&within("digestsOnly"), "must be true or false");
             None
         }
     };
     let url = fields.get("url").and_then(Value::as_str);
     if url.is_none() {
-        problems.add(&within("url"), "it is missing");
+        problems.add(&within("url"), "required");
     }
     let mut found = problems.check(&within("url"), Alternative::new(url?));
     match fields.get("prefix").map(Value::as_str) {
@@ -168,23 +168,23 @@ fn alternative(key: &str, value: &Value, problems: &mut Problems) -> Option<Alte
         Some(Some(prefix)) => {
             found = found.and_then(|found| problems.check(&within("prefix"), found.with_prefix(prefix)));
         }
-        Some(None) => problems.add(&within("prefix"), "it is no text"),
+        Some(None) => problems.add(&within("prefix"), "must be a string"),
     }
-    let found = found?.asked(policy?);
+    let found = found?.with_policy(policy?);
     Some(if digests_only? { found.digests_only() } else { found })
 }
 
 fn known(fields: &Map<String, Value>, known: &[&str], key: &str, problems: &mut Problems) {
     for name in fields.keys().filter(|name| !known.contains(&name.as_str())) {
-        problems.add(&format!("{key}.{name}"), "there is no such setting");
+        problems.add(&format!("{key}.{name}"), "unknown setting");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use kuik_core::{
+        client::{UpstreamResolver as _, Upstreams},
         reference::RepositoryName,
-        registry::{UpstreamResolver as _, Upstreams},
     };
 
     use super::*;
@@ -208,7 +208,7 @@ mod tests {
     async fn row(upstreams: &Upstreams, repository: &str) -> Vec<String> {
         let repository: RepositoryName = repository.parse().unwrap();
         let row = upstreams.upstreams(&repository).await.unwrap();
-        let shown = |one: &kuik_core::registry::Upstream| {
+        let shown = |one: &kuik_core::client::Upstream| {
             let digests = if one.is_for_digests_only() { " (digests)" } else { "" };
             format!("{:?} {} {}{digests}", one.role(), one.base(), one.path_of(&repository))
         };
@@ -228,7 +228,7 @@ ghcr.io: {source: http://moved.example:5000}
 ";
 
     #[tokio::test]
-    async fn the_file_says_it_all() {
+    async fn file_form_configures_every_kind_of_upstream() {
         let upstreams = read(FORM, [&[], &[], &[]]).unwrap();
         assert_eq!(
             row(&upstreams, "nginx").await,
@@ -245,7 +245,7 @@ ghcr.io: {source: http://moved.example:5000}
     }
 
     #[tokio::test]
-    async fn flags_are_joined_and_win_over_the_file() {
+    async fn flags_combine_and_take_precedence_over_the_file() {
         let upstreams = read(
             FORM,
             [
@@ -268,7 +268,7 @@ ghcr.io: {source: http://moved.example:5000}
     }
 
     #[test]
-    fn every_mistake_is_reported_with_its_place() {
+    fn mistakes_are_reported_with_their_path() {
         let form = "
 docker.io:
   alternatives:
@@ -286,26 +286,26 @@ mcr.example: {source: Perhaps, alternatives: https://d}
             read(form, [&["x", "a.example=https://a", "a.example=https://b"], &["y.example=z"], &["="]])
                 .unwrap_err();
         for place in [
-            "upstreams.docker.io.alternatives[0].policy: it is neither Always",
-            "upstreams.docker.io.alternatives[0].digestsOnly: it is neither true",
+            "upstreams.docker.io.alternatives[0].policy: must be Always",
+            "upstreams.docker.io.alternatives[0].digestsOnly: must be true",
             "upstreams.docker.io.alternatives[0].prefix: ",
-            "upstreams.docker.io.alternatives[0].mirror: there is no such",
-            "upstreams.docker.io.alternatives[1].url: it is missing",
+            "upstreams.docker.io.alternatives[0].mirror: unknown setting",
+            "upstreams.docker.io.alternatives[1].url: required",
             "upstreams.docker.io.alternatives[2]: ",
-            "upstreams.docker.io.alternatives[3]: it is neither a URL",
-            "upstreams.docker.io.sauce: there is no such",
+            "upstreams.docker.io.alternatives[3]: must be a URL",
+            "upstreams.docker.io.sauce: unknown setting",
             "upstreams.quay.io: nothing can be fetched",
             "upstreams.Bad Name: ",
-            "upstreams.ghcr.io: it is no mapping",
+            "upstreams.ghcr.io: must be a mapping",
             "upstreams.mcr.example.source: ",
-            "upstreams.mcr.example.alternatives: it is no list",
+            "upstreams.mcr.example.alternatives: must be a list",
             "upstream: \"x\" is not PREFIX=URL",
-            "upstream: a.example has upstreams already",
+            "upstream: a.example already has upstreams",
             "mirror: \"z\": ",
             "fallback: \"=\" is not PREFIX=URL",
         ] {
             assert!(report.contains(&format!("\n  {place}")), "{place} is missing:\n{report}");
         }
-        assert!(read("[docker.io]", [&[], &[], &[]]).unwrap_err().contains("upstreams: it is no mapping"));
+        assert!(read("[docker.io]", [&[], &[], &[]]).unwrap_err().contains("upstreams: must be a mapping"));
     }
 }

@@ -1,12 +1,12 @@
-//! The values that settings have: durations, switches, files.
+//! Parsers of setting values: durations, booleans, addresses, files.
 
 use std::{fs, io, str::FromStr, time::Duration};
 
-use kuik_proxy::server::BindAddress;
+use kuik_proxy::serve::BindAddress;
 
 use super::Problems;
 
-/// A file that a setting names cannot be read.
+/// A file named by a setting cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {file}")]
 pub(super) struct Unreadable {
@@ -18,7 +18,7 @@ pub(super) fn read_file(file: &str) -> Result<Vec<u8>, Unreadable> {
     fs::read(file).map_err(|source| Unreadable { file: file.to_owned(), source })
 }
 
-/// A duration as Go and Kubernetes write it: `90s`, `5m`, `1h30m`.
+/// Parses a Go duration: `90s`, `5m`, `1h30m`.
 pub(super) fn duration(
     key: &str,
     text: Option<&str>,
@@ -33,12 +33,12 @@ pub(super) fn duration(
     })
 }
 
-/// A switch: `true` or `false`.
+/// Parses a boolean: `true` or `false`.
 pub(super) fn switch(key: &str, text: Option<&str>, default: bool, problems: &mut Problems) -> bool {
     parsed(key, text, default, "true or false", problems)
 }
 
-/// An address, or none where it is `0`.
+/// Parses an address; returns `None` for `0`.
 pub(super) fn address(
     key: &str,
     text: Option<&str>,
@@ -51,7 +51,7 @@ pub(super) fn address(
     }
 }
 
-/// Anything that reads itself; `expected` says what that is.
+/// Parses any `FromStr` type; `expected` describes it in the error.
 pub(super) fn parsed<T: FromStr>(
     key: &str,
     text: Option<&str>,

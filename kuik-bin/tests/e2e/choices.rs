@@ -1,4 +1,4 @@
-//! What is rewritten, and what is left alone: every place of an image in a pod, and every way to say no.
+//! Rewriting rules: every image field of a pod, and every way to opt out.
 
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ async fn every_image_of_a_pod_is_rewritten_but_one_that_is_always_pulled() {
 }
 
 #[tokio::test]
-async fn pods_that_say_no_and_namespaces_that_are_ignored_are_left_alone() {
+async fn opted_out_pods_and_ignored_namespaces_are_not_rewritten() {
     let values = [
         "controllers.webhook.ignoredNamespaces={e2e-ignored}",
         "controllers.webhook.objectSelector.matchExpressions[0].key=e2e-kuik",
@@ -102,7 +102,10 @@ async fn pods_that_say_no_and_namespaces_that_are_ignored_are_left_alone() {
     let asked = scenario.start(&scenario.pod("asked", &name)).await;
     assert_eq!(image_of(&asked, "main"), rewritten(&name));
     kept(&name).await;
-    assert!(cached_image(&object_name(&left)).await.unwrap_err().contains("NotFound"), "nobody asked for it");
+    assert!(
+        cached_image(&object_name(&left)).await.unwrap_err().contains("NotFound"),
+        "it must not be created"
+    );
     for namespace in ["kube-system", NAMESPACE] {
         kubectl(&["delete", "pod", "e2e-left", "--namespace", namespace, "--grace-period=0", "--force"])
             .await

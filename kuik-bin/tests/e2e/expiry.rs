@@ -21,7 +21,7 @@ async fn dated(image: &str, whether: bool) -> String {
     .await
 }
 
-/// Waits until an image that nobody uses has a date, sets one that has passed, and waits until the image has gone.
+/// Waits until an unused image has an expiry date, sets one in the past, and waits until the image is deleted.
 pub(crate) async fn expire(image: &str) {
     dated(image, true).await;
     let name = object_name(image);
@@ -37,7 +37,7 @@ pub(crate) async fn expire(image: &str) {
 }
 
 #[tokio::test]
-async fn an_image_that_nobody_uses_goes_on_its_day_and_leaves_the_other_tags() {
+async fn unused_image_expires_and_leaves_the_other_tags() {
     let scenario = Scenario::with("expiry", &["cachedImagesExpiryDelay=7"]).await;
     let mut upstream = Upstream::open(&scenario.place).await;
     let image = Image::marked(&scenario.place.busybox, "expiry");

@@ -1,4 +1,4 @@
-//! What a cluster goes through when a part of kuik is away: pods start.
+//! Component failures: pods start while a part of kuik is down.
 
 use super::{
     Image, NAMESPACE, Scenario, Upstream, apply, json, kubectl,
@@ -24,7 +24,7 @@ async fn scale(workload: &str, replicas: u32) {
     .await;
 }
 
-/// Has the controllers look at every image again, as people are told to.
+/// Has the controllers verify every image now, as the documentation says.
 async fn look_again(at: &str) {
     let mark = format!("timestamp={at}");
     kubectl(&["annotate", "cachedimages", "--all", "--overwrite", &mark]).await.unwrap();
@@ -44,8 +44,10 @@ async fn pods_start_while_the_cache_is_down() {
 }
 
 #[tokio::test]
-async fn a_cache_that_lost_everything_says_so_and_is_filled_again() {
-    let scenario = Scenario::begin("cache-wiped").await;
+async fn wiped_cache_is_reported_and_refilled() {
+    // Without the annotations, nothing would be verified while the test waits.
+    let rarely = ["controllers.env[0].name=KUIK_VERIFY_INTERVAL", "controllers.env[0].value=1h"];
+    let scenario = Scenario::with("cache-wiped", &rarely).await;
     let mut upstream = Upstream::open(&scenario.place).await;
     let name = start_and_keep(&scenario, &upstream, "cache-wiped").await;
 
@@ -93,19 +95,33 @@ async fn pods_start_as_they_are_while_the_webhook_is_down() {
 async fn pods_start_though_the_proxy_goes_while_they_are_pulled() {
     let scenario = Scenario::begin("proxy-gone").await;
     let upstream = Upstream::open(&scenario.place).await;
+    // A layer takes several seconds, so that the proxy goes while it is pulled.
+    let slow = upstream.throttled(&scenario.place, 4_000_000).await;
     for (way, flags) in [("deleted", &["--wait=false"][..]), ("killed", &["--grace-period=0", "--force"])] {
         let mut pods = Vec::new();
         for number in 0..4 {
-            // Large enough that most are still on their way when the proxy goes.
             let mark = format!("{way} {number}").repeat(4_000_000);
             let image = Image::marked(&scenario.place.busybox, &mark);
             let name = upstream.push(&image, &format!("proxy-gone/{way}:{number}")).await;
+            let name = name.replace(&upstream.host(), &slow.host());
             pods.push(scenario.pod(&format!("{way}-{number}"), &name));
         }
         apply(&pods).await.unwrap();
+        until("a layer is being pulled", || async {
+            match scenario.place.pulls().await {
+                0 => Err("nothing is being pulled".to_owned()),
+                count => Ok(count),
+            }
+        })
+        .await;
         let selector = "--selector=app.kubernetes.io/component=proxy";
         let delete = ["delete", "pod", "--namespace", NAMESPACE, selector];
         kubectl(&[&delete[..], flags].concat()).await.unwrap();
+        let names = pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap());
+        for name in names {
+            let pod = json(&["--namespace", &scenario.namespace, &format!("pod/{name}")]).await.unwrap();
+            assert_ne!(pod["status"]["phase"], "Running", "{name} was pulled before the proxy went");
+        }
         for pod in &pods {
             scenario.ready(pod["metadata"]["name"].as_str().unwrap()).await;
         }

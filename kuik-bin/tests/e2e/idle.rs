@@ -1,10 +1,10 @@
-//! What kuik costs while nothing happens: as `kubectl top pods` says it, from the kubelets' own figures.
+//! Idle resource usage, as shown by `kubectl top pods`, from the kubelets' statistics.
 
 use serde_json::Value;
 
 use super::{NAMESPACE, Scenario, Upstream, json, kubectl, promise::start_and_keep, until};
 
-/// What a pod uses, in thousandths of a core and MiB.
+/// Resource usage of a pod, in millicores and MiB.
 struct Use {
     pod: String,
     millicores: f64,
@@ -31,7 +31,7 @@ async fn uses(node: &str, pods: usize) -> Result<Vec<Use>, String> {
 }
 
 #[tokio::test]
-async fn what_does_nothing_costs_next_to_nothing() {
+async fn idle_components_use_almost_no_resources() {
     let scenario = Scenario::begin("idle").await;
     let upstream = Upstream::open(&scenario.place).await;
     start_and_keep(&scenario, &upstream, "idle").await;
@@ -39,7 +39,7 @@ async fn what_does_nothing_costs_next_to_nothing() {
     let pods = json(&["pods", "--namespace", NAMESPACE]).await.unwrap();
     let pods = pods["items"].as_array().unwrap();
     let node = pods[0]["spec"]["nodeName"].as_str().unwrap();
-    // What they did until now is in the kubelet's averages for a while.
+    // Earlier activity is part of the kubelet's averages for a while.
     let uses = until("every pod of kuik uses less than a twentieth of a core", || async {
         let uses = uses(node, pods.len()).await?;
         let calm = uses.iter().all(|it| it.millicores < 50.0);

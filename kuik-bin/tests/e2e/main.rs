@@ -1,8 +1,8 @@
-//! kuik on a real cluster: installed by Helm from its chart, with its image, while registries and parts of it go away.
+//! End-to-end tests on a real cluster: kuik is installed from its chart, with its image, while registries and components fail.
 //!
-//! `make e2e` runs this on a cluster of its own; with KUBECONFIG set, on that one ([`place`] says what it has to offer).
-//! Scenarios take turns ([`Scenario`]), because each may take a part of the release away. Each waits for conditions, and
-//! where one never comes true it prints what a person would look at: pods, events, logs.
+//! `make e2e` runs this on a cluster of its own; with KUBECONFIG set, on that one ([`place`] lists its requirements).
+//! Scenarios run one at a time ([`Scenario`]), because each may stop a part of the release. Each waits for conditions, and
+//! prints pods, events and logs if one is not met.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -53,7 +53,7 @@ async fn in_memory() {
 async fn on_a_volume() {
     let mut scenario = Scenario::without_kuik("matrix-volume").await;
     volume(&scenario).await;
-    // The claim of a StatefulSet is for ever what it was made with.
+    // The volume claim of a StatefulSet is immutable.
     scenario.uninstall().await;
     kept_in_every_mode(&mut scenario, &ON_A_VOLUME, true).await;
     uninstall_with_volume(&mut scenario).await;

@@ -5,17 +5,27 @@ use std::fs;
 use serde_json::json;
 
 use super::{
-    Image, NAMESPACE, Scenario, Upstream, kubectl,
+    Image, NAMESPACE, Scenario, Upstream, apply, kubectl,
     pod::{image_of, rewritten},
     promise::{kept, start_again, start_and_keep},
     scenario::{PROXY, rolled_out},
 };
 
+/// A scenario with a new installation in this mode, whose proxies configure the containerd of their nodes.
+///
+/// They do so when they start, and an upgrade that does not change the proxy starts none: the scenario before may have
+/// removed what its own proxies wrote.
+async fn configuring_nodes(mode: &str) -> Scenario {
+    let mut scenario = Scenario::without_kuik(mode).await;
+    scenario.uninstall().await;
+    let folder = format!("proxy.containerd.certsDir={}", scenario.place.certs_dir.display());
+    scenario.install(&[&format!("proxy.mode={mode}"), &folder]).await;
+    scenario
+}
+
 #[tokio::test]
-async fn a_node_that_is_told_pulls_through_kuik_and_no_pod_changes() {
-    let place = super::Place::here();
-    let folder = format!("proxy.containerd.certsDir={}", place.certs_dir.display());
-    let scenario = Scenario::with("containerd", &["proxy.mode=containerd", &folder]).await;
+async fn mirror_configured_node_pulls_through_kuik_without_rewriting() {
+    let scenario = configuring_nodes("containerd").await;
     let mut upstream = Upstream::open(&scenario.place).await;
     upstream.untold();
     let image = Image::marked(&scenario.place.busybox, "containerd");
@@ -38,12 +48,8 @@ async fn a_node_that_is_told_pulls_through_kuik_and_no_pod_changes() {
 
 /// containerd asks its mirror for what is rewritten as well, as for an image of a registry called `localhost:7439`.
 #[tokio::test]
-async fn a_node_that_is_told_pulls_what_is_rewritten_at_its_first_try() {
-    let mut scenario = Scenario::without_kuik("both").await;
-    // Nodes are told when a proxy starts, and an upgrade that changes no proxy starts none.
-    scenario.uninstall().await;
-    let folder = format!("proxy.containerd.certsDir={}", scenario.place.certs_dir.display());
-    scenario.install(&["proxy.mode=both", &folder]).await;
+async fn mirror_configured_node_pulls_rewritten_images_at_the_first_try() {
+    let scenario = configuring_nodes("both").await;
     let told = scenario.place.certs_dir.join("_default");
     assert!(told.join("hosts.toml").exists());
     let mut upstream = Upstream::open(&scenario.place).await;
@@ -88,6 +94,50 @@ async fn a_node_that_is_added_starts_pods_whose_registry_is_gone() {
     let pod = scenario.start(&pod).await;
     assert_eq!((&pod["spec"]["nodeName"], image_of(&pod, "main")), (&node.name.into(), &*rewritten(&name)));
     assert_eq!(scenario.mark("there", "main").await, "node-added");
+    scenario.delete("there").await;
+    drop(node);
+    scenario.settled().await;
+}
+
+/// The pod has the shape of a network plugin: host network, and a toleration of every taint, in a namespace that kuik does
+/// not ignore. Its node is not ready, and so runs no proxy, before the pod has started.
+#[tokio::test]
+async fn a_node_whose_network_plugin_is_a_pod_becomes_ready_and_pulls_through_kuik() {
+    let scenario = Scenario::begin("node-network").await;
+    let upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "node-network");
+    let name = upstream.push(&image, "node-network/plugin:1").await;
+    let file = scenario.place.network_file().await;
+    let (folder, pending) = (file.parent().unwrap(), file.file_name().unwrap().to_str().unwrap());
+    let ready = pending.strip_suffix(".pending").unwrap();
+    let mut plugin = scenario.pod("plugin", &name)["spec"].clone();
+    plugin["hostNetwork"] = json!(true);
+    plugin["tolerations"] = json!([{"operator": "Exists"}]);
+    plugin["nodeSelector"] = json!({"kubernetes.io/hostname": "node2"});
+    plugin["volumes"] = json!([{"name": "cni", "hostPath": {"path": folder}}]);
+    let container = &mut plugin["containers"][0];
+    container["command"] =
+        json!(["/bin/sh", "-c", format!("busybox mv /cni/{pending} /cni/{ready}; exec sleep 2147483647")]);
+    container["volumeMounts"] = json!([{"name": "cni", "mountPath": "/cni"}]);
+    let labels = json!({"app": "plugin"});
+    let template = json!({"metadata": {"labels": labels}, "spec": plugin});
+    let daemons = json!({
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "plugin", "namespace": scenario.namespace},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    });
+    apply(&[daemons]).await.unwrap();
+
+    let node = scenario.place.add_node_without_network().await;
+    let used = ["get", "pods", "--namespace", &scenario.namespace, "--selector=app=plugin"];
+    let images = "--output=jsonpath={.items[*].spec.containers[*].image}";
+    assert_eq!(kubectl(&[&used[..], &[images]].concat()).await.unwrap(), name);
+    rolled_out(PROXY).await;
+    let mut pod = scenario.pod("there", &name);
+    pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node.name});
+    let pod = scenario.start(&pod).await;
+    assert_eq!(image_of(&pod, "main"), rewritten(&name));
     scenario.delete("there").await;
     drop(node);
     scenario.settled().await;

@@ -2,11 +2,12 @@
 
 use std::{fs, path::Path};
 
-use kuik_core::testkit::real::{run_within, skopeo};
+use kuik_testkit::real::{run_within, skopeo};
 use serde_json::Value;
 
 use super::{
-    Image, Scenario,
+    Image, Scenario, Upstream,
+    expiry::expire,
     pod::{image_of, rewritten},
     promise::kept,
     wait::PATIENCE,
@@ -20,8 +21,7 @@ fn block(page: &str, words: &str) -> String {
     blocks.find(|block| block.contains(words)).unwrap_or_else(|| panic!("{page} has no {words}"))
 }
 
-/// What the commands of a block print in `folder`. The first one forwards a port for the others, which a person at a
-/// terminal waits for.
+/// Returns the output of a block's commands in `folder`. The first one forwards a port for the others, which wait for it.
 async fn run_block(folder: &Path, block: &str) -> String {
     let (forward, rest) = block.split_once("&\n").unwrap();
     let wait = "until curl --silent --output /dev/null http://localhost:5000/healthz; do sleep 0.1; done";
@@ -32,18 +32,38 @@ async fn run_block(folder: &Path, block: &str) -> String {
 }
 
 #[tokio::test]
-async fn garbage_is_collected_when_somebody_asks() {
-    let scenario = Scenario::begin("pages-garbage").await;
+async fn garbage_is_collected_on_request() {
+    let mut scenario = Scenario::begin("pages-garbage").await;
+    // An expired image is garbage at once, and stays until it is collected on request.
+    let settings = [("KUIK_GC_GRACE", "0s"), ("KUIK_GC_INTERVAL", "never")].into_iter().enumerate();
+    let settings = settings.flat_map(|(number, (name, value))| {
+        let variable = format!("registry.env[{number}]");
+        [format!("{variable}.name={name}"), format!("{variable}.value={value}")]
+    });
+    let settings: Vec<_> = settings.collect();
+    scenario.install(&settings.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let upstream = Upstream::open(&scenario.place).await;
+    let image = Image::marked(&scenario.place.busybox, "garbage");
+    let name = upstream.push(&image, "pages-garbage/app:1").await;
+    scenario.start(&scenario.pod("garbage", &name)).await;
+    kept(&name).await;
+    scenario.delete("garbage").await;
+    expire(&name).await;
+
     let printed =
         run_block(scenario.place.busybox.parent().unwrap(), &block("garbage-collection.md", "/gc")).await;
     let answers = serde_json::Deserializer::from_str(&printed).into_iter::<Value>();
-    let dry: Vec<_> = answers.map(|answer| answer.unwrap()["dryRun"].as_bool()).collect();
-    assert_eq!(dry, [Some(true), Some(false)], "{printed}");
+    let answers: Vec<_> = answers.map(Result::unwrap).collect();
+    let [dry, done] = &answers[..] else { panic!("{printed}") };
+    assert_eq!((&dry["dryRun"], &done["dryRun"]), (&true.into(), &false.into()), "{printed}");
+    // A manifest, a configuration and a layer.
+    let listed = dry["garbage"].as_array().unwrap().len();
+    assert!(listed >= 3 && done["removed"] == listed, "{printed}");
 }
 
-/// Nobody here reaches Docker Hub: the image comes from the archive that was carried in.
+/// Docker Hub is unreachable here: the image comes from the imported archive.
 #[tokio::test]
-async fn an_image_that_was_carried_in_starts_where_no_registry_is_reached() {
+async fn imported_image_starts_without_any_reachable_registry() {
     let scenario = Scenario::begin("pages-carried").await;
     let folder = tempfile::tempdir().unwrap();
     let image = Image::marked(&scenario.place.busybox, "carried");

@@ -1,20 +1,20 @@
-//! The cluster that the suite runs on, as far as it has to know it. `tools/e2e` sets these; for a cluster of your own:
+//! Environment of the suite: the cluster that it runs on. `tools/e2e` sets these variables; for your own cluster:
 //!
-//! | variable | what it is |
+//! | variable | meaning |
 //! |---|---|
-//! | `KUBECONFIG` | an admin's way to it |
+//! | `KUBECONFIG` | kubeconfig of a cluster administrator |
 //! | `KUIK_E2E_IMAGE` | kuik's image, `REPOSITORY:TAG`, that nodes have, or can pull |
 //! | `KUIK_E2E_ADDRESS` | an address of this machine that nodes and pods reach: upstream registries listen there |
-//! | `KUIK_E2E_NODE` | a program that says what its one node has (`images`), takes an image from it with its content and all its names (`forget NAME`), or that name alone (`untag NAME`), adds a node that has kuik's image and is called `node2` (`add-node`), and takes that away (`remove-node`) |
-//! | `KUIK_E2E_CERTS_DIR` | the node's `config_path`, as a folder here: it is told there which registries have no TLS |
-//! | `KUIK_E2E_VOLUME` | a folder of the node, and of this machine, that everybody may write to |
-//! | `KUIK_E2E_DISTRIBUTION` | an image with Docker's registry, which starts, and `kubectl` |
-//! | `KUIK_E2E_HELM` | Helm, where it is not to be `helm-3` |
+//! | `KUIK_E2E_NODE` | a program that lists the images of its single node (`images`), deletes an image with its content and all its names (`forget NAME`), or one name (`untag NAME`), adds a node called `node2` that has kuik's image (`add-node`), one that is not ready before a pod has renamed its CNI configuration (`add-node-alone`, `network-file`), and removes it (`remove-node`) |
+//! | `KUIK_E2E_CERTS_DIR` | the node's `config_path`, as a local directory, for the configuration of registries without TLS |
+//! | `KUIK_E2E_VOLUME` | a world-writable directory of the node and of this machine |
+//! | `KUIK_E2E_DISTRIBUTION` | an image with Docker's registry as its entry point, and `kubectl` |
+//! | `KUIK_E2E_HELM` | path of Helm; `helm-3` by default |
 //! | `KUIK_E2E_BUSYBOX` | an OCI layout with busybox, of the node's architecture |
 
 use std::{env, net::IpAddr, path::PathBuf};
 
-use kuik_core::testkit::real::Origin;
+use kuik_testkit::real::InstallSource;
 
 use super::command::run;
 
@@ -67,16 +67,35 @@ impl Place {
         added
     }
 
-    /// Removes names from the node that have `part` in them; the images stay where they have others.
+    /// Adds a second node whose network is configured by a pod: it removes `.pending` from the name of
+    /// [this file](Self::network_file). Returns when the node is ready.
+    pub(crate) async fn add_node_without_network(&self) -> AddedNode {
+        let added = AddedNode { program: self.node.clone(), name: "node2" };
+        self.ask_node(&["add-node-alone"]).await.unwrap();
+        added
+    }
+
+    /// The CNI configuration of the second node, with `.pending` after its name.
+    pub(crate) async fn network_file(&self) -> PathBuf {
+        self.ask_node(&["network-file"]).await.unwrap().trim().into()
+    }
+
+    /// Removes image names that contain `part` from the node; images with other names stay.
     pub(crate) async fn untag(&self, part: &str) {
         for name in self.images(part).await {
             self.ask_node(&["untag", &name]).await.unwrap();
         }
     }
 
-    /// What the program of the node prints.
+    /// Returns the output of the node's program.
     async fn ask_node(&self, arguments: &[&str]) -> Result<String, String> {
-        run(&self.node, Origin::Kubernetes, arguments).await
+        run(&self.node, InstallSource::Kubernetes, arguments).await
+    }
+
+    /// Returns how many blobs the node is pulling at this moment.
+    pub(crate) async fn pulls(&self) -> usize {
+        let listed = self.ask_node(&["pulls"]).await.unwrap();
+        listed.lines().filter(|line| line.contains("layer-")).count()
     }
 
     pub(crate) async fn images(&self, part: &str) -> Vec<String> {

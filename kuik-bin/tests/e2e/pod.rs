@@ -1,10 +1,10 @@
-//! Pods: what they are made of, and what became of them.
+//! Pods: specification and status.
 
 use serde_json::{Value, json};
 
 use super::{PATIENCE, Scenario, json as get, kubectl};
 
-/// A pod that sleeps; changes of its spec and metadata go on from here.
+/// Returns a pod that sleeps, as a base for changes of spec and metadata.
 pub(crate) fn pod(namespace: &str, name: &str, image: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -52,7 +52,7 @@ impl Scenario {
             .unwrap();
     }
 
-    /// What a container has in its file `/mark`.
+    /// Returns the content of a container's file `/mark`.
     pub(crate) async fn mark(&self, pod: &str, container: &str) -> String {
         let exec =
             ["exec", "--namespace", &self.namespace, pod, "--container", container, "--", "cat", "/mark"];
@@ -69,7 +69,7 @@ pub(crate) fn image_of<'a>(pod: &'a Value, container: &str) -> &'a str {
         .unwrap()
 }
 
-/// What kuik makes of the image of an upstream.
+/// Returns the rewritten form of an upstream's image.
 pub(crate) fn rewritten(image: &str) -> String {
     let (host, name) = image.split_once('/').unwrap();
     format!("localhost:7439/{}/{name}", host.replace(':', "__"))

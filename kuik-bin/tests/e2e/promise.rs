@@ -1,4 +1,4 @@
-//! The promise: a pod is rewritten, its image kept, and pods go on starting when its registry is gone.
+//! Main scenario: a pod is rewritten, its image cached, and pods still start when the registry is down.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::{
     until,
 };
 
-/// What a CachedImage has in a part of its status or spec, where it exists: `/status/phase`.
+/// Returns a field of a CachedImage, such as `/status/phase`, if it exists.
 pub(crate) async fn cached_image(name: &str) -> Result<serde_json::Value, String> {
     json(&["cachedimage", name]).await
 }

@@ -1,4 +1,4 @@
-//! What registries do to those who depend on them: they lose images, and they stop answering who asks too often.
+//! Registry failures: deleted images and rate limits.
 
 use serde_json::Value;
 

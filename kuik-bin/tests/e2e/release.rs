@@ -1,4 +1,4 @@
-//! What becomes of pods when the release changes, goes back, and goes.
+//! Release changes: pods during upgrade, rollback and uninstallation.
 
 use serde_json::{Value, json};
 
@@ -10,13 +10,13 @@ use super::{
     until,
 };
 
-/// Where a container runs: the same before and after, where it went on.
+/// Identity of a running container: equal before and after, unless it restarted.
 fn run_of(pod: &Value) -> &Value {
     &pod["status"]["containerStatuses"][0]["containerID"]
 }
 
 #[tokio::test]
-async fn an_upgrade_and_its_rollback_leave_pods_alone() {
+async fn upgrade_and_rollback_do_not_restart_pods() {
     let mut scenario = Scenario::begin("upgrade").await;
     let upstream = Upstream::open(&scenario.place).await;
     let image = Image::marked(&scenario.place.busybox, "upgrade");
@@ -57,7 +57,7 @@ async fn pod_of(namespace: &str, deployment: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_runs_outlives_the_release_and_what_is_new_starts_as_it_is() {
+async fn running_pods_survive_uninstallation_and_new_pods_are_not_rewritten() {
     let mut scenario = Scenario::begin("uninstalled").await;
     let upstream = Upstream::open(&scenario.place).await;
     let image = Image::marked(&scenario.place.busybox, "uninstalled");
@@ -80,10 +80,10 @@ async fn what_runs_outlives_the_release_and_what_is_new_starts_as_it_is() {
     kept(&name).await;
 
     scenario.uninstall().await;
-    assert_eq!(run_of(&scenario.ready(old).await), run_of(&before), "it goes on");
+    assert_eq!(run_of(&scenario.ready(old).await), run_of(&before), "it was restarted");
     let pod = scenario.start(&scenario.pod("new", &name)).await;
     assert_eq!(image_of(&pod, "main"), name);
-    // What a controller makes anew has the image of its template, which nobody ever changed.
+    // A pod that a controller creates has the image of the template, which was never changed.
     scenario.delete(old).await;
     let pod = pod_of(&scenario.namespace, "server").await;
     let pod = scenario.ready(pod["metadata"]["name"].as_str().unwrap()).await;
@@ -93,7 +93,7 @@ async fn what_runs_outlives_the_release_and_what_is_new_starts_as_it_is() {
     // A pod that says localhost in its own words waits until kuik is there again, where its node has no such image.
     scenario.place.untag("__").await;
     apply(&[scenario.pod("waits", &rewritten(&name))]).await.unwrap();
-    until("it is told why it waits", || async {
+    until("the reason of the wait is reported", || async {
         let pod = get(&["--namespace", &scenario.namespace, "pod/waits"]).await?;
         let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
         let refused = waiting["message"].as_str().is_some_and(|text| text.contains("7439"));

@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Place, apply, helm, kubectl, until};
 
-/// Where kuik is installed.
+/// Namespace of kuik.
 pub(crate) const NAMESPACE: &str = "kuik-system";
 /// Its release, which its objects have their names from.
 pub(crate) const RELEASE: &str = "kube-image-keeper";
@@ -15,10 +15,10 @@ pub(crate) const CONTROLLERS: &str = "deployment/kube-image-keeper-controllers";
 pub(crate) const PROXY: &str = "daemonset/kube-image-keeper-proxy";
 pub(crate) const CACHE: &str = "statefulset/kube-image-keeper-registry";
 
-/// The values that it is installed with, where that is known.
+/// Values of the current installation, if known.
 static INSTALLED: Mutex<Option<Vec<String>>> = Mutex::const_new(None);
 
-/// A scenario that has its turn. Where it fails, what a person needs is printed; its namespace goes in any case.
+/// A running scenario. If it fails, diagnostics are printed; its namespace is deleted in any case.
 pub(crate) struct Scenario {
     pub(crate) namespace: String,
     pub(crate) place: Place,
@@ -36,7 +36,7 @@ impl Scenario {
         Self::with(name, &[]).await
     }
 
-    /// Waits for its turn, and installs kuik with these values (`KEY=VALUE`), where it is not so already.
+    /// Waits for exclusive access, and installs kuik with these values (`KEY=VALUE`) unless it is installed with them.
     pub(crate) async fn with(name: &str, values: &[&str]) -> Self {
         let mut scenario = Self::without_kuik(name).await;
         scenario.install(values).await;
@@ -50,7 +50,7 @@ impl Scenario {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         apply(&[object]).await.unwrap();
         let place = Place::here();
-        // What a scenario that failed has told the node.
+        // Node configuration left by a failed scenario.
         let _ = std::fs::remove_dir_all(place.certs_dir.join("_default"));
         Self { namespace, place, since: Instant::now(), installed }
     }
@@ -59,7 +59,7 @@ impl Scenario {
     pub(crate) async fn install(&mut self, values: &[&str]) {
         let values: Vec<_> = values.iter().map(|value| (*value).to_owned()).collect();
         if self.installed.as_ref() != Some(&values) {
-            // Until all is there, nobody knows what is.
+            // The state is unknown until the installation is complete.
             *self.installed = None;
             let base = [
                 format!("image.repository={},image.tag={}", self.place.repository, self.place.tag),
@@ -84,14 +84,14 @@ impl Scenario {
         *self.installed = None;
     }
 
-    /// Uninstalls kuik, where it is there; definitions and their objects stay.
+    /// Uninstalls kuik, if installed; definitions and their objects stay.
     pub(crate) async fn uninstall(&mut self) {
         self.changed();
         let arguments = ["uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait"];
         helm(&arguments).await.unwrap();
     }
 
-    /// Removes the definitions that are left, and their objects, which no controller is there to let go.
+    /// Removes the remaining definitions and their objects, whose finalizers no controller removes.
     pub(crate) async fn forget_everything(&self) {
         let objects =
             kubectl(&["get", "cachedimages,repositories", "--output=name"]).await.unwrap_or_default();
@@ -120,7 +120,7 @@ impl Scenario {
         }
     }
 
-    /// A Service knows that a pod is ready a moment after everybody else, and until then no pod is rewritten.
+    /// A Service learns that a pod is ready with a delay, and until then no pod is rewritten.
     pub(crate) async fn webhook_answers(&self) {
         let run = ["run", "probe", "--image=e2e.test/probe:1", "--namespace", &self.namespace];
         until("the webhook is asked", || async {
@@ -148,7 +148,7 @@ impl Drop for Scenario {
     }
 }
 
-/// What a person would look at.
+/// Diagnostics.
 fn diagnosis(namespace: &str) -> String {
     let mut text = String::new();
     let logs = |component| {
@@ -175,7 +175,7 @@ fn diagnosis(namespace: &str) -> String {
     text
 }
 
-/// What kubectl prints, without waiting for anything else meanwhile: while a test fails there is no runtime to wait in.
+/// Returns kubectl's output, blocking: while a test fails there is no runtime to wait in.
 fn shown(arguments: &[&str]) -> String {
     match Command::new("kubectl").args(arguments).arg("--request-timeout=20s").output() {
         Ok(output) => String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),

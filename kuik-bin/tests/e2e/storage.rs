@@ -1,8 +1,8 @@
-//! Where the cache keeps its content: on a volume it outlives its pod, in a bucket one replica does for all.
+//! Storage of the cache: content on a volume survives the pod; replicas share a bucket.
 
 use std::net::TcpListener;
 
-use kuik_core::testkit::real::{Launch, Origin, Program, Ready};
+use kuik_testkit::real::{InstallSource, Launch, Program, Ready};
 use serde_json::json;
 
 use super::{
@@ -14,14 +14,14 @@ use super::{
 
 const SELECTOR: &str = "--selector=app.kubernetes.io/component=registry";
 
-/// What has the cache on a volume of [`volume`].
+/// Values for a cache on a volume of [`volume`].
 pub(crate) const ON_A_VOLUME: [&str; 3] = [
     "registry.persistence.enabled=true",
     "registry.persistence.size=1Gi",
     "registry.persistence.storageClass=kuik-e2e",
 ];
 
-/// A folder of the node that everybody may write to, as a volume.
+/// A world-writable directory of the node, as a volume.
 pub(crate) async fn volume(scenario: &Scenario) {
     let volume = json!({
         "apiVersion": "v1",
@@ -42,7 +42,7 @@ async fn on_a_volume_images_outlive_the_pod_of_the_cache() {
     let mut scenario = Scenario::without_kuik("volume").await;
     let mut upstream = Upstream::open(&scenario.place).await;
     volume(&scenario).await;
-    // The claim of a StatefulSet is for ever what it was made with.
+    // The volume claim of a StatefulSet is immutable.
     scenario.uninstall().await;
     scenario.install(&ON_A_VOLUME).await;
     let name = start_and_keep(&scenario, &upstream, "volume").await;
@@ -72,17 +72,18 @@ pub(crate) async fn minio(place: &Place) -> (Program, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     std::fs::create_dir_all(data.join("kuik")).unwrap();
-    let launch = Launch::new("minio", Origin::BuiltFromGo, Ready::Ok(address, "/minio/health/cluster"))
-        .arguments(["server", "--quiet", "--address", &address.to_string()].map(Into::into))
-        .arguments([
-            "--certs-dir".into(),
-            folder.path().join("certs").into_os_string(),
-            data.into_os_string(),
-        ])
-        .environment("MINIO_ROOT_USER", "kuik-e2e")
-        .environment("MINIO_ROOT_PASSWORD", "only-for-this-test")
-        .environment("MINIO_BROWSER", "off")
-        .environment("MINIO_UPDATE", "off");
+    let launch =
+        Launch::new("minio", InstallSource::BuiltFromGo, Ready::Ok(address, "/minio/health/cluster"))
+            .arguments(["server", "--quiet", "--address", &address.to_string()].map(Into::into))
+            .arguments([
+                "--certs-dir".into(),
+                folder.path().join("certs").into_os_string(),
+                data.into_os_string(),
+            ])
+            .environment("MINIO_ROOT_USER", "kuik-e2e")
+            .environment("MINIO_ROOT_PASSWORD", "only-for-this-test")
+            .environment("MINIO_BROWSER", "off")
+            .environment("MINIO_UPDATE", "off");
     let values = [
         "bucket=kuik",
         "region=us-east-1",

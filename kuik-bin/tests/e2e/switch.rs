@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kuik_core::testkit::real::{DockerRegistry, RegistryOptions, run, skopeo};
+use kuik_testkit::real::{DockerRegistry, RegistryOptions, run, skopeo};
 use serde_json::{Value, json};
 
 use super::{
@@ -14,9 +14,9 @@ use super::{
     until,
 };
 
-/// Installs what an installation of 1.14 looks like to Helm; its definitions are nobody's.
+/// Installs the equivalent of an installation of 1.14; its definitions belong to no release.
 async fn install_1_14() {
-    let chart = format!("{}/tests/chart/kuik-1.14", env!("CARGO_MANIFEST_DIR"));
+    let chart = format!("{}/tests/cluster/chart/kuik-1.14", env!("CARGO_MANIFEST_DIR"));
     let install = ["install", RELEASE, &chart, "--namespace", NAMESPACE, "--create-namespace", "--wait"];
     helm(&install).await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use kuik_core::testkit::real::{Launch, Program, Ready, run, skopeo};
+use kuik_testkit::real::{Launch, Program, Ready, run, skopeo};
 
 use super::{Image, Place};
 
@@ -15,7 +15,7 @@ pub(crate) struct Upstream {
     program: Program,
     address: SocketAddr,
     user: Option<(String, String)>,
-    /// What the node is told of it, for as long as it is there.
+    /// Node configuration for it, removed on drop.
     hosts: PathBuf,
 }
 
@@ -55,6 +55,26 @@ impl Upstream {
         Self { program, address, user, hosts }
     }
 
+    /// Serves through nginx, which sends each response at `rate` bytes per second, until this is dropped; returns its
+    /// address, which nodes have to pull from in place of [`host`](Self::host).
+    pub(crate) async fn throttled(&self, place: &Place, rate: u32) -> Throttled {
+        let address = TcpListener::bind((place.address, 0)).unwrap().local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("");
+        let config = format!(
+            "daemon off;\nmaster_process off;\npid nginx.pid;\nevents {{}}\nhttp {{\naccess_log off;\n\
+             client_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path fastcgi;\nuwsgi_temp_path uwsgi;\n\
+             scgi_temp_path scgi;\nserver {{ listen {address}; limit_rate {rate}; location / {{\n\
+             proxy_pass http://{};\nproxy_set_header Host $http_host; }} }}\n}}\n",
+            self.address
+        );
+        fs::write(at.join("nginx.conf"), config).unwrap();
+        let flags = ["-c", "nginx.conf", "-e", "error.log", "-p"].map(Into::into);
+        let launch = Launch::new("nginx", "nginx-light", Ready::Http(address))
+            .arguments(flags.into_iter().chain([at.into_os_string()]));
+        Throttled { _program: Program::start(launch, folder).await.unwrap(), address }
+    }
+
     /// Host and port.
     pub(crate) fn host(&self) -> String {
         self.address.to_string()
@@ -63,7 +83,7 @@ impl Upstream {
     /// Pushes an image as `name`; returns the name that pods use.
     pub(crate) async fn push(&self, image: &Image, name: &str) -> String {
         let full = format!("{}/{name}", self.address);
-        let flags = ["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
+        let flags = ["copy", "--all", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
         let mut arguments: Vec<_> = flags.map(str::to_owned).into();
         if let Some((user, password)) = &self.user {
             arguments.push(format!("--dest-creds={user}:{password}"));
@@ -79,7 +99,7 @@ impl Upstream {
         skopeo(["delete", "--tls-verify=false", &image]).await.unwrap();
     }
 
-    /// From now on, whoever asks for anything has asked too often, until this is dropped: nginx answers in its place.
+    /// Makes nginx respond to every request with a rate limit error, until this is dropped.
     pub(crate) async fn out_of_quota(&mut self) -> Program {
         self.program.stop().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -97,7 +117,7 @@ impl Upstream {
         Program::start(launch, folder).await.unwrap()
     }
 
-    /// Takes back what the node was told: it asks in its usual way from now on.
+    /// Removes the node configuration.
     pub(crate) fn untold(&self) {
         fs::remove_dir_all(&self.hosts).unwrap();
     }
@@ -109,6 +129,19 @@ impl Upstream {
 
     pub(crate) async fn resume(&mut self) {
         self.program.resume().await.unwrap();
+    }
+}
+
+/// A slow way to an [`Upstream`].
+pub(crate) struct Throttled {
+    _program: Program,
+    address: SocketAddr,
+}
+
+impl Throttled {
+    /// Host and port.
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
     }
 }
 

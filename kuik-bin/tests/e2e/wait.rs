@@ -1,4 +1,4 @@
-//! Waiting for what other programs do: they offer nothing to await, so they are asked again and again.
+//! Polling of other programs, which offer nothing to await.
 
 use std::{future::Future, time::Duration};
 
@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 /// How long anything may take on a machine that has more to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Waits until `look` finds what is waited for; it says what it saw in its place otherwise. The test fails with what was
-/// seen last, where it never comes true.
+/// Waits until `look` succeeds; otherwise it returns what it saw. If it never succeeds, the test fails with the last
+/// observation.
 pub(crate) async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, String>>,

@@ -1,4 +1,4 @@
-//! What a store has when all garbage is gone: exactly what its images are made of, and not a byte more.
+//! Store check after garbage collection: it contains exactly the content of its images.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,17 +6,15 @@ use std::{
 };
 
 use futures::TryStreamExt as _;
-use kuik_core::{
-    content::{Digest, Manifest},
-    testkit::SampleImage,
-};
+use kuik_core::content::{Digest, Manifest};
+use kuik_testkit::SampleImage;
 
 use super::{Kuik, Storage, get, within};
 
 /// A long soak leaves as much garbage as it makes in a minute or two, and a bucket takes its time.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Collects without grace: what nothing refers to goes, and uploads that nobody is at.
+/// Collects without a grace period: unreferenced content and idle uploads are removed.
 const COLLECT: [&str; 10] = [
     "--allow-anonymous-push",
     "--gc-delete-untagged",
@@ -31,7 +29,7 @@ const COLLECT: [&str; 10] = [
 ];
 
 /// Has all garbage collected; then asserts that the repositories have their `images`, and nothing else is there.
-pub(crate) async fn nothing_but(storage: &Storage, images: &BTreeMap<String, Vec<SampleImage>>) {
+pub(crate) async fn assert_contains_only(storage: &Storage, images: &BTreeMap<String, Vec<SampleImage>>) {
     let of = |image: &SampleImage| -> BTreeMap<Digest, u64> {
         let manifests = manifests(image).map(|manifest| (manifest.digest().clone(), manifest.bytes().len()));
         let blobs = image.blobs().iter().map(|(digest, content)| (digest.clone(), content.len()));
@@ -42,13 +40,13 @@ pub(crate) async fn nothing_but(storage: &Storage, images: &BTreeMap<String, Vec
     let store = storage.open();
     assert_eq!(stored, reachable, "what is stored is what can be reached");
     if let Some(bytes) = storage.blob_bytes() {
-        assert_eq!(bytes, reachable.values().sum::<u64>(), "nothing lies beside it");
+        assert_eq!(bytes, reachable.values().sum::<u64>(), "no other content");
     }
     assert!(storage.unfinished().is_empty(), "{:?} is unfinished", storage.unfinished());
 
     let repositories: Vec<_> = store.repositories().try_collect().await.unwrap();
     for repository in repositories {
-        let here = images.get(repository.path()).unwrap_or_else(|| panic!("{repository} is nobody's"));
+        let here = images.get(repository.path()).unwrap_or_else(|| panic!("{repository} is unexpected"));
         let expected: BTreeSet<Digest> =
             here.iter().flat_map(manifests).map(|manifest| manifest.digest().clone()).collect();
         let listed: BTreeSet<Digest> = store.manifests(&repository).try_collect().await.unwrap();
@@ -62,7 +60,7 @@ pub(crate) async fn nothing_but(storage: &Storage, images: &BTreeMap<String, Vec
     }
 }
 
-/// What is stored after two runs.
+/// Content after two runs.
 async fn collected(storage: &Storage) -> BTreeMap<Digest, u64> {
     let mut kuik = storage.registry(&COLLECT).await;
     within(PATIENCE, "garbage is collected twice", || async {

@@ -1,5 +1,5 @@
-//! A client that keeps its connection, for loads of many small requests. A server that is killed is not its failure:
-//! it says that the answer was lost, and whoever asked does not know then what came of the request.
+//! Keep-alive client for loads of many small requests. If the server is killed, it reports a lost response, and the outcome
+//! of the request is unknown.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -89,7 +89,7 @@ async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, String
 }
 
 impl Reply {
-    /// A header's value; empty where it is missing.
+    /// Returns a header's value; empty if it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }

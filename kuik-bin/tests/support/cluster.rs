@@ -1,9 +1,9 @@
-//! A cluster as far as an API server goes: our resources in it, the rights of `docs/rbac.yaml` and no others, and what its
-//! API server is told of a webhook.
+//! Test cluster consisting of an API server: kuik's resources, exactly the permissions of `docs/rbac.yaml`, and webhook
+//! configurations.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kuik_core::testkit::real::{ApiServer, KubeUser};
+use kuik_testkit::real::{ApiServer, KubeUser};
 use serde_json::{Value, json};
 
 use super::output;
@@ -57,7 +57,7 @@ pub(crate) async fn api_server() -> ApiServer {
     api_server_with(ApiServer::start().await.unwrap()).await
 }
 
-/// The same, of one that was started already.
+/// Like the above, for an API server that is already running.
 pub(crate) async fn api_server_with(server: ApiServer) -> ApiServer {
     let admin = server.admin();
     let crds = output(&["crds"]).await;
@@ -89,7 +89,7 @@ pub(crate) fn but_for_the_lease(writes: &BTreeMap<String, usize>) -> usize {
     writes.iter().filter(|(key, _)| !key.contains(" leases ")).map(|(_, count)| count).sum()
 }
 
-/// What a user has written, once nothing more comes but the Lease for as long as `quiet`.
+/// Returns the writes of a user, once it has written only the Lease for `quiet`.
 pub(crate) async fn writes_in_the_end(
     server: &ApiServer,
     user: &str,
@@ -106,7 +106,7 @@ pub(crate) async fn writes_in_the_end(
     }
 }
 
-/// An object, where it is there.
+/// Returns an object, if it exists.
 pub(crate) async fn object(user: &KubeUser, arguments: &[&str]) -> Option<Value> {
     let all = [&["get", "--output=json", "--ignore-not-found"], arguments].concat();
     let text = user.kubectl(all).await.unwrap();

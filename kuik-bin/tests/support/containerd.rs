@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use kuik_core::testkit::{
+use kuik_testkit::{
     SampleImage,
     real::{Launch, Program, Ready, RealPartError, run},
 };
@@ -53,7 +53,7 @@ impl Containerd {
         assert_layout(&self.content(), image);
     }
 
-    /// The same, where a pull may fail: what `ctr` says then.
+    /// Like the above, but returns the output of `ctr` if the pull fails.
     pub(crate) async fn try_pull(&self, reference: &str, arguments: &[&str]) -> Result<(), RealPartError> {
         let mut all = vec!["images", "pull", "--all-platforms", "--snapshotter", "native"];
         all.extend(arguments);

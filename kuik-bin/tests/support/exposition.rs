@@ -1,6 +1,6 @@
-//! What a process exposes for Prometheus, and what docs/metrics.md says that it does.
+//! Prometheus metrics: those that a process exposes, and those in docs/metrics.md.
 
-/// What the samples of a metric are called, by its name and its kind in a line `# TYPE`.
+/// Returns the sample names of a metric, from its name and its kind in a line `# TYPE`.
 pub(crate) fn sample_name(name: &str, kind: &str) -> String {
     match kind {
         "counter" => format!("{name}_total"),

@@ -2,18 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use kuik_core::{
-    content::Digest,
-    reference::RepositoryName,
-    testkit::{SampleImage, real::skopeo},
-};
+use kuik_core::{content::Digest, reference::RepositoryName};
+use kuik_testkit::{SampleImage, real::skopeo};
 
-/// What `path` of the registry at `host` is called below `/v2/` of a proxy.
+/// Returns the name of `path` of the registry at `host` below `/v2/` of a proxy.
 pub(crate) fn proxied(host: &str, path: &str) -> String {
     RepositoryName::new(host, path).unwrap().encoded().unwrap()
 }
 
-/// Where a proxy has a blob.
+/// Returns the path of a blob in a proxy.
 pub(crate) fn blob_path(host: &str, path: &str, digest: &Digest) -> String {
     format!("/v2/{}/blobs/{digest}", proxied(host, path))
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kuik_core::testkit::real::KubeUser;
+use kuik_testkit::real::KubeUser;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::PATIENCE;
+use super::{Clock, PATIENCE};
 
 /// `kuik`, without what the environment of the tests says to it.
 pub(crate) fn kuik<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
@@ -56,6 +56,17 @@ fn binary<S: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = S>) -
     command
 }
 
+/// `kuik-controller`, likewise, without the webhook unless its address is given.
+fn controller(kubeconfig: &Path, arguments: &[&str]) -> Command {
+    let mut command = binary(env!("CARGO_BIN_EXE_kuik-controller"), arguments);
+    command.env("KUIK_WEBHOOK_BIND_ADDRESS", "0").env("KUBECONFIG", kubeconfig);
+    command.args(["--health-probe-bind-address", "127.0.0.1:0"]);
+    command
+}
+
+/// The log line with the address of the admin endpoints.
+const ADMIN: &str = "listening for admin requests";
+
 /// A running `kuik serve`, `kuik-registry`, `kuik-proxy`, `kuik-webhook` or `kuik-controller`.
 #[derive(Debug)]
 pub(crate) struct Kuik {
@@ -78,11 +89,24 @@ impl Kuik {
         Self::registry_at("127.0.0.1:0", data_dir, arguments).await
     }
 
-    /// The same, at an address that is known before.
+    /// Like the above, at a given address.
     pub(crate) async fn registry_at(address: &str, data_dir: &Path, arguments: &[&str]) -> Self {
         let storage = format!("file://{}", data_dir.display());
         let mut command = kuik_registry(["--bind-address", address, "--storage", &storage]);
         command.args(arguments);
+        Self::start(command).await
+    }
+
+    /// Like the above, with a clock of its own.
+    pub(crate) async fn registry_by(
+        clock: &Clock,
+        address: &str,
+        data_dir: &Path,
+        arguments: &[&str],
+    ) -> Self {
+        let storage = format!("file://{}", data_dir.display());
+        let mut command = kuik_registry(["--bind-address", address, "--storage", &storage]);
+        command.args(arguments).envs(clock.environment());
         Self::start(command).await
     }
 
@@ -99,7 +123,7 @@ impl Kuik {
         let mut command = kuik_proxy(["--bind-address", "127.0.0.1:0", "--metrics-bind-address"]);
         command.args(["127.0.0.1:0", "--registry-endpoint", &endpoints]).args(arguments);
         let proxy = Self::start(command).await;
-        proxy.logs("the cache's replicas are known").await;
+        proxy.logs("cache replicas changed").await;
         proxy
     }
 
@@ -127,7 +151,7 @@ impl Kuik {
         };
         command.envs(environment.iter().copied());
         let proxy = Self::start(command).await;
-        proxy.logs("the cache's replicas are known").await;
+        proxy.logs("cache replicas changed").await;
         proxy
     }
 
@@ -138,7 +162,7 @@ impl Kuik {
         Self::start(command).await
     }
 
-    /// A registry that anybody may push to, and that fetches what it lacks from those at `source`, which has no TLS.
+    /// A registry that allows anonymous pushes and fetches missing content from the registry at `source`, without TLS.
     pub(crate) async fn open_cache(address: &str, data_dir: &Path, source: &str) -> Self {
         let flags = ["--pull-through", "--insecure-registries", source, "--allow-anonymous-push"];
         Self::registry_at(address, data_dir, &flags).await
@@ -146,20 +170,33 @@ impl Kuik {
 
     /// The controllers of the namespace `kuik-system` as this user, over the cache at `cache`, with these arguments more.
     pub(crate) async fn controllers(user: &KubeUser, cache: &str, arguments: &[&str]) -> Self {
-        let all = ["--namespace=kuik-system", "--registry-endpoint", cache];
+        // The registries of tests are on the loopback interface, whose images are otherwise kept.
+        let all =
+            ["--namespace=kuik-system", "--insecure-registries=127.0.0.1", "--registry-endpoint", cache];
         Self::controller(user.kubeconfig(), &[&all[..], arguments].concat()).await
     }
 
-    /// The controllers with these arguments, without the webhook where nobody says its address; their own is where
-    /// operators are answered.
-    pub(crate) async fn controller(kubeconfig: &Path, arguments: &[&str]) -> Self {
-        let mut command = binary(env!("CARGO_BIN_EXE_kuik-controller"), arguments);
-        command.env("KUIK_WEBHOOK_BIND_ADDRESS", "0").env("KUBECONFIG", kubeconfig);
-        command.args(["--health-probe-bind-address", "127.0.0.1:0"]);
-        Self::start_saying(command, "operators are answered").await
+    /// Like the above, with a clock of its own.
+    pub(crate) async fn controllers_by(
+        clock: &Clock,
+        user: &KubeUser,
+        cache: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let all = ["--namespace=kuik-system", "--registry-endpoint", cache];
+        let mut command = controller(user.kubeconfig(), &[&all[..], arguments].concat());
+        command.envs(clock.environment());
+        Self::start_saying(command, ADMIN).await
     }
 
-    async fn start(command: Command) -> Self {
+    /// The controllers with these arguments, without the webhook unless its address is given; the process address is that of
+    /// the admin endpoints.
+    pub(crate) async fn controller(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        Self::start_saying(controller(kubeconfig, arguments), ADMIN).await
+    }
+
+    /// Runs a command of this module; waits until it serves.
+    pub(crate) async fn start(command: Command) -> Self {
         Self::start_saying(command, " serving ").await
     }
 
@@ -186,7 +223,7 @@ impl Kuik {
         self.pid
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub(crate) fn log(&self) -> String {
         self.log.borrow().clone()
     }
@@ -202,12 +239,12 @@ impl Kuik {
         self.signal(Signal::TERM);
     }
 
-    /// Stops it where it is: its kernel takes connections, and nobody answers (SIGSTOP).
+    /// Pauses it: its kernel accepts connections, and no process answers (SIGSTOP).
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes it (SIGCONT).
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -259,7 +296,7 @@ pub(crate) async fn output(arguments: &[&str]) -> Output {
     timeout(PATIENCE, kuik(arguments).output()).await.expect("kuik ends").unwrap()
 }
 
-/// What a process says, as it says it; the channel closes when it says no more.
+/// Streams the output of a process; the channel closes at its end.
 fn read(stderr: ChildStderr) -> watch::Receiver<String> {
     let (sender, receiver) = watch::channel(String::new());
     tokio::spawn(async move {
@@ -274,7 +311,7 @@ fn read(stderr: ChildStderr) -> watch::Receiver<String> {
     receiver
 }
 
-/// Waits until the log fulfils `condition`; false where it ends, or time does, before it does.
+/// Waits until the log meets `condition`; returns false if the log ends or the time runs out before.
 async fn shows(log: &watch::Receiver<String>, condition: impl FnMut(&String) -> bool) -> bool {
     let mut log = log.clone();
     matches!(timeout(PATIENCE, log.wait_for(condition)).await, Ok(Ok(_)))

@@ -1,12 +1,15 @@
-//! What the end-to-end tests share: `kuik serve` as a user runs it, and the real parts around it.
+//! Shared support of the tests: the programs as users run them, and the real programs around them.
 //!
 //! Each process is a child that the test owns and ends by its handle. Other processes offer nothing to await, so
-//! [`eventually`] asks again and again, up to a deadline that a healthy machine never meets.
+//! [`eventually`] polls, with a deadline that a healthy machine never reaches.
 #![allow(dead_code, unused_imports, reason = "every test file uses its own part")]
 
 mod aftermath;
+mod authority;
 mod client;
+mod clock;
 mod cluster;
+mod configure;
 mod containerd;
 mod exposition;
 mod image;
@@ -20,12 +23,15 @@ mod wire;
 use std::{future::Future, path::Path, time::Duration};
 
 pub(crate) use self::{
-    aftermath::nothing_but,
+    aftermath::assert_contains_only,
+    authority::Authority,
     client::{Client, Lost, Reply},
+    clock::Clock,
     cluster::{
         api_server, api_server_with, but_for_the_lease, controllers_user, is_cached, name_of_app, object,
         pod, webhook_configuration, writes, writes_in_the_end,
     },
+    configure::configure_containerd,
     containerd::Containerd,
     exposition::{documented, exposed, sample_name, types},
     image::{assert_layout, blob_data, blob_path, proxied, pull_with_skopeo, push},
@@ -40,12 +46,12 @@ pub(crate) use self::{
 /// How long a test waits for anything that has to happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` holds, and fails the test where it never does.
+/// Waits until `condition` holds, and fails the test at the deadline.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
     within(PATIENCE, what, condition).await;
 }
 
-/// The same, with another patience.
+/// Like [`eventually`], with another time limit.
 pub(crate) async fn within<F: Future<Output = bool>>(
     patience: Duration,
     what: &str,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use kuik_core::testkit::real::{Launch, Program, Ready};
+use kuik_testkit::real::{Launch, Program, Ready};
 
 use super::eventually;
 

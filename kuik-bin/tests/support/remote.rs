@@ -4,10 +4,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::Method;
-use kuik_core::{
-    content::{Digest, Manifest},
-    testkit::SampleImage,
-};
+use kuik_core::content::{Digest, Manifest};
+use kuik_testkit::SampleImage;
 
 use super::{Client, Lost, Reply};
 
@@ -21,9 +19,9 @@ pub(crate) struct Remote {
 /// Why something was not done.
 #[derive(Debug)]
 pub(crate) enum Failed {
-    /// Nobody knows whether it was done: the server is gone.
+    /// The outcome is unknown: the server is down.
     Lost(Lost),
-    /// What the manifest refers to is not there (any more): it was not kept.
+    /// Content that the manifest refers to is missing, so the manifest was rejected.
     Missing(String),
     /// The server says no, as it may not.
     Refused(String),
@@ -64,7 +62,7 @@ impl Remote {
         self.put_manifest(tag, image.index()).await
     }
 
-    /// In one request or in three, by its digest; not at all where it is there.
+    /// Uploads a blob in one request or in three; does nothing if it exists.
     async fn push_blob(&mut self, digest: &Digest, content: &Bytes) -> Result<(), Failed> {
         let found = self.send(Method::HEAD, &format!("blobs/{digest}"), Bytes::new()).await?;
         if expect(found, &[200, 404])?.status == 200 {
@@ -90,8 +88,8 @@ impl Remote {
         Ok(LeftUpload { location, content: content.clone(), acknowledged })
     }
 
-    /// Goes on with an upload that was left: from where it is, which is not before what was acknowledged.
-    pub(crate) async fn go_on(&mut self, left: &LeftUpload) -> Result<(), Failed> {
+    /// Resumes an interrupted upload, from its current offset, which is not before the acknowledged one.
+    pub(crate) async fn resume(&mut self, left: &LeftUpload) -> Result<(), Failed> {
         let nothing = Bytes::new();
         let status = self.client.send(Method::GET, &left.location, "text/plain", nothing).await?;
         let status = expect(status, &[204])?;
@@ -113,7 +111,7 @@ impl Remote {
         let kind = manifest.media_type().as_str().to_owned();
         let reply = self.client.send(Method::PUT, &target, &kind, manifest.bytes().clone()).await?;
         let lacks = matches!(reply.status, 400 | 404) && reply.text().contains("MANIFEST_BLOB_UNKNOWN");
-        // What it refers to is being removed at this moment, by a replica: to be tried again.
+        // A replica is removing content that it refers to: retry.
         let later = reply.status == 503 && !reply.header("retry-after").is_empty();
         if lacks || later {
             return Err(Failed::Missing(format!("{target}: {}", reply.text())));
@@ -121,7 +119,7 @@ impl Remote {
         expect(reply, &[201]).map(drop)
     }
 
-    /// The digest that a tag points at; `None` where there is no such tag.
+    /// Returns the digest of a tag; `None` if the tag does not exist.
     pub(crate) async fn resolve(&mut self, tag: &str) -> Result<Option<String>, Failed> {
         let found = self.send(Method::HEAD, &format!("manifests/{tag}"), Bytes::new()).await?;
         let found = expect(found, &[200, 404])?;

@@ -1,5 +1,5 @@
-//! What a registry keeps its content in, for tests that run on all kinds: started on again and again, opened beside it
-//! when it has ended, and looked through for what nobody needs.
+//! Storage of a registry, for tests that run on all kinds: registries are started on it, and it is opened directly and
+//! searched for leftovers after they have ended.
 
 use std::{
     fs,
@@ -7,11 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use kuik_core::{
-    content::ManagedStore,
-    testkit::real::{Bucket, S3Server},
-};
+use kuik_core::content::RegistryStore;
 use kuik_proxy::store::{BucketOptions, FilesystemStore, ObjectStorage, Provider};
+use kuik_testkit::real::{Bucket, S3Server};
 use tempfile::TempDir;
 
 use super::Kuik;
@@ -52,7 +50,7 @@ impl Storage {
     }
 
     /// The content itself. No registry may have it open.
-    pub(crate) fn open(&self) -> Arc<dyn ManagedStore> {
+    pub(crate) fn open(&self) -> Arc<dyn RegistryStore> {
         match self {
             Self::Directory(dir) => Arc::new(FilesystemStore::open(dir.path()).unwrap()),
             Self::Bucket { bucket, .. } => {
@@ -66,11 +64,11 @@ impl Storage {
         }
     }
 
-    /// What is no content: uploads, files that are being written, and parts of objects that were not completed.
+    /// Entries that are not content: uploads, files being written, and incomplete multipart objects.
     pub(crate) fn unfinished(&self) -> Vec<PathBuf> {
         let (root, folders) = match self {
             Self::Directory(dir) => (dir.path().to_owned(), ["_uploads", "unpublished"]),
-            // MinIO keeps an object as a directory, and incomplete ones in a directory beside the buckets.
+            // MinIO stores an object as a directory, and incomplete ones in a directory next to the buckets.
             Self::Bucket { server, .. } => {
                 (server.bucket_folder().parent().unwrap().to_owned(), ["_uploads", "multipart"])
             }
@@ -85,7 +83,7 @@ impl Storage {
         found
     }
 
-    /// How many bytes all blobs have, whoever knows of them; `None` in a bucket, which keeps them in its own form.
+    /// Returns the size of all blobs in bytes, linked or not; `None` for a bucket, which has its own storage format.
     pub(crate) fn blob_bytes(&self) -> Option<u64> {
         let Self::Directory(dir) = self else { return None };
         let mut bytes = 0;

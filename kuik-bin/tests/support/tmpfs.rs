@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use kuik_core::testkit::real::run;
+use kuik_testkit::real::run;
 use tempfile::TempDir;
 
 /// A mounted tmpfs.

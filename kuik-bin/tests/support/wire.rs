@@ -52,7 +52,7 @@ pub(crate) async fn ask(address: SocketAddr, method: &str, target: &str) -> Answ
     transfer.answer().await
 }
 
-/// A connection over TLS to who is called `localhost` by a certificate that `root` signed.
+/// Connects over TLS to a server with a certificate for `localhost` signed by `root`.
 pub(crate) async fn over_tls(address: SocketAddr, root: CertificateDer<'static>) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(root).unwrap();
@@ -103,10 +103,10 @@ impl Transfer {
         Answer { status: self.status, head: self.head, body }
     }
 
-    /// Reads the body, which has to be `expected`, byte for byte and no more.
+    /// Reads the body, which must be exactly `expected`.
     ///
     /// # Errors
-    /// Where the body is another one, at which byte.
+    /// Fails if the body differs, with the byte offset.
     pub(crate) async fn is(mut self, expected: &[u8]) -> Result<(), String> {
         if !matches!(self.status, 200 | 206) {
             return Err(format!("the answer is {}", self.head));
@@ -133,7 +133,7 @@ impl Transfer {
 }
 
 impl Answer {
-    /// A header's value; empty where it is missing.
+    /// Returns a header's value; empty if it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         let found = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
         found
@@ -142,7 +142,7 @@ impl Answer {
             .map_or("", |(_, value)| value)
     }
 
-    /// The code in an error body of the OCI distribution specification; empty where there is none.
+    /// Returns the code in an error body of the OCI distribution specification; empty if there is none.
     pub(crate) fn error_code(&self) -> String {
         let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
         body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! Descriptors: what points at content, as in the OCI image specification, section "Content Descriptors".
+//! Content descriptors, as in the OCI image specification, section "Content Descriptors".
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Digest, MediaType};
 
-/// Names a piece of content: its type, digest and size.
+/// Descriptor of a piece of content: its media type, digest and size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// The type of the content; older manifests leave it out.
+    /// The media type of the content; older manifests omit it.
     #[serde(default, skip_serializing_if = "MediaType::is_empty")]
     pub media_type: MediaType,
     /// The digest of the content.
@@ -20,16 +20,16 @@ pub struct Descriptor {
     /// The platform that the content is for, in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Free annotations.
+    /// Arbitrary annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// What kind of artifact the content is, where it is one.
+    /// The artifact type, if the content is an artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
 }
 
 impl Descriptor {
-    /// A descriptor with no platform and no annotations.
+    /// Creates a descriptor without platform and annotations.
     #[must_use]
     pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Self {
         Self { media_type, digest, size, platform: None, annotations: BTreeMap::new(), artifact_type: None }

@@ -1,39 +1,39 @@
-//! Why content could not be had, named by what the caller can do about it.
+//! Errors of content sources and stores, classified by what the caller can do about them.
 //!
-//! A [`SourceError`] is cheap to clone, because one failed upstream fetch is told to every reader that waited for
-//! it. Its Display says what was attempted on what; its `source()` says what happened below.
+//! A [`SourceError`] is cheap to clone, because one failed upstream fetch is reported to every waiting reader.
+//! `Display` names the operation and its target; `source()` is the underlying cause.
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
-/// What the caller can do about a [`SourceError`].
+/// Category of a [`SourceError`], by what the caller can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SourceErrorKind {
-    /// The source answers, and has no such repository, tag, manifest or blob: ask another source.
+    /// The source responded that it has no such repository, tag, manifest or blob: try another source.
     NotFound,
     /// No credential was accepted: configure one.
     Unauthorized,
-    /// The credential was accepted, and does not allow this.
+    /// The credential was accepted but does not permit this operation.
     Denied,
     /// Too many requests: wait (see [`SourceError::retry_after`]).
     RateLimited,
-    /// The source cannot be reached, or fails on its side: try later, or another source.
+    /// The source is unreachable, or has a server-side failure: retry later, or try another source.
     Unavailable,
-    /// The source did not answer in time: try later, or another source.
+    /// The source did not respond in time: retry later, or try another source.
     TimedOut,
-    /// What the source sent is not what was asked for: a wrong digest, a wrong length, not a manifest.
+    /// The source sent the wrong content: wrong digest, wrong length, or not a manifest.
     InvalidContent,
-    /// The request itself cannot be answered: a thing that this source does not do.
+    /// The source does not support the request.
     Unsupported,
-    /// The range asked for lies outside the content.
+    /// The requested range lies outside the content.
     RangeNotSatisfiable,
-    /// The configuration or a policy forbids to contact this source.
+    /// The configuration or a policy forbids contacting this source.
     Forbidden,
     /// The store failed: a full or broken disk.
     Storage,
 }
 
-/// Content could not be read, or not be kept.
+/// Error of reading or storing content.
 #[derive(Debug, Clone)]
 pub struct SourceError(Arc<Inner>);
 
@@ -47,7 +47,7 @@ struct Inner {
 }
 
 impl SourceError {
-    /// An error of `kind`; `attempted` says what was attempted on what, and what came of it.
+    /// Creates an error of `kind`; `attempted` names the operation, its target and the result.
     pub fn new(kind: SourceErrorKind, attempted: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             kind,
@@ -58,7 +58,7 @@ impl SourceError {
         }))
     }
 
-    /// The same, with the error that caused it.
+    /// Creates an error of `kind` with its cause.
     pub fn caused_by(
         kind: SourceErrorKind,
         attempted: impl Into<String>,
@@ -73,7 +73,7 @@ impl SourceError {
         }))
     }
 
-    /// A [`SourceErrorKind::RateLimited`] error, with the time that the source asked to wait.
+    /// Creates a [`SourceErrorKind::RateLimited`] error, with the `Retry-After` delay of the source.
     pub fn rate_limited(attempted: impl Into<String>, retry_after: Option<Duration>) -> Self {
         Self(Arc::new(Inner {
             kind: SourceErrorKind::RateLimited,
@@ -84,13 +84,13 @@ impl SourceError {
         }))
     }
 
-    /// A [`SourceErrorKind::Storage`] error.
+    /// Creates a [`SourceErrorKind::Storage`] error.
     pub fn storage(attempted: impl Into<String>, cause: io::Error) -> Self {
         Self::caused_by(SourceErrorKind::Storage, attempted, cause)
     }
 
-    /// The same, where nothing at all was heard from the source: see [`SourceError::is_unreachable`]. To be called on
-    /// a new error, before it is cloned.
+    /// Marks the error as unreachable: the source sent no response. See [`SourceError::is_unreachable`]. Has no effect
+    /// after the error was cloned.
     #[must_use]
     pub fn unreachable(mut self) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
@@ -99,7 +99,7 @@ impl SourceError {
         self
     }
 
-    /// The same, with the time that the source wants to be left alone. To be called on a new error, before it is cloned.
+    /// Sets the delay before the next request to the source. Has no effect after the error was cloned.
     #[must_use]
     pub fn to_be_retried_after(mut self, wait: Duration) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
@@ -108,42 +108,35 @@ impl SourceError {
         self
     }
 
-    /// Whether nothing at all was heard from the source: it is away. One that answers with a failure, its own or that
-    /// of whoever it asks in turn, is not.
+    /// Whether the source sent no response at all. A source that responds with an error, its own or that of its
+    /// upstream, is reachable.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.0.unreachable
     }
 
-    /// What the caller can do about it.
+    /// The category of the error.
     #[must_use]
     pub fn kind(&self) -> SourceErrorKind {
         self.0.kind
     }
 
-    /// Whether the source answered that it does not have the content.
+    /// Whether the source responded that it does not have the content.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.0.kind == SourceErrorKind::NotFound
     }
 
-    /// How long the source asked to wait before the next request.
+    /// The delay that the source asked for before the next request.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// The whole chain of causes in one line, for a log or an error body.
+    /// Formats the whole chain of causes as one line, for a log or an error body.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut line = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
-            cause = error.source();
-        }
-        line
+        crate::error::chain(self)
     }
 }
 

@@ -1,9 +1,9 @@
-//! An address that hands out a blob's bytes by itself.
+//! Pre-signed URL of a blob.
 
 use std::fmt;
 
-/// Where anybody can get a blob for a while, without asking its source. Whoever knows the URL can read the blob, so
-/// neither `Debug` nor an error here shows what follows its path.
+/// A URL that serves a blob for a limited time, without its source. Any client that knows the URL can read the blob, so
+/// neither `Debug` nor an error shows its query.
 ///
 /// ```
 /// use kuik_core::content::BlobLocation;
@@ -20,16 +20,16 @@ pub struct BlobLocation {
     size: u64,
 }
 
-/// A text that is no address of a blob. What it was is not said: it may hold a signature.
+/// A text is not a URL of a blob. The error does not contain the text, which may include a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no http or https URL of visible ASCII characters")]
+#[error("not an http or https URL of visible ASCII characters")]
 pub struct InvalidLocation;
 
 impl BlobLocation {
-    /// A blob of `size` bytes is at `url`.
+    /// Creates the location of a blob of `size` bytes.
     ///
     /// # Errors
-    /// Where that is no `http://` or `https://` URL, or no value of a header.
+    /// Returns an error if `url` is not an `http://` or `https://` URL, or not a valid header value.
     pub fn new(url: impl Into<String>, size: u64) -> Result<Self, InvalidLocation> {
         let url = url.into();
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -38,13 +38,13 @@ impl BlobLocation {
         if named && visible { Ok(Self { url, size }) } else { Err(InvalidLocation) }
     }
 
-    /// The whole URL, as a client is to ask for it. A secret.
+    /// The full URL to request. It is a secret.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// How many bytes are there.
+    /// The size of the blob in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size

@@ -1,6 +1,6 @@
-//! Manifests and indexes: kept byte for byte, decoded only to see what they refer to.
+//! Image manifests and indexes: stored byte for byte, decoded only to read their references.
 //!
-//! Invariant: [`Manifest::digest`] is the digest of [`Manifest::bytes`]. Nothing is ever re-encoded, because
+//! Invariant: [`Manifest::digest`] is the digest of [`Manifest::bytes`]. A manifest is never re-encoded, because
 //! digests, signatures and referrers depend on the exact bytes.
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -34,11 +34,11 @@ impl MediaType {
     /// A layer: a gzip-compressed tar archive.
     pub const OCI_LAYER_GZIP: Self = Self(Cow::Borrowed("application/vnd.oci.image.layer.v1.tar+gzip"));
 
-    /// Every type that a manifest can have, in the order in which they are asked for.
+    /// Every media type of manifests, in the order of the `Accept` header.
     pub const MANIFESTS: [Self; 4] =
         [Self::OCI_INDEX, Self::OCI_MANIFEST, Self::DOCKER_LIST, Self::DOCKER_MANIFEST];
 
-    /// The media type that a `Content-Type` header names: its parameters are left out.
+    /// Parses a `Content-Type` header; parameters are dropped.
     #[must_use]
     pub fn from_header(value: &str) -> Self {
         let essence = value.split(';').next().unwrap_or_default().trim();
@@ -51,7 +51,7 @@ impl MediaType {
         &self.0
     }
 
-    /// Whether no type is given.
+    /// Whether the type is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -76,7 +76,7 @@ impl std::fmt::Display for MediaType {
     }
 }
 
-/// A manifest or an index, with the bytes that its registry sent. Cheap to clone.
+/// A manifest or an index, with the bytes as received from its registry. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     media_type: MediaType,
@@ -84,18 +84,18 @@ pub struct Manifest {
     bytes: Bytes,
 }
 
-/// Why bytes are not a manifest.
+/// Error of parsing a manifest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidManifest {
     /// Larger than [`MAX_MANIFEST_BYTES`].
-    #[error("the manifest has {0} bytes, and {MAX_MANIFEST_BYTES} are the most that is accepted")]
+    #[error("the manifest has {0} bytes, the limit is {MAX_MANIFEST_BYTES}")]
     TooLarge(usize),
-    /// Not JSON, or not of the shape that the OCI image specification gives to manifests.
+    /// Not JSON, or not a manifest as the OCI image specification defines it.
     #[error("the content is not a manifest")]
     Malformed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The media type inside contradicts the one it was sent with.
-    #[error("the manifest was sent as {sent}, and says of itself that it is {inside}")]
+    /// The `mediaType` field contradicts the `Content-Type` header.
+    #[error("the manifest was sent as {sent}, but its mediaType is {inside}")]
     TypeMismatch {
         /// The type of the response.
         sent: MediaType,
@@ -104,17 +104,17 @@ pub enum InvalidManifest {
     },
 }
 
-/// What a manifest says.
+/// A decoded manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodedManifest {
-    /// One image for one platform, or an artifact.
+    /// An image for one platform, or an artifact.
     Image(ImageManifest),
     /// A list of manifests.
     Index(ImageIndex),
 }
 
-/// An image manifest (OCI image specification, "Image Manifest"), reduced to what it refers to.
+/// An image manifest (OCI image specification, "Image Manifest"), reduced to its references.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageManifest {
@@ -123,8 +123,8 @@ pub struct ImageManifest {
     /// The manifest's own type.
     #[serde(default, skip_serializing_if = "MediaType::is_empty")]
     pub media_type: MediaType,
-    /// What kind of artifact this is, where it says so. A value of another type counts as none.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    /// The artifact type, if set. A value of another JSON type is ignored.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The configuration.
     pub config: Descriptor,
@@ -133,12 +133,12 @@ pub struct ImageManifest {
     /// The manifest that this one is a referrer of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Free annotations. A value of another type counts as none.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "BTreeMap::is_empty")]
+    /// Arbitrary annotations. A value of another JSON type is ignored.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// An image index (OCI image specification, "Image Index"), reduced to what it refers to.
+/// An image index (OCI image specification, "Image Index"), reduced to its references.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageIndex {
@@ -147,21 +147,21 @@ pub struct ImageIndex {
     /// The index's own type.
     #[serde(default, skip_serializing_if = "MediaType::is_empty")]
     pub media_type: MediaType,
-    /// What kind of artifact this is, where it says so. A value of another type counts as none.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
+    /// The artifact type, if set. A value of another JSON type is ignored.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// The manifests listed.
+    /// The listed manifests.
     pub manifests: Vec<Descriptor>,
     /// The manifest that this index is a referrer of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Free annotations. A value of another type counts as none.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "BTreeMap::is_empty")]
+    /// Arbitrary annotations. A value of another JSON type is ignored.
+    #[serde(default, deserialize_with = "lenient", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl ImageManifest {
-    /// An OCI image manifest that refers to nothing else.
+    /// Creates an OCI image manifest without subject and annotations.
     #[must_use]
     pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         let media_type = MediaType::OCI_MANIFEST;
@@ -171,7 +171,7 @@ impl ImageManifest {
 }
 
 impl ImageIndex {
-    /// An OCI image index that refers to nothing else.
+    /// Creates an OCI image index without subject and annotations.
     #[must_use]
     pub fn new(manifests: Vec<Descriptor>) -> Self {
         let media_type = MediaType::OCI_INDEX;
@@ -181,21 +181,21 @@ impl ImageIndex {
 }
 
 impl Manifest {
-    /// A manifest of the bytes given, named by their SHA-256.
+    /// Parses a manifest; its digest is the SHA-256 of `bytes`.
     ///
-    /// `sent_as` is the type that it was sent with, where there is one; a type inside must agree with it.
+    /// `sent_as` is the type of the response, if any; the `mediaType` field must agree with it.
     ///
     /// # Errors
-    /// Where the bytes are too many, or are not a manifest of that type.
+    /// Returns an error if `bytes` exceeds the size limit, or is not a manifest of that type.
     pub fn new(sent_as: Option<&MediaType>, bytes: Bytes) -> Result<Self, InvalidManifest> {
         let digest = Digest::sha256(&bytes);
         Self::with_digest(sent_as, digest, bytes)
     }
 
-    /// The same manifest under the digest that it was asked for by, once that is verified.
+    /// Verifies the bytes against the requested digest and returns the manifest under that digest.
     ///
     /// # Errors
-    /// Where the bytes have another digest. An algorithm that cannot be computed here is a mismatch too.
+    /// Returns an error if the bytes have another digest. An unsupported algorithm is a mismatch too.
     pub fn verified_as(self, expected: &Digest) -> Result<Self, DigestMismatch> {
         if self.digest == *expected {
             return Ok(self);
@@ -234,15 +234,15 @@ impl Manifest {
         Ok(Self { media_type, digest, bytes })
     }
 
-    /// What the manifest says.
+    /// Decodes the manifest.
     ///
     /// # Errors
-    /// None that a manifest which was made here can have; the signature keeps the parser's honesty.
+    /// Does not fail for a manifest that passed [`Manifest::new`]; the error type is that of the parser.
     pub fn decode(&self) -> Result<DecodedManifest, InvalidManifest> {
         decode(&self.bytes)
     }
 
-    /// The type to send it with.
+    /// The media type to send in `Content-Type`.
     #[must_use]
     pub fn media_type(&self) -> &MediaType {
         &self.media_type
@@ -254,7 +254,7 @@ impl Manifest {
         &self.digest
     }
 
-    /// The bytes, as their registry sent them.
+    /// The bytes as received from the registry.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -268,7 +268,7 @@ impl Manifest {
 }
 
 impl DecodedManifest {
-    /// The type of a manifest that names none: OCI makes the field optional.
+    /// The media type of a manifest without a `mediaType` field, which is optional in OCI.
     fn default_type(&self) -> MediaType {
         match self {
             Self::Image(_) => MediaType::OCI_MANIFEST,
@@ -277,9 +277,9 @@ impl DecodedManifest {
     }
 }
 
-/// A field that nothing here depends on: where its value is not of the type that the specification gives it, the
-/// manifest can be pulled all the same.
-fn said<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+/// Deserializes an informational field leniently: a value of the wrong JSON type becomes the default, so that the
+/// manifest can still be pulled.
+fn lenient<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Field<T> {
@@ -292,7 +292,7 @@ fn said<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: 
     }
 }
 
-/// Only what tells the two kinds apart; the values are skipped, not kept.
+/// The field that distinguishes an index from an image; its value is skipped.
 #[derive(Deserialize)]
 struct Shape {
     manifests: Option<serde::de::IgnoredAny>,
@@ -329,7 +329,7 @@ mod tests {
         r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
     #[test]
-    fn keeps_bytes_and_finds_the_type() {
+    fn manifest_new_keeps_bytes_and_detects_media_type() {
         let image = Manifest::new(None, Bytes::from_static(IMAGE.as_bytes())).unwrap();
         assert_eq!(image.media_type(), &MediaType::OCI_MANIFEST);
         assert_eq!(image.bytes(), IMAGE.as_bytes());
@@ -343,14 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn a_generic_content_type_is_not_held_against_it() {
+    fn manifest_new_ignores_generic_content_type() {
         let sent = MediaType::from_header("application/json; charset=utf-8");
         let image = Manifest::new(Some(&sent), Bytes::from_static(IMAGE.as_bytes())).unwrap();
         assert_eq!(image.media_type(), &MediaType::OCI_MANIFEST);
     }
 
     #[test]
-    fn refuses_what_is_not_a_manifest() {
+    fn manifest_new_rejects_malformed_content() {
         for (sent, body) in [
             (None, "<html>hello</html>"),
             (None, "{}"),
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_annotation_is_no_reason_to_refuse_an_image() {
+    fn manifest_decode_ignores_annotations_of_wrong_type() {
         let with = |fields: &str| Bytes::from(IMAGE.replacen('{', &format!("{{{fields},"), 1));
         let decoded = |fields: &str| match Manifest::new(None, with(fields)).unwrap().decode().unwrap() {
             DecodedManifest::Image(image) => (image.artifact_type, image.annotations),
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn is_verified_under_other_algorithms_too() {
+    fn verified_as_rejects_other_digest_and_unknown_algorithm() {
         let image = Manifest::new(None, Bytes::from_static(IMAGE.as_bytes())).unwrap();
         let wrong = Digest::sha256(b"another");
         assert!(image.clone().verified_as(&wrong).is_err());

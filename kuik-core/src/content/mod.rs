@@ -1,44 +1,43 @@
-//! What an image is made of, and the two traits that move it.
+//! Image content (digests, descriptors, manifests, blobs) and the traits that read and store it.
 //!
-//! An image is a graph of content-addressed things: blobs and manifests, each named by its [`Digest`]. A manifest
-//! is kept byte for byte as its registry sent it, because its digest, its signatures and everything that refers to
-//! it depend on the bytes ([`Manifest`]).
+//! An image is a graph of content-addressed blobs and manifests, each named by its [`Digest`]. A manifest is stored
+//! byte for byte as received, because its digest, its signatures and everything that refers to it depend on the bytes
+//! ([`Manifest`]).
 //!
-//! - [`ContentSource`]: something that content can be read from: a registry, a cache, a store, a chain of these.
-//! - [`ContentStore`]: a source that also keeps content. Its writes take a [`Verified`] witness, which only hashing
-//!   the bytes can make: nothing unverified is ever complete.
-//! - [`ManagedStore`]: a store that is a registry of its own, which can be pushed to, deleted from and walked.
+//! - [`ContentSource`]: reads content from a registry, a cache, a store or a chain of these.
+//! - [`ContentStore`]: a source that also stores content. Its writes take a [`Verified`] witness, which only hashing
+//!   the bytes can create: unverified content is never published.
+//! - [`RegistryStore`]: a store that supports push, delete and enumeration, as a registry does.
 
-mod cache_names;
-mod descriptor;
-mod digest;
-mod error;
 #[doc(hidden)]
-pub mod forward;
+pub mod delegate;
+mod descriptor;
+mod encoded_names;
+mod error;
 mod location;
-mod managed;
 mod manifest;
-mod note;
+mod metadata;
 mod range;
 mod referrers;
+mod registry_store;
 mod source;
 mod store;
 mod verify;
 
-pub use cache_names::CacheNames;
+pub use crate::digest::{Algorithm, Digest, InvalidDigest};
 pub use descriptor::{Descriptor, Platform};
-pub use digest::{Algorithm, Digest, InvalidDigest};
+pub use encoded_names::EncodedNames;
 pub use error::{SourceError, SourceErrorKind};
 pub use location::{BlobLocation, InvalidLocation};
-pub use managed::{InvalidUploadId, ManagedStore, StoredBlob, Upload, UploadId};
 pub use manifest::{
     DecodedManifest, ImageIndex, ImageManifest, InvalidManifest, MAX_MANIFEST_BYTES, Manifest, MediaType,
 };
-pub use note::{InvalidNoteName, MAX_NOTE_BYTES, NoteName};
+pub use metadata::{InvalidMetadataName, MAX_METADATA_BYTES, MetadataName};
 pub use range::{ByteRange, InvalidRange};
 pub use referrers::fallback_tag;
+pub use registry_store::{InvalidUploadId, RegistryStore, StoredBlob, Upload, UploadId};
 pub use source::{
-    Blob, BlobStream, ContentSource, Freshness, Origin, Referrers, Served, TagList, TagOrDigest, TagPage,
+    Blob, BlobStream, CacheStatus, Cached, ContentSource, Freshness, Referrers, TagList, TagOrDigest, TagPage,
 };
 pub use store::{BlobSpool, BlobWriter, ContentStore};
 pub use verify::{DigestMismatch, Hashing, Verified, Verifier};

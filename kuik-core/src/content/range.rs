@@ -1,14 +1,14 @@
-//! Which bytes of a blob are asked for: the single ranges of RFC 9110, section 14.
+//! Byte ranges of blobs: the single ranges of RFC 9110, section 14.
 
 use std::ops::Range;
 
-/// The bytes that a reader asks for.
+/// The requested bytes of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ByteRange {
-    /// All of them.
+    /// All bytes.
     #[default]
     Full,
-    /// From the first byte named to the last one named (inclusive), or to the end.
+    /// From the first byte to the last byte (inclusive), or to the end.
     From {
         /// Offset of the first byte.
         first: u64,
@@ -17,12 +17,12 @@ pub enum ByteRange {
     },
     /// The last `length` bytes.
     Suffix {
-        /// How many bytes, counted from the end.
+        /// Number of bytes, counted from the end.
         length: u64,
     },
 }
 
-/// A range that lies wholly outside the content: a `416 Range Not Satisfiable`.
+/// A range lies entirely outside the content: `416 Range Not Satisfiable`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the range lies outside the content, which has {size} bytes")]
 pub struct InvalidRange {
@@ -31,11 +31,11 @@ pub struct InvalidRange {
 }
 
 impl ByteRange {
-    /// Reads the value of a `Range` header.
+    /// Parses the value of a `Range` header.
     ///
     /// Anything but one well-formed byte range means [`ByteRange::Full`]: RFC 9110 lets a server ignore such a
-    /// header, and clients then get the whole content with status 200. A range that ends before it begins is read
-    /// as it is written, and means no byte of any content.
+    /// header, and clients then get the whole content with status 200. A range that ends before it begins is parsed
+    /// as written; it selects no bytes.
     ///
     /// ```
     /// use kuik_core::content::ByteRange;
@@ -65,10 +65,10 @@ impl ByteRange {
         }
     }
 
-    /// The bytes meant, as offsets into content of `size` bytes.
+    /// Resolves the range to offsets into content of `size` bytes.
     ///
     /// # Errors
-    /// Where no byte of the content is meant.
+    /// Returns an error if the range selects no byte of the content.
     pub fn resolve(self, size: u64) -> Result<Range<u64>, InvalidRange> {
         let range = match self {
             Self::Full => return Ok(0..size),
@@ -79,7 +79,7 @@ impl ByteRange {
     }
 }
 
-/// A run of digits, and nothing else (`parse` alone would accept a sign).
+/// Parses digits only (`parse` alone would accept a sign).
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_single_ranges_and_ignores_the_rest() {
+    fn from_header_parses_single_ranges_and_ignores_others() {
         for (header, expected) in [
             ("bytes=0-0", ByteRange::From { first: 0, last: Some(0) }),
             ("Bytes = 7-9", ByteRange::From { first: 7, last: Some(9) }),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn resolves_against_a_size() {
+    fn resolve_clamps_range_to_content_size() {
         let from = |first, last| ByteRange::From { first, last };
         for (range, size, expected) in [
             (ByteRange::Full, 0, Ok(0..0)),

@@ -1,8 +1,7 @@
-//! Referrers: what a store that knows its manifests answers, as in the OCI distribution specification, section
-//! "Listing Referrers".
+//! Referrers of a manifest, as in the OCI distribution specification, section "Listing Referrers".
 //!
-//! Pure: a manifest in, what it is a referrer of and how it is listed out. Where a store keeps its index is its own
-//! affair.
+//! Pure functions: they compute a manifest's subject and its descriptor in a referrers list. Each store decides how it
+//! persists its index.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -11,7 +10,7 @@ use super::{DecodedManifest, Descriptor, Digest, Manifest, MediaType, Referrers}
 use crate::reference::Tag;
 
 impl Manifest {
-    /// The digest of the manifest that this one is a referrer of.
+    /// The digest of the manifest that this manifest refers to as its `subject`.
     #[must_use]
     pub fn subject(&self) -> Option<Digest> {
         let subject = match self.decode().ok()? {
@@ -21,8 +20,8 @@ impl Manifest {
         subject.map(|subject| subject.digest)
     }
 
-    /// The descriptor under which a list of referrers has this manifest: with its annotations, and with its artifact
-    /// type, which for an image that names none is the type of its configuration.
+    /// The descriptor of this manifest in a referrers list: with its annotations and its artifact type, which defaults
+    /// to the media type of the configuration for an image.
     #[must_use]
     pub fn referrer_descriptor(&self) -> Descriptor {
         let (artifact_type, annotations) = match self.decode() {
@@ -40,8 +39,8 @@ impl Manifest {
 }
 
 impl Referrers {
-    /// An index of `descriptors`; of those of `artifact_type` alone, where one is given. They are put in the order of
-    /// their digests, so that the same referrers are always the same bytes.
+    /// Creates an index of `descriptors`, filtered by `artifact_type` if given. Entries are sorted by digest, so that
+    /// equal lists have equal bytes.
     #[must_use]
     pub fn list(mut descriptors: Vec<Descriptor>, artifact_type: Option<&str>) -> Self {
         #[derive(Serialize)]
@@ -56,13 +55,13 @@ impl Referrers {
         }
         descriptors.sort_by(|one, other| one.digest.cmp(&other.digest));
         let index = Listed { schema_version: 2, media_type: MediaType::OCI_INDEX, manifests: descriptors };
-        // Strings and numbers under string keys: there is nothing in it that JSON cannot say.
+        // Strings and numbers under string keys always serialize.
         let bytes = serde_json::to_vec(&index).unwrap_or_default();
         Self { index: Bytes::from(bytes), filtered: artifact_type.is_some() }
     }
 }
 
-/// The tag under which clients keep an index of the referrers of `subject` where a registry has no referrers API (OCI
+/// The tag under which clients store an index of the referrers of `subject` if a registry has no referrers API (OCI
 /// distribution specification, "Referrers Tag Schema"): `sha256-…`.
 #[must_use]
 pub fn fallback_tag(subject: &Digest) -> Option<Tag> {
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_artifact_type_is_that_of_the_configuration_where_none_is_named() {
+    fn referrer_descriptor_defaults_artifact_type_to_config_media_type() {
         for (fields, expected) in [
             ("", "application/vnd.config"),
             (r#","artifactType":"""#, "application/vnd.config"),
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_filtered_and_ordered() {
+    fn referrers_list_is_filtered_and_sorted_by_digest() {
         let sbom = image(r#","artifactType":"application/sbom","annotations":{"k":"v"}"#);
         let descriptors = vec![image("").referrer_descriptor(), sbom.referrer_descriptor()];
         let backwards = descriptors.iter().rev().cloned().collect();
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn fallback_tags_fit_into_a_tag() {
+    fn fallback_tag_truncates_and_replaces_invalid_characters() {
         let tag = |digest: &str| fallback_tag(&digest.parse().unwrap()).unwrap().to_string();
         assert_eq!(tag(SUBJECT), SUBJECT.replace(':', "-"));
         let sha512 = format!("sha512:{}", "a".repeat(128));

@@ -1,4 +1,4 @@
-//! The trait of everything that images can be read from, and what it hands out.
+//! Content source trait, and the values it returns.
 
 use std::{fmt, ops::Range, time::Duration};
 
@@ -9,45 +9,45 @@ use futures::stream::BoxStream;
 use super::{BlobLocation, ByteRange, Descriptor, Digest, Manifest, SourceError, SourceErrorKind};
 use crate::reference::{RepositoryName, Tag};
 
-/// Something that images can be read from: an origin registry, a mirror, a cache, a store.
+/// Reads images from an origin registry, a mirror, a cache or a store.
 ///
 /// Sources compose: a pull-through cache is a source over a store and another source. Implementations bound every
-/// wait and every size themselves; dropping a future or a stream abandons the request.
+/// wait and every size; dropping a future or a stream cancels the request.
 #[async_trait]
 pub trait ContentSource: fmt::Debug + Send + Sync + 'static {
-    /// What a tag or digest names, without its content (a `HEAD` of a manifest).
+    /// Resolves a tag or digest to a descriptor (a `HEAD` of a manifest).
     async fn resolve(
         &self,
         repository: &RepositoryName,
         at: &TagOrDigest,
         freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError>;
+    ) -> Result<Cached<Descriptor>, SourceError>;
 
-    /// A manifest or index, whole. Its bytes are verified where it was asked for by digest.
+    /// Returns a whole manifest or index. Its bytes are verified if it was requested by digest.
     async fn manifest(
         &self,
         repository: &RepositoryName,
         at: &TagOrDigest,
         freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError>;
+    ) -> Result<Cached<Manifest>, SourceError>;
 
-    /// The size of a blob in bytes, where it exists (a `HEAD` of a blob).
+    /// Returns the size of a blob in bytes, if it exists (a `HEAD` of a blob).
     async fn blob_size(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Served<u64>, SourceError>;
+    ) -> Result<Cached<u64>, SourceError>;
 
-    /// A blob, or a part of it, as a stream.
+    /// Returns a blob, or a part of it, as a stream.
     async fn blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError>;
+    ) -> Result<Cached<Blob>, SourceError>;
 
-    /// Where a client can get a blob for the next `valid_for` without us, whole or in parts. `None` where there is no
-    /// such place, or no such blob: then [`blob`](Self::blob) knows more.
+    /// Returns a URL from which a client can download the blob directly for the next `valid_for`, whole or in ranges.
+    /// `None` if there is no such URL or no such blob: call [`blob`](Self::blob) then.
     async fn blob_location(
         &self,
         _repository: &RepositoryName,
@@ -57,11 +57,11 @@ pub trait ContentSource: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// A page of the repository's tags, in lexical order.
+    /// Returns a page of the repository's tags, in lexical order.
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError>;
 
-    /// The manifests whose `subject` is `digest`; only those of `artifact_type`, where one is given and the source
-    /// can filter.
+    /// Returns the manifests whose `subject` is `digest`; only those of `artifact_type`, if given and if the source can
+    /// filter.
     async fn referrers(
         &self,
         repository: &RepositoryName,
@@ -69,17 +69,17 @@ pub trait ContentSource: fmt::Debug + Send + Sync + 'static {
         artifact_type: Option<&str>,
     ) -> Result<Referrers, SourceError>;
 
-    /// Takes note that the bytes that it gave for a blob last were not those that the digest names: whoever has several
-    /// places to fetch from asks another one first, the next time.
-    fn distrust(&self, _repository: &RepositoryName, _digest: &Digest) {}
+    /// Reports that the last bytes of a blob from this source did not match their digest. A source with several upstreams
+    /// tries another upstream first on the next request.
+    fn report_corrupt(&self, _repository: &RepositoryName, _digest: &Digest) {}
 }
 
-/// How a manifest is named in a request.
+/// Tag or digest of a manifest in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TagOrDigest {
-    /// By a tag, which may move.
+    /// A tag, which may move.
     Tag(Tag),
-    /// By its digest, which may not.
+    /// A digest, which may not.
     Digest(Digest),
 }
 
@@ -100,70 +100,73 @@ impl fmt::Display for TagOrDigest {
     }
 }
 
-/// Whether a cached answer will do.
+/// Whether a cached response is acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Freshness {
-    /// A cached answer will do for as long as its cache thinks it fresh.
+    /// A cached response is acceptable while its cache considers it fresh.
     #[default]
     Cached,
-    /// The origin is to be asked whether a tag has moved (`Cache-Control: no-cache`).
+    /// Revalidate tags with upstream (`Cache-Control: no-cache`).
     Revalidate,
+    /// Only what a cache stores is wanted, fresh or stale (`Cache-Control: only-if-cached`): a cache sends no request
+    /// upstream, and returns `NotFound` for a manifest that it does not store. A source without a cache ignores it.
+    OnlyIfCached,
 }
 
-/// Where an answer came from.
+/// Whether a response came from a cache or from upstream (compare `Cache-Status`, RFC 9211).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Origin {
-    /// A cache had it.
+pub enum CacheStatus {
+    /// Served from a cache.
     Cache,
-    /// A cache had it, could not learn whether it is still current, and served it all the same: what came of asking was
-    /// this. `NotFound` is an answer too: upstream has it no more.
+    /// Served stale from a cache, because revalidation failed with this error. `NotFound` is a response too: upstream no
+    /// longer has the content.
     Stale(SourceErrorKind),
-    /// It was fetched, or is being fetched, from upstream for this request or one that came just before.
+    /// Fetched from upstream for this request, or for a concurrent one that it was coalesced with.
     Upstream,
 }
 
-/// An answer, and where it came from.
+/// A response with its cache status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served<T> {
-    /// The answer.
+pub struct Cached<T> {
+    /// The response.
     pub content: T,
-    /// Where it came from.
-    pub origin: Origin,
+    /// Whether the response came from a cache.
+    pub cache_status: CacheStatus,
 }
 
-impl<T> Served<T> {
-    /// An answer out of a cache.
+impl<T> Cached<T> {
+    /// Creates a response from a cache.
     pub fn from_cache(content: T) -> Self {
-        Self { content, origin: Origin::Cache }
+        Self { content, cache_status: CacheStatus::Cache }
     }
 
-    /// An answer from upstream.
+    /// Creates a response from upstream.
     pub fn from_upstream(content: T) -> Self {
-        Self { content, origin: Origin::Upstream }
+        Self { content, cache_status: CacheStatus::Upstream }
     }
 
-    /// Another answer of the same origin.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Served<U> {
-        Served { content: change(self.content), origin: self.origin }
+    /// Transforms the content and keeps the cache status.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Cached<U> {
+        Cached { content: change(self.content), cache_status: self.cache_status }
     }
 }
 
-/// The bytes of a blob as they arrive. An error ends the stream; bytes before it may not be all.
+/// The bytes of a blob as they arrive. An error ends the stream early.
 pub type BlobStream = BoxStream<'static, Result<Bytes, SourceError>>;
 
 /// A blob, or a part of it.
 pub struct Blob {
-    /// The size of the whole blob in bytes; `None` where the source does not know it yet.
+    /// The size of the whole blob in bytes; `None` if the source does not know it yet.
     pub size: Option<u64>,
-    /// Which bytes the stream carries; `None` is all of them.
+    /// The range of bytes in the stream; `None` means the whole blob.
     pub range: Option<Range<u64>>,
     /// The bytes.
     pub body: BlobStream,
 }
 
 impl Blob {
-    /// How many bytes the stream carries, where that is known.
+    /// Number of bytes in the stream, if known.
     #[must_use]
     pub fn len(&self) -> Option<u64> {
         match &self.range {
@@ -172,7 +175,7 @@ impl Blob {
         }
     }
 
-    /// Whether the stream carries no byte.
+    /// Whether the stream has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
@@ -185,10 +188,10 @@ impl fmt::Debug for Blob {
     }
 }
 
-/// Which page of a tag list is asked for (OCI distribution specification, "Listing Tags").
+/// Pagination of a tag list (OCI distribution specification, "Listing Tags").
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TagPage {
-    /// At most so many tags (`n`).
+    /// Maximum number of tags (`n`).
     pub limit: Option<usize>,
     /// Only tags after this one (`last`).
     pub after: Option<String>,
@@ -199,14 +202,14 @@ pub struct TagPage {
 pub struct TagList {
     /// The tags.
     pub tags: Vec<String>,
-    /// Whether there are more after the last one.
+    /// Whether more tags follow.
     pub more: bool,
 }
 
 /// The referrers of a manifest (OCI distribution specification, "Listing Referrers").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referrers {
-    /// An image index, as its source wrote it.
+    /// An image index, as received from its source.
     pub index: Bytes,
     /// Whether the source filtered by artifact type.
     pub filtered: bool,

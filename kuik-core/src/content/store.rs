@@ -1,4 +1,4 @@
-//! The trait of everything that keeps content.
+//! Content store trait.
 
 use std::{fmt, ops::Range};
 
@@ -8,28 +8,28 @@ use bytes::Bytes;
 use super::{ContentSource, Digest, Manifest, SourceError, Verified};
 use crate::reference::{RepositoryName, Tag};
 
-/// Somewhere that content is kept.
+/// Stores content.
 ///
-/// What a store hands out as a [`ContentSource`] was published whole and verified. Publishing is atomic: after a
-/// crash at any instant the old state or the new is visible, never a part.
+/// Content that a store returns as a [`ContentSource`] was published whole and verified. Publishing is atomic: after a
+/// crash at any instant either the old or the new state is visible, never a partial one.
 #[async_trait]
 pub trait ContentStore: ContentSource {
-    /// Starts to write a blob. Nothing is visible until it is published; dropping the writer gives its space back.
+    /// Starts to write a blob. Nothing is visible until it is published; dropping the writer frees its space.
     async fn write_blob(&self) -> Result<Box<dyn BlobWriter>, SourceError>;
 
-    /// Makes a blob that the store has readable in `repository`.
+    /// Links a stored blob into `repository`, which makes it readable there.
     ///
     /// # Errors
-    /// `NotFound` where the store does not have it.
+    /// Returns `NotFound` if the store does not have the blob.
     async fn link_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), SourceError>;
 
-    /// Whether the store has the blob in any repository, and its size.
+    /// Returns the size of the blob, if the store has it in any repository.
     async fn has_blob(&self, digest: &Digest) -> Result<Option<u64>, SourceError>;
 
-    /// A few bytes of a blob, whichever repository has it: to compare, not to serve.
-    async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError>;
+    /// Reads some bytes of a blob, regardless of repository: to compare, not to serve.
+    async fn read_stored(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError>;
 
-    /// Keeps a manifest in `repository`, and points `tag` at it where one is given.
+    /// Stores a manifest in `repository`, and points `tag` at it if given.
     async fn put_manifest(
         &self,
         repository: &RepositoryName,
@@ -37,7 +37,7 @@ pub trait ContentStore: ContentSource {
         tag: Option<&Tag>,
     ) -> Result<(), SourceError>;
 
-    /// Whether the store can be written to now; the error says why not.
+    /// Checks that the store is writable; the error has the reason if it is not.
     async fn check_writable(&self) -> Result<(), SourceError>;
 }
 
@@ -47,17 +47,17 @@ pub trait BlobWriter: fmt::Debug + Send + 'static {
     /// Writes the next bytes, in order.
     ///
     /// # Errors
-    /// `Storage` where they cannot be kept, for example on a full disk: what was written before stays readable
-    /// through [`BlobWriter::spool`].
+    /// Returns `Storage` if the bytes cannot be stored, for example on a full disk: earlier bytes stay readable through
+    /// [`BlobWriter::spool`].
     async fn append(&mut self, chunks: &[Bytes]) -> Result<(), SourceError>;
 
-    /// A reader of what has been written so far, which works while writing goes on and after publishing.
+    /// Returns a reader of the bytes written so far, usable during writing and after publishing.
     fn spool(&self) -> std::sync::Arc<dyn BlobSpool>;
 
     /// Makes the blob durable and visible in `repositories`.
     ///
     /// # Errors
-    /// `Storage`, also where the witness is for another number of bytes than were written.
+    /// Returns `Storage` if the store fails, or if the witness is for a different number of bytes than were written.
     async fn publish(
         self: Box<Self>,
         verified: Verified,
@@ -65,10 +65,9 @@ pub trait BlobWriter: fmt::Debug + Send + 'static {
     ) -> Result<(), SourceError>;
 }
 
-/// Reads what a [`BlobWriter`] has written.
+/// Reads the bytes that a [`BlobWriter`] has written.
 #[async_trait]
 pub trait BlobSpool: fmt::Debug + Send + Sync + 'static {
-    /// Some of the bytes from `start` on: at least one, at most up to `end`. The caller asks only for bytes that
-    /// were written.
+    /// Reads bytes from `start`: at least one, at most up to `end`. The caller requests only bytes that were written.
     async fn read(&self, start: u64, end: u64) -> Result<Bytes, SourceError>;
 }

@@ -1,12 +1,12 @@
-//! Verification: the only way to a [`Verified`] witness is to hash every byte.
+//! Digest verification: the only way to create a [`Verified`] witness is to hash every byte.
 //!
-//! A store takes a witness, not a promise, so that content which was not hashed cannot be published by mistake.
+//! A store takes the witness as an argument, so that unhashed content cannot be published by mistake.
 
 use sha2::Digest as _;
 
 use super::{Algorithm, Digest};
 
-/// Hashes content as it passes by, to compare it with the digest that it was asked for by.
+/// Streaming verifier: hashes content and compares the hash with the requested digest.
 ///
 /// ```
 /// use kuik_core::content::{Digest, Verifier};
@@ -23,7 +23,7 @@ pub struct Verifier {
     hashing: Hashing,
 }
 
-/// Hashes content as it passes by, where the digest that it is to have is only told at the end.
+/// Streaming hasher, for content whose expected digest is known only at the end.
 #[derive(Clone)]
 pub struct Hashing {
     hasher: Hasher,
@@ -36,27 +36,27 @@ enum Hasher {
     Sha512(sha2::Sha512),
 }
 
-/// The witness that `size` bytes were hashed, and that their digest is `digest`.
+/// Witness that `size` bytes were hashed, and that their digest is `digest`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     digest: Digest,
     size: u64,
 }
 
-/// The bytes are not those that the digest names.
+/// The bytes do not match the digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{size} bytes arrived whose digest is {actual}, not {expected}")]
+#[error("digest mismatch: {size} bytes have digest {actual}, expected {expected}")]
 pub struct DigestMismatch {
-    /// The digest that was asked for.
+    /// The requested digest.
     pub expected: Digest,
-    /// The digest of what arrived.
+    /// The digest of the received bytes.
     pub actual: Digest,
-    /// How many bytes arrived.
+    /// Number of received bytes.
     pub size: u64,
 }
 
 impl Verifier {
-    /// A verifier for `expected`; `None` where its algorithm cannot be computed here.
+    /// Creates a verifier for `expected`; `None` if its algorithm is not supported.
     #[must_use]
     pub fn new(expected: &Digest) -> Option<Self> {
         Some(Self { expected: expected.clone(), hashing: Hashing::new(expected.algorithm()?) })
@@ -67,17 +67,17 @@ impl Verifier {
         self.hashing.update(bytes);
     }
 
-    /// Compares what was hashed with what was expected.
+    /// Compares the computed digest with the expected one.
     ///
     /// # Errors
-    /// Where the digests differ.
+    /// Returns an error if the digests differ.
     pub fn finish(self) -> Result<Verified, DigestMismatch> {
         self.hashing.verify(&self.expected)
     }
 }
 
 impl Hashing {
-    /// Nothing has been hashed yet.
+    /// Creates a hasher.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
         let hasher = match algorithm {
@@ -96,13 +96,13 @@ impl Hashing {
         self.size += bytes.len() as u64;
     }
 
-    /// How many bytes were hashed.
+    /// Number of hashed bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Which digests it can be compared with.
+    /// The algorithm of the hash.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match self.hasher {
@@ -111,10 +111,10 @@ impl Hashing {
         }
     }
 
-    /// Compares what was hashed with what was expected.
+    /// Compares the computed digest with `expected`.
     ///
     /// # Errors
-    /// Where the digests differ, as they do where `expected` is of another algorithm.
+    /// Returns an error if the digests differ, or if `expected` has another algorithm.
     pub fn verify(self, expected: &Digest) -> Result<Verified, DigestMismatch> {
         let actual = match self.hasher {
             Hasher::Sha256(hasher) => Digest::from_hash(Algorithm::Sha256, &hasher.finalize()),
@@ -147,13 +147,13 @@ impl std::fmt::Debug for Hashing {
 }
 
 impl Verified {
-    /// The digest that the bytes have.
+    /// The digest of the bytes.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// How many bytes were hashed.
+    /// Number of hashed bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_right_bytes_are_verified() {
+    fn verifier_rejects_bytes_of_other_digest() {
         let expected = Digest::sha256(b"right");
         let mut verifier = Verifier::new(&expected).unwrap();
         verifier.update(b"wrong");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn sha512_is_computed_too() {
+    fn verifier_supports_sha512() {
         // `printf hello | sha512sum`
         let text = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caadae2dff72519673ca7\
                     2323c3d99ba5c11d7c7acc6e14b8c5da0c4663475c2e5c3adef46f73bcdec043";
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_computed_cannot_be_verified() {
+    fn verifier_new_returns_none_for_unknown_algorithm() {
         assert!(Verifier::new(&"md5:d41d8cd98f00b204e9800998ecf8427e".parse().unwrap()).is_none());
     }
 }

@@ -1,49 +1,39 @@
-//! Controllers over a Kubernetes API: they watch objects, let [`plan`](crate::plan) decide, and carry it out.
+//! Kubernetes controllers: they watch objects, compute a plan and carry it out.
 //!
-//! - [`cached_image`]: every CachedImage is in the cache for as long as it is needed, and its status says the truth.
-//! - [`Informer`]: one watch of a kind of objects, for everybody in a process.
-//! - [`pods`]: which images the pods of the cluster use; [`Usage`] is what others ask of it.
-//! - [`KeptImages`]: every image that pods use has its CachedImage and its Repository.
-//! - [`repository`]: what a Repository says of its images, and when they are checked again.
-//! - [`leader`]: one replica does all this, and writes nothing once another one may.
-//! - [`EventRecorder`]: where events go.
+//! - [`cached_image`]: keeps every CachedImage in the cache as long as it is needed, and its status accurate.
+//! - [`Informer`]: one shared watch per kind of object.
+//! - [`pods`]: which images the pods of the cluster use, queried through [`Usage`].
+//! - [`PodImageController`]: creates the CachedImage and the Repository of every image that pods use.
+//! - [`repository`]: aggregates the status of a Repository and schedules its update checks.
+//! - [`retention`]: tells the cache which images the cluster uses.
+//! - [`leader`]: leader election: one replica runs the controllers, and stops writing before another one may start.
+//! - [`EventRecorder`]: sink for Kubernetes events.
 //!
-//! Nothing is spawned behind the caller's back: whatever runs is a future that the caller is given.
+//! Nothing is spawned implicitly: everything that runs is a future returned to the caller.
 
-mod accounts;
-mod api_events;
 pub mod cached_image;
-mod connect;
-mod controllers;
-mod error;
-mod event;
-mod informer;
-mod kept;
 pub mod leader;
+mod manager;
 mod node_platforms;
-mod objects;
 pub mod pods;
-mod pull_secrets;
-mod queue;
-pub mod rbac;
+mod registry_token;
 pub mod repository;
-mod token;
-mod update_filters;
-mod usage;
+pub mod retention;
+pub(crate) mod runtime;
 
-pub use accounts::SlimAccount;
-pub use api_events::ApiEvents;
-pub use connect::{NoCluster, connect};
-pub use controllers::{Controllers, View};
-pub use error::{ApiError, ApiErrorKind};
-pub use event::{Event, EventRecorder, NoEvents};
-pub use informer::Informer;
-pub use kept::KeptImages;
+pub use manager::{Manager, View};
 pub use node_platforms::NodePlatforms;
-pub use pull_secrets::PullSecrets;
-pub use queue::{Outcome, Queue};
-pub use token::{NoToken, registry_token};
-pub use usage::{ImageUsage, MAX_NAMED_PODS, Usage};
+pub use pods::controller::PodImageController;
+pub use pods::service_accounts::SlimAccount;
+pub use pods::usage::{ImageUsage, MAX_NAMED_PODS, Usage};
+pub use registry_token::{NoToken, RegistryToken, registry_token};
+pub use repository::credentials::PullSecrets;
+pub use runtime::connect::{NoCluster, connect};
+pub use runtime::error::{ApiError, ApiErrorKind};
+pub use runtime::event::{Event, EventRecorder, NoEvents};
+pub use runtime::events::ApiEvents;
+pub use runtime::informer::Informer;
+pub use runtime::work_queue::{Outcome, WorkQueue};
 
-/// As whom kuik writes fields.
+/// Field manager of all writes.
 const FIELD_MANAGER: &str = "kuik-controller";

@@ -1,33 +1,29 @@
-//! The platforms of the cluster's nodes, for `--arch auto`.
+//! Node platform discovery, for `--arch auto`.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Node;
 use kube_client::{Api, Client, api::ListParams};
 use kube_core::metadata::PartialObjectMeta;
+use parking_lot::RwLock;
 use tokio::time::{sleep, timeout};
 
 use super::ApiError;
 use crate::copy::{PlatformPattern, Platforms, WantedPlatforms};
 
-/// How often nodes are looked at: one of a new platform waits as long for its images to be kept, and pulls them itself.
+/// Refresh interval. A node of a new platform pulls its images from upstream until the next refresh.
 const REFRESH: Duration = Duration::from_secs(300);
 
-/// How soon they are looked at again where that failed.
+/// Retry interval after a failed refresh.
 const RETRY: Duration = Duration::from_secs(15);
 
-/// How long that is waited for at first.
+/// Maximum wait for the first refresh.
 const LEARN: Duration = Duration::from_secs(60);
 
-/// How many nodes one answer has.
+/// Number of nodes per page of a list request.
 const PAGE_SIZE: u32 = 100;
 
-/// The platforms that are configured, and those of the nodes where that is configured. Clones are the same.
+/// The configured platforms, plus those of the nodes if the configuration contains `auto`. Clones share state.
 #[derive(Clone)]
 pub struct NodePlatforms(Arc<Shared>);
 
@@ -37,58 +33,58 @@ struct Shared {
 }
 
 impl NodePlatforms {
-    /// The `configured` platforms; of the nodes nothing is known before [`learn`](Self::learn) or [`keep`](Self::keep)
-    /// has looked, and that is as if there were none.
+    /// Starts with the `configured` platforms. There are no node platforms until [`learn`](Self::learn) or
+    /// [`watch`](Self::watch) has listed the nodes.
     #[must_use]
     pub fn new(configured: Platforms) -> Self {
         let wanted = RwLock::new(Arc::new(configured.with_nodes([])));
         Self(Arc::new(Shared { configured, wanted }))
     }
 
-    /// Looks at the nodes for the first time, before anything is kept by what they are. Returns where that cannot be known
-    /// for a minute as well: then everything is kept.
+    /// Lists the nodes for the first time, before any image is filtered by platform. Returns after a minute even if the
+    /// nodes could not be listed: until they are known, all platforms are cached.
     pub async fn learn(&self, client: &Client) {
         let learned = async {
-            while self.0.configured.is_auto() && !self.look(client).await {
+            while self.0.configured.is_auto() && !self.refresh(client).await {
                 sleep(RETRY).await;
             }
         };
-        // Who looks from time to time will know.
+        // `watch` tries again later.
         let _ = timeout(LEARN, learned).await;
     }
 
-    /// Looks at the nodes; whether that has succeeded.
-    async fn look(&self, client: &Client) -> bool {
+    /// Lists the nodes; returns whether that succeeded.
+    async fn refresh(&self, client: &Client) -> bool {
         match nodes(client).await {
             Ok(nodes) => {
                 let nodes = nodes.iter().map(|(os, arch)| PlatformPattern::of_node(os, arch));
                 let wanted = Arc::new(self.0.configured.with_nodes(nodes));
-                *self.0.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
+                *self.0.wanted.write() = wanted;
                 true
             }
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the platforms of the nodes are not known"
+                    "failed to list node platforms, retrying"
                 );
                 false
             }
         }
     }
 
-    /// Looks at the nodes from time to time, for ever. Where their platforms are not wanted, it asks nothing.
-    pub async fn keep(&self, client: Client) {
+    /// Refreshes the node platforms periodically, forever. Sends no request unless the configuration contains `auto`.
+    pub async fn watch(&self, client: Client) {
         if !self.0.configured.is_auto() {
             return std::future::pending().await;
         }
         loop {
-            let looked = self.look(&client).await;
-            sleep(if looked { REFRESH } else { RETRY }).await;
+            let refreshed = self.refresh(&client).await;
+            sleep(if refreshed { REFRESH } else { RETRY }).await;
         }
     }
 }
 
-/// The operating system and the architecture of every node.
+/// Returns the operating system and the architecture of every node.
 async fn nodes(client: &Client) -> Result<BTreeSet<(String, String)>, ApiError> {
     let api: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
     let mut params = ListParams::default().limit(PAGE_SIZE);
@@ -110,7 +106,7 @@ async fn nodes(client: &Client) -> Result<BTreeSet<(String, String)>, ApiError> 
 
 impl WantedPlatforms for NodePlatforms {
     fn wanted(&self) -> Arc<Platforms> {
-        self.0.wanted.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.wanted.read().clone()
     }
 }
 

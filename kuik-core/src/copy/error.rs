@@ -1,70 +1,91 @@
-//! Why an image is not in the cache, named by whose trouble it is.
+//! Copy errors, by the side that failed.
 
 use crate::content::{SourceError, SourceErrorKind};
 
-/// Why an image could not be put into the cache, looked at or removed.
+/// An image could not be copied, verified or removed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
-    /// Its source did not give it, or not all of it.
-    #[error("the source of the image failed")]
+    /// Reading from the source failed.
+    #[error("reading from the image source failed")]
     Source(#[source] SourceError),
-    /// The cache did not take it, or did not answer.
-    #[error("the cache failed")]
+    /// The cache rejected a request or did not respond.
+    #[error("cache request failed")]
     Cache(#[source] SourceError),
-    /// It has no manifest for any platform that is wanted.
+    /// The cache has no room for the image, or did not keep a part that was read through it. Fetching the same content
+    /// again is useless until it has room.
+    #[error("the cache is full: {what}")]
+    CacheFull {
+        /// The content that did not fit, or was not kept.
+        what: String,
+    },
+    /// It has no manifest for any wanted platform.
     #[error(transparent)]
     NoPlatform(#[from] NoPlatform),
 }
 
-/// An index that has no manifest for any platform that is wanted.
+/// An index has no manifest for any wanted platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the image has no manifest for {wanted}: it has {offered}; name one of these platforms, or leave the image alone"
+    "image has no manifest for {wanted} (available: {offered}): configure one of these platforms or ignore the image"
 )]
 pub struct NoPlatform {
-    /// The platforms that are wanted.
+    /// The wanted platforms.
     pub wanted: String,
-    /// The platforms that there are.
+    /// The available platforms.
     pub offered: String,
 }
 
 impl CopyError {
-    /// Whether the source says that it has no such image.
+    /// Whether the source returned 404.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Source(error) if error.is_not_found())
     }
 
-    /// Whether the cache is where the trouble is.
+    /// Whether the cache failed.
     #[must_use]
     pub fn is_of_cache(&self) -> bool {
         matches!(self, Self::Cache(_))
     }
 
-    /// The error below, where there is one.
+    /// Whether the cache had no room for the image.
+    #[must_use]
+    pub fn is_cache_full(&self) -> bool {
+        matches!(self, Self::CacheFull { .. })
+    }
+
+    /// Attributes an error to the cache; `507 Insufficient Storage` means that it is full.
+    pub(super) fn of_cache(error: SourceError) -> Self {
+        match error.kind() {
+            SourceErrorKind::Storage => Self::CacheFull { what: error.chain() },
+            _ => Self::Cache(error),
+        }
+    }
+
+    /// Returns the underlying content error, if any.
     #[must_use]
     pub fn content(&self) -> Option<&SourceError> {
         match self {
             Self::Source(error) | Self::Cache(error) => Some(error),
-            Self::NoPlatform(_) => None,
+            Self::CacheFull { .. } | Self::NoPlatform(_) => None,
         }
     }
 
-    /// Whether a registry as a whole is in trouble, rather than this image: others that it has would fail too.
+    /// Whether the registry as a whole is failing, so that other images of it would fail too.
     #[must_use]
     pub fn is_of_registry(&self) -> bool {
         use SourceErrorKind::{RateLimited, TimedOut, Unavailable};
         self.content().is_some_and(|error| matches!(error.kind(), RateLimited | TimedOut | Unavailable))
     }
 
-    /// The error with everything below it, on one line.
+    /// Returns the error with its source chain, on one line.
     #[must_use]
     pub fn chain(&self) -> String {
         match self {
             Self::Source(error) => error.chain(),
-            Self::Cache(error) => format!("the cache: {}", error.chain()),
-            Self::NoPlatform(error) => error.to_string(),
+            Self::Cache(error) => format!("cache: {}", error.chain()),
+            Self::CacheFull { .. } | Self::NoPlatform(_) => self.to_string(),
         }
     }
 }

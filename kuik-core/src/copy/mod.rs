@@ -1,21 +1,20 @@
-//! An image from its source into the cache, by platform.
+//! Image copying: from its source into the cache, by platform.
 //!
-//! [`ImageCopier`] is what the controllers need of a cache: to put an image into it, to see whether it is there with all
-//! its parts, and to let go of its tag. Digests never change: manifests and indexes are kept byte for byte, and of an
-//! index only some manifests may be there.
+//! [`ImageCopier`] is the interface of the controllers to a cache: copy an image, verify that it is complete, and
+//! remove its tag. Digests never change: manifests and indexes are copied byte for byte, and an index may be sparse.
 //!
 //! - [`PushCopier`] reads from the source and pushes into any OCI registry.
-//! - [`WarmCopier`] reads through a cache that fills itself, so that an image crosses the internet once.
+//! - [`PrefetchCopier`] reads through a pull-through cache, so that an image is downloaded once.
 
 mod cache;
 mod error;
 mod image;
+mod keyed_lock;
 mod parts;
 mod platform;
+mod prefetch;
 mod push;
 mod referrers;
-mod turns;
-mod warm;
 
 use std::{fmt, sync::Arc};
 
@@ -24,95 +23,112 @@ use async_trait::async_trait;
 pub use error::{CopyError, NoPlatform};
 pub use image::SourceImage;
 pub use platform::{InvalidPlatform, PlatformPattern, Platforms};
+pub use prefetch::PrefetchCopier;
 pub use push::PushCopier;
-pub use warm::WarmCopier;
 
 use crate::content::Digest;
 
-/// Puts images into a cache, and looks after them there.
+/// Copies images into a cache, verifies and removes them.
 ///
-/// Dropping a future abandons what it does. What was put into the cache until then stays, and is found there next time.
+/// Dropping a future cancels the operation. Content written so far stays in the cache and is reused next time.
 #[async_trait]
 pub trait ImageCopier: fmt::Debug + Send + Sync + 'static {
-    /// Asks the image's source what the image is now, which costs no pull there.
-    async fn ask_source(&self, image: &SourceImage) -> Result<Digest, CopyError>;
+    /// Returns the current digest of the image at its source, without counting as a pull there.
+    async fn resolve_upstream(&self, image: &SourceImage) -> Result<Digest, CopyError>;
 
-    /// Puts the image as its source has it now into the cache, under its own digest; what is there already is not
-    /// fetched again.
+    /// Copies the current image into the cache, under its own digest. Content already in the cache is not fetched
+    /// again. Returns [`CopyError::CacheFull`] if the cache has no room for the image or did not keep it, as early as
+    /// that is known: a copy that succeeds is in the cache.
     async fn copy(&self, image: &SourceImage, progress: &dyn Progress) -> Result<Copied, CopyError>;
 
-    /// Whether the manifest and every blob of the image that is to be kept are in the cache.
+    /// Checks that the manifest and all wanted blobs of the image are in the cache.
     async fn verify(&self, image: &SourceImage) -> Result<Verdict, CopyError>;
 
-    /// Lets go of the image's tag in the cache. Other tags, and digests that they name, stay. It is no error where there
-    /// is no such tag.
+    /// Removes the image's tag from the cache. Other tags and their content stay. Removing a missing tag succeeds.
     async fn remove(&self, image: &SourceImage) -> Result<(), CopyError>;
 }
 
-/// What was put into the cache.
+/// Result of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Copied {
     /// The image's digest.
     pub digest: Digest,
-    /// Bytes of blobs that had to be brought into the cache.
+    /// Bytes of blobs transferred into the cache.
     pub bytes: u64,
-    /// What could not be copied and the image does without: signatures, and other referrers.
-    pub without: Vec<String>,
+    /// Size of the wanted parts of the image in bytes, transferred now or earlier; 0 if unknown.
+    pub size: u64,
+    /// Parts that could not be copied and were skipped: signatures and other referrers.
+    pub skipped: Vec<String>,
 }
 
 impl Copied {
-    /// An image of this digest, complete.
+    /// Creates the result of a complete copy.
     #[must_use]
     pub fn new(digest: Digest, bytes: u64) -> Self {
-        Self { digest, bytes, without: Vec::new() }
+        Self { digest, bytes, size: 0, skipped: Vec::new() }
     }
 }
 
-/// What the cache has of an image.
+/// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Everything that is to be kept.
+    /// All wanted content is in the cache.
     Complete {
-        /// The image's digest there.
+        /// The image's digest in the cache.
         digest: Digest,
+        /// Size of the wanted parts of the image in bytes; 0 if unknown.
+        size: u64,
     },
-    /// Not everything.
+    /// Content is missing.
     Missing {
-        /// The first part that is not there, for people.
+        /// Description of the first missing part.
         what: String,
+        /// Whether the cache has room for the image.
+        room: Room,
     },
 }
 
-/// Is told how copying goes on. It is called often, and must not block.
+/// Whether a cache has room for an image, without evicting others that are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Room {
+    /// The cache cannot tell.
+    Unknown,
+    /// It has room.
+    Free,
+    /// It has none.
+    Full,
+}
+
+/// Receives the progress of a copy. It is called often and must not block.
 pub trait Progress: Send + Sync {
-    /// So many bytes more are to be brought into the cache.
+    /// Adds bytes to the total to transfer.
     fn expects(&self, bytes: u64);
-    /// So many bytes more have been.
+    /// Adds bytes to those transferred.
     fn advances(&self, bytes: u64);
 }
 
-/// Is told, and tells nobody.
+/// No-op progress receiver.
 impl Progress for () {
     fn expects(&self, _: u64) {}
     fn advances(&self, _: u64) {}
 }
 
-/// The platforms that are wanted now. They can change, where they are those of the nodes.
+/// Provider of the wanted platforms. They can change if they are those of the nodes.
 pub trait WantedPlatforms: fmt::Debug + Send + Sync + 'static {
-    /// Them.
+    /// Returns the current platforms.
     fn wanted(&self) -> Arc<Platforms>;
 }
 
-/// They never change.
+/// Fixed platforms.
 impl WantedPlatforms for Arc<Platforms> {
     fn wanted(&self) -> Arc<Platforms> {
         self.clone()
     }
 }
 
-/// They never change.
+/// Fixed platforms.
 impl WantedPlatforms for Platforms {
     fn wanted(&self) -> Arc<Platforms> {
         Arc::new(self.clone())

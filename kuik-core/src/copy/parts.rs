@@ -1,4 +1,4 @@
-//! What an image is made of: its manifests and blobs, as far as they are wanted.
+//! Parts of an image: its wanted manifests and blobs.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +7,34 @@ use futures::future::BoxFuture;
 use super::{CopyError, NoPlatform, Platforms};
 use crate::{
     content::{
-        ContentSource, DecodedManifest, Descriptor, Digest, Freshness, ImageManifest, Manifest, Origin,
+        CacheStatus, ContentSource, DecodedManifest, Descriptor, Digest, Freshness, ImageManifest, Manifest,
         SourceError, SourceErrorKind, TagOrDigest,
     },
     reference::RepositoryName,
 };
 
-/// How deep indexes may be in indexes.
+/// Maximum nesting depth of indexes.
 const MAX_DEPTH: usize = 3;
-/// How many manifests an image may have: the largest that are built have about fifty.
+/// Maximum number of manifests of an image; the largest in practice have about fifty.
 const MAX_MANIFESTS: usize = 1000;
 
-/// The wanted parts of an image. What is referred to stands before what refers to it.
+/// The wanted parts of an image, dependencies first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Parts {
     pub(super) manifests: Vec<Manifest>,
     /// Every blob with its size.
     pub(super) blobs: BTreeMap<Digest, u64>,
-    /// Whether an index lists manifests that are not among these.
+    /// Whether an index lists manifests that are not wanted.
     pub(super) sparse: bool,
-    /// Whether all of it was in the cache, where it was read through one.
+    /// Whether all manifests were cache hits, if read through a cache.
     pub(super) from_cache: bool,
+}
+
+impl Parts {
+    /// Returns the size of all blobs.
+    pub(super) fn bytes(&self) -> u64 {
+        self.blobs.values().fold(0, |sum, size| sum.saturating_add(*size))
+    }
 }
 
 /// Reads the manifests of an image below `top`.
@@ -42,7 +49,7 @@ pub(super) async fn parts(
     Ok(parts)
 }
 
-/// Why an image's parts are not known.
+/// The parts of an image could not be read.
 #[derive(Debug)]
 pub(super) enum PartsError {
     Content(SourceError),
@@ -50,7 +57,7 @@ pub(super) enum PartsError {
 }
 
 impl PartsError {
-    /// The error of somebody who read from the image's source.
+    /// Converts the error of a read from the image's source.
     pub(super) fn of_source(self) -> CopyError {
         match self {
             Self::Content(error) => CopyError::Source(error),
@@ -71,9 +78,8 @@ fn add<'a>(
         let attempted = format!("read manifest {} of {repository}: {problem}", manifest.digest());
         PartsError::Content(SourceError::new(SourceErrorKind::InvalidContent, attempted))
     };
-    let too_much = (depth > MAX_DEPTH || parts.manifests.len() >= MAX_MANIFESTS).then(|| {
-        invalid(format!("more than {MAX_DEPTH} indexes in one another, or {MAX_MANIFESTS} manifests"))
-    });
+    let too_much = (depth > MAX_DEPTH || parts.manifests.len() >= MAX_MANIFESTS)
+        .then(|| invalid(format!("more than {MAX_DEPTH} nested indexes or {MAX_MANIFESTS} manifests")));
     let decoded = manifest.decode().map_err(|error| invalid(error.to_string()));
     Box::pin(async move {
         if let Some(error) = too_much {
@@ -83,14 +89,14 @@ fn add<'a>(
             DecodedManifest::Image(image) => parts.blobs.extend(blobs(&image)),
             DecodedManifest::Index(index) => {
                 let chosen = match platforms.choose(&index) {
-                    // An index in an index that has nothing for us is one that was not chosen.
+                    // A nested index without a wanted platform is skipped.
                     Err(_) if depth > 0 => Vec::new(),
                     chosen => chosen.map_err(PartsError::NoPlatform)?,
                 };
                 parts.sparse |= chosen.len() < index.manifests.len();
                 for listed in chosen {
                     let child = fetch(source, repository, listed).await.map_err(PartsError::Content)?;
-                    parts.from_cache &= child.1 != Origin::Upstream;
+                    parts.from_cache &= child.1 != CacheStatus::Upstream;
                     add(parts, source, repository, child.0, platforms, depth + 1).await?;
                 }
             }
@@ -106,13 +112,13 @@ async fn fetch(
     source: &dyn ContentSource,
     repository: &RepositoryName,
     listed: &Descriptor,
-) -> Result<(Manifest, Origin), SourceError> {
+) -> Result<(Manifest, CacheStatus), SourceError> {
     let at = TagOrDigest::Digest(listed.digest.clone());
     let served = source.manifest(repository, &at, Freshness::Cached).await?;
-    Ok((served.content, served.origin))
+    Ok((served.content, served.cache_status))
 }
 
-/// The blobs of an image, without those that its registry does not distribute.
+/// Returns the blobs of an image, without non-distributable ones.
 fn blobs(image: &ImageManifest) -> impl Iterator<Item = (Digest, u64)> + '_ {
     let kept = |layer: &&Descriptor| {
         let media_type = layer.media_type.as_str();

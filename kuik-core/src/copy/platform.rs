@@ -1,22 +1,22 @@
-//! Which manifests of an index are kept: those of the platforms that are wanted.
+//! Platform selection: which manifests of an index are copied.
 //!
-//! Invariant: an index is never changed. What is chosen is kept with it, and what is not can be fetched when somebody
-//! asks. No choice at all is an error that says what there is, and never an image without content.
+//! Invariant: an index is never changed. Selected manifests are copied with it; the others can be fetched on demand. An
+//! empty selection is an error that lists the available platforms, never an image without content.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use super::NoPlatform;
 use crate::content::{Descriptor, Digest, ImageIndex, Platform};
 
-/// What an attestation in an index says that it is about.
+/// Annotation of an attestation in an index that names its subject.
 const ABOUT: &str = "vnd.docker.reference.digest";
-/// How much of a long list of platforms is told.
-const MAX_TOLD: usize = 20;
+/// Maximum number of platforms listed in an error.
+const MAX_LISTED: usize = 20;
 
-/// A platform that is wanted: `amd64` (of Linux), `linux/arm64`, `linux/arm/v7`.
+/// Pattern of a wanted platform: `amd64` (Linux), `linux/arm64`, `linux/arm/v7`.
 ///
-/// Without a variant, every variant will do. With one, so do older ones, as engines have it: a machine for `arm/v7` runs
-/// `arm/v6`.
+/// Without a variant, every variant matches. With one, older variants match too, as in container engines: an `arm/v7`
+/// machine runs `arm/v6`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PlatformPattern {
     os: String,
@@ -24,15 +24,15 @@ pub struct PlatformPattern {
     variant: Option<u32>,
 }
 
-/// A text that is no platform.
+/// An invalid platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a platform: write an architecture (amd64), os/architecture, os/architecture/variant, auto or all"
+    "invalid platform {0:?}: expected an architecture (amd64), os/architecture, os/architecture/variant, auto or all"
 )]
 pub struct InvalidPlatform(String);
 
-/// The platforms that are wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// The wanted platforms: every platform by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platforms {
     all: bool,
     auto: bool,
@@ -40,19 +40,19 @@ pub struct Platforms {
 }
 
 impl Platforms {
-    /// Every platform.
+    /// Returns the selection of every platform.
     #[must_use]
     pub fn all() -> Self {
-        Self { all: true, ..Self::default() }
+        Self { all: true, auto: false, named: BTreeSet::new() }
     }
 
-    /// The platforms of a list, as `--arch` gives them: see [`PlatformPattern`]; `auto` are those of the nodes, `all` is
-    /// every one. An empty list is every one, too.
+    /// Parses the values of `--arch`: see [`PlatformPattern`]. `auto` means those of the nodes, `all` or an empty list
+    /// every platform, so an empty list is [`Platforms::default`].
     ///
     /// # Errors
-    /// Names the first that is none.
+    /// Returns an error that names the first invalid value.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidPlatform> {
-        let mut platforms = Self::default();
+        let mut platforms = Self { all: false, ..Self::all() };
         for text in texts {
             match text {
                 "all" => platforms.all = true,
@@ -66,14 +66,14 @@ impl Platforms {
         Ok(platforms)
     }
 
-    /// Whether they depend on the nodes.
+    /// Returns whether they depend on the nodes.
     #[must_use]
     pub fn is_auto(&self) -> bool {
         self.auto && !self.all
     }
 
-    /// These platforms, where the nodes have those. Where they are asked for and none is known, every one is wanted: too
-    /// much is better than nothing.
+    /// Returns the platforms with `auto` resolved to those of `nodes`. If `auto` is set and no node is known, every
+    /// platform is wanted: too much is better than nothing.
     #[must_use]
     pub fn with_nodes(&self, nodes: impl IntoIterator<Item = PlatformPattern>) -> Self {
         if !self.is_auto() {
@@ -84,13 +84,11 @@ impl Platforms {
         Self { all: named.is_empty(), auto: false, named }
     }
 
-    /// The manifests of an index that are kept.
-    ///
-    /// Beside those of the platforms, that is every one that names no platform, and what is attested about those that are
-    /// kept.
+    /// Selects the manifests of an index: those of the wanted platforms, those without a platform, and attestations of
+    /// selected manifests.
     ///
     /// # Errors
-    /// Where there is none for any platform.
+    /// Returns an error if no manifest matches.
     pub fn choose<'a>(&self, index: &'a ImageIndex) -> Result<Vec<&'a Descriptor>, NoPlatform> {
         if self.all {
             return Ok(index.manifests.iter().collect());
@@ -113,14 +111,21 @@ impl Platforms {
     }
 }
 
+/// Every platform, like an empty list.
+impl Default for Platforms {
+    fn default() -> Self {
+        Self::all()
+    }
+}
+
 impl PlatformPattern {
-    /// The platform of a node, as its labels `kubernetes.io/os` and `kubernetes.io/arch` say it.
+    /// Returns the platform of a node, given its labels `kubernetes.io/os` and `kubernetes.io/arch`.
     #[must_use]
     pub fn of_node(os: &str, architecture: &str) -> Self {
         Self { os: os.to_owned(), architecture: normal(architecture).to_owned(), variant: None }
     }
 
-    /// The manifests for it: all of them where every variant will do, else those of the best.
+    /// Returns the matching manifests: all if the pattern has no variant, otherwise those of the best variant.
     fn best<'a>(&self, listed: &'a [Descriptor]) -> Vec<&'a Digest> {
         let fitting = || {
             listed.iter().filter_map(|listed| {
@@ -135,7 +140,7 @@ impl PlatformPattern {
             .collect()
     }
 
-    /// The variant of a platform that will do.
+    /// Returns the variant of a matching platform.
     fn fits(&self, platform: &Platform) -> Option<u32> {
         if platform.os != self.os || normal(&platform.architecture) != self.architecture {
             return None;
@@ -145,7 +150,7 @@ impl PlatformPattern {
     }
 }
 
-/// One name for one architecture.
+/// Normalizes the name of an architecture.
 fn normal(architecture: &str) -> &str {
     match architecture {
         "x86_64" | "x86-64" => "amd64",
@@ -156,7 +161,7 @@ fn normal(architecture: &str) -> &str {
     }
 }
 
-/// The number of a variant, with what is meant where there is none.
+/// Returns the number of a variant, or the default of the architecture.
 fn variant(architecture: &str, text: Option<&str>) -> u32 {
     let number = text.and_then(|text| text.trim_start_matches('v').split('.').next()?.parse().ok());
     number.unwrap_or(match architecture {
@@ -212,7 +217,7 @@ impl fmt::Display for Platforms {
     }
 }
 
-/// What an index has, for people.
+/// Lists the platforms of an index, for an error message.
 fn offered(index: &ImageIndex) -> String {
     let shown = |platform: &Platform| {
         let variant = platform.variant.as_ref().map_or(String::new(), |variant| format!("/{variant}"));
@@ -221,10 +226,10 @@ fn offered(index: &ImageIndex) -> String {
     let platforms: BTreeSet<String> =
         index.manifests.iter().filter_map(|listed| listed.platform.as_ref()).map(shown).collect();
     match platforms.len() {
-        0 => "nothing".to_owned(),
-        count if count > MAX_TOLD => {
-            let some: Vec<String> = platforms.into_iter().take(MAX_TOLD).collect();
-            format!("{} and {} more", some.join(", "), count - MAX_TOLD)
+        0 => "none".to_owned(),
+        count if count > MAX_LISTED => {
+            let some: Vec<String> = platforms.into_iter().take(MAX_LISTED).collect();
+            format!("{} and {} more", some.join(", "), count - MAX_LISTED)
         }
         _ => platforms.into_iter().collect::<Vec<_>>().join(", "),
     }
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn platforms_are_chosen() {
+    fn choose_selects_wanted_platforms() {
         let usual = ["linux/amd64", "linux/arm64/v8", "linux/arm/v6", "linux/arm/v7", "windows/amd64"];
         for (wanted, platforms, expected) in [
             (&["amd64"][..], &usual[..], &[0][..]),
@@ -274,7 +279,7 @@ mod tests {
             (&["all"], &usual, &[0, 1, 2, 3, 4]),
             (&[], &usual, &[0, 1, 2, 3, 4]),
             (&["s390x", "amd64"], &usual, &[0]),
-            // One that names no platform belongs to every choice.
+            // A manifest without a platform is always selected.
             (&["amd64"], &["linux/amd64", "none", "linux/s390x"], &[0, 1]),
             (&["riscv64"], &["none"], &[0]),
             (&["linux/amd64/v2"], &["linux/amd64", "linux/amd64/v3"], &[0]),
@@ -284,16 +289,24 @@ mod tests {
     }
 
     #[test]
-    fn no_choice_says_what_there_is() {
+    fn default_and_empty_list_select_every_platform() {
+        assert_eq!(Platforms::default(), Platforms::all());
+        assert_eq!(Platforms::parse([]), Ok(Platforms::default()));
+        let index = index(&["linux/amd64", "windows/amd64"]);
+        assert_eq!(Platforms::default().choose(&index).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn empty_selection_error_lists_available_platforms() {
         let error = chosen(&["s390x"], &["linux/amd64", "linux/arm64/v8"]).unwrap_err();
         assert!(error.contains("linux/s390x") && error.contains("linux/amd64, linux/arm64/v8"), "{error}");
-        assert!(chosen(&["amd64"], &[]).unwrap_err().contains("nothing"));
-        // What is attested about images that are not kept is no image.
+        assert!(chosen(&["amd64"], &[]).unwrap_err().contains("available: none"));
+        // An attestation of an unselected image is not an image.
         assert!(chosen(&["s390x"], &["linux/amd64", "unknown/unknown"]).is_err());
     }
 
     #[test]
-    fn what_is_attested_goes_with_what_it_is_about() {
+    fn attestation_is_selected_with_its_subject() {
         let mut index = index(&["linux/amd64", "linux/arm64", "unknown/unknown"]);
         let about = index.manifests[1].digest.to_string();
         index.manifests[2].annotations.insert(ABOUT.to_owned(), about);
@@ -302,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_say_what_is_wanted() {
+    fn auto_resolves_to_node_platforms() {
         let auto = Platforms::parse(["auto", "linux/s390x"]).unwrap();
         assert!(auto.is_auto());
         let nodes = auto.with_nodes([PlatformPattern::of_node("linux", "arm64")]);

@@ -1,9 +1,9 @@
-//! Copies by pushing into a registry: kuik's own, Docker's, Harbor, zot, whichever.
+//! Push copier: pushes images into any OCI registry: kuik's own, Docker's, Harbor, zot.
 
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -11,46 +11,47 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::{
     Copied, CopyError, ImageCopier, Platforms, Progress, SourceImage, Verdict, WantedPlatforms,
     cache::Cache,
+    keyed_lock::KeyedLock,
     parts::{self, Parts},
     referrers::{self, Through},
-    turns::Turns,
 };
 use crate::{
+    client::{PushError, RegistryClient},
     content::{
-        Blob, ByteRange, ContentSource, Digest, Freshness, Manifest, Served, SourceError, SourceErrorKind,
+        Blob, ByteRange, Cached, ContentSource, Digest, Freshness, Manifest, SourceError, SourceErrorKind,
         TagOrDigest,
     },
     reference::RepositoryName,
-    registry::{PushError, RegistryClient},
 };
 
-/// How many blobs of an image are copied at a time.
+/// Concurrency limit of blob copies per image.
 const AT_A_TIME: usize = 3;
-/// Of how many blobs it is remembered where in the cache they are.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
+/// Number of blobs whose repository in the cache is remembered.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
 
-/// Reads images from their source, and pushes them into a cache.
+/// Reads images from their source and pushes them into a cache.
 ///
-/// What the cache has is not read from the source, and what it has in another repository is mounted. Where it refuses an
-/// index of which some manifests are missing, as Docker's registry 2.8 does, the image is pushed with all its platforms:
-/// its digest stays.
+/// Content that the cache has is not read from the source; blobs in another of its repositories are mounted. If the
+/// cache rejects sparse indexes, as Docker's registry 2.8 does, the image is pushed with all its platforms: its digest
+/// does not change.
 #[derive(Debug)]
 pub struct PushCopier {
     source: Arc<dyn ContentSource>,
     cache: Cache,
     platforms: Arc<dyn WantedPlatforms>,
-    /// In which of the cache's repositories a blob was put.
+    /// Repository of the cache into which a blob was pushed.
     places: Mutex<LruCache<Digest, RepositoryName>>,
-    turns: Turns,
+    locks: KeyedLock,
 }
 
 impl PushCopier {
-    /// A copier from `source` into `cache`. The client of the cache has what opens it for pushes, and patience: a
-    /// registry may take long to answer the end of a large blob.
+    /// Creates a copier from `source` into `cache`. The client of the cache needs push credentials and a long response
+    /// timeout: a registry may take long to respond to the end of a large blob.
     #[must_use]
     pub fn new(
         source: Arc<dyn ContentSource>,
@@ -58,11 +59,11 @@ impl PushCopier {
         platforms: Arc<dyn WantedPlatforms>,
     ) -> Self {
         let cache = Cache::new(cache, false);
-        let places = Mutex::new(LruCache::new(REMEMBERED));
-        Self { source, cache, platforms, places, turns: Turns::default() }
+        let places = Mutex::new(LruCache::new(CAPACITY));
+        Self { source, cache, platforms, places, locks: KeyedLock::default() }
     }
 
-    /// Puts all parts into the cache, what is referred to before what refers to it; the last one gets the image's tag.
+    /// Pushes all parts into the cache, dependencies first; the last manifest gets the image's tag.
     async fn put(
         &self,
         image: &SourceImage,
@@ -70,22 +71,23 @@ impl PushCopier {
         progress: &dyn Progress,
     ) -> Result<u64, CopyError> {
         let repository = Cache::repository(image)?;
+        self.cache.make_room(image, &repository, parts).await?;
         let bytes = self.put_blobs(image, &repository, parts, progress).await?;
         let Some((top, below)) = parts.manifests.split_last() else { return Ok(bytes) };
         for manifest in below {
             self.put_manifest_once(&repository, manifest).await?;
         }
-        let tag = TagOrDigest::Tag(image.kept_as().clone());
+        let tag = TagOrDigest::Tag(image.cache_tag().clone());
         self.put_manifest(&repository, top, &tag).await?;
         if let Some(digest) = image.digest().filter(|digest| digest.algorithm_name() != "sha256") {
-            // A tag is kept by the SHA-256 of what it names.
+            // A tag resolves to the SHA-256 digest of its content.
             self.put_manifest(&repository, top, &TagOrDigest::Digest(digest.clone())).await?;
         }
         Ok(bytes)
     }
 
-    /// Puts blobs into the cache. Where one fails no other is begun, and what has begun comes to its end: it is found
-    /// there next time.
+    /// Pushes blobs into the cache. After a failure no further blob is started, and running ones complete, to be reused
+    /// next time.
     async fn put_blobs(
         &self,
         image: &SourceImage,
@@ -93,13 +95,13 @@ impl PushCopier {
         parts: &Parts,
         progress: &dyn Progress,
     ) -> Result<u64, CopyError> {
-        progress.expects(parts.blobs.values().sum());
+        progress.expects(parts.bytes());
         let failed = &AtomicBool::new(false);
         let blobs: Vec<_> = parts
             .blobs
             .iter()
             .map(|(digest, size)| async move {
-                let _turn = self.turns.of(digest).await;
+                let _lock = self.locks.lock(digest).await;
                 if failed.load(Ordering::Relaxed) {
                     return Ok(0);
                 }
@@ -116,7 +118,7 @@ impl PushCopier {
         puts.into_iter().sum()
     }
 
-    /// Puts a blob into the cache, where it is not. How many bytes that took.
+    /// Pushes a blob into the cache if it is missing. Returns the number of bytes transferred.
     async fn put_blob(
         &self,
         image: &SourceImage,
@@ -131,62 +133,62 @@ impl PushCopier {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(CopyError::Cache(error)),
         }
-        let from = self.places.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let from = self.places.lock().get(digest).cloned();
         let from = from.filter(|from| from != repository);
         let read = || async {
-            let Served { content: Blob { body, .. }, .. } =
+            let Cached { content: Blob { body, .. }, .. } =
                 self.source.blob(image.repository(), digest, ByteRange::Full).await?;
             Ok(body)
         };
         let sent = client.put_blob(repository, digest, size, from.as_ref(), read).await;
         sent.map_err(|error| match error {
             PushError::Content(error) => CopyError::Source(error),
-            PushError::Registry(error) => CopyError::Cache(error),
+            PushError::Registry(error) => CopyError::of_cache(error),
         })?;
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).put(digest.clone(), repository.clone());
+        self.places.lock().put(digest.clone(), repository.clone());
         Ok(size)
     }
 
-    /// Puts a manifest into the cache; says whether it is listed there as a referrer.
+    /// Pushes a manifest into the cache. Returns whether the cache lists it as a referrer.
     async fn put_manifest(
         &self,
         repository: &RepositoryName,
         manifest: &Manifest,
         at: &TagOrDigest,
     ) -> Result<bool, CopyError> {
-        let _turn = self.turns.of(manifest.digest()).await;
+        let _lock = self.locks.lock(manifest.digest()).await;
         let put = self.cache.client.put_manifest(repository, manifest, at).await;
-        put.map(|kept| kept.lists_referrer).map_err(CopyError::Cache)
+        put.map(|kept| kept.lists_referrer).map_err(CopyError::of_cache)
     }
 
-    /// Puts a manifest into the cache, where it is not: to write it again would disturb who puts an index that names it.
+    /// Pushes a manifest into the cache if it is missing: rewriting it would disturb a concurrent push of an index that
+    /// references it.
     async fn put_manifest_once(
         &self,
         repository: &RepositoryName,
         manifest: &Manifest,
     ) -> Result<(), CopyError> {
-        let _turn = self.turns.of(manifest.digest()).await;
+        let _lock = self.locks.lock(manifest.digest()).await;
         let (client, at) = (&self.cache.client, TagOrDigest::Digest(manifest.digest().clone()));
         match client.resolve(repository, &at, Freshness::Cached).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => {
-                client.put_manifest(repository, manifest, &at).await.map(drop).map_err(CopyError::Cache)
+                client.put_manifest(repository, manifest, &at).await.map(drop).map_err(CopyError::of_cache)
             }
             Err(error) => Err(CopyError::Cache(error)),
         }
     }
 
-    /// The image's signatures and other referrers. The image is there without them, so what cannot be had is told and
-    /// stops nothing.
+    /// Copies the image's signatures and other referrers. They are optional: failures are recorded and skipped.
     async fn put_referrers(&self, image: &SourceImage, parts: &Parts, copied: &mut Copied) {
         let through = Through { source: &*self.source, repository: image.repository() };
         let found = referrers::find(through, parts).await;
-        copied.without.extend(found.without);
+        copied.skipped.extend(found.skipped);
         for referrer in found.referrers {
             let name = referrer.name.clone();
             match self.put_referrer(image, referrer).await {
                 Ok(bytes) => copied.bytes += bytes,
-                Err(error) => copied.without.push(format!("{name}: {}", error.chain())),
+                Err(error) => copied.skipped.push(format!("{name}: {}", error.chain())),
             }
         }
     }
@@ -217,7 +219,7 @@ impl PushCopier {
 
 #[async_trait]
 impl ImageCopier for PushCopier {
-    async fn ask_source(&self, image: &SourceImage) -> Result<Digest, CopyError> {
+    async fn resolve_upstream(&self, image: &SourceImage) -> Result<Digest, CopyError> {
         let found = self.source.resolve(image.repository(), image.at(), Freshness::Revalidate).await;
         found.map(|served| served.content.digest).map_err(CopyError::Source)
     }
@@ -230,15 +232,15 @@ impl ImageCopier for PushCopier {
         let chosen = parts::parts(&*self.source, image.repository(), top.clone(), &platforms).await;
         let mut parts = chosen.map_err(parts::PartsError::of_source)?;
         let bytes = match self.put(image, &parts, progress).await {
-            Err(CopyError::Cache(error)) if parts.sparse && holds_no_sparse_index(&error) => {
-                tracing::info!(%image, error = error.chain(), "the cache takes no index in part: the image is pushed whole");
+            Err(CopyError::Cache(error)) if parts.sparse && rejects_sparse_index(&error) => {
+                tracing::info!(%image, error = error.chain(), "cache rejects sparse indexes, pushing all platforms");
                 let whole = parts::parts(&*self.source, image.repository(), top, &Platforms::all()).await;
                 parts = whole.map_err(parts::PartsError::of_source)?;
                 self.put(image, &parts, progress).await?
             }
             put => put?,
         };
-        let mut copied = Copied::new(digest, bytes);
+        let mut copied = Copied { size: parts.bytes(), ..Copied::new(digest, bytes) };
         self.put_referrers(image, &parts, &mut copied).await;
         Ok(copied)
     }
@@ -252,7 +254,7 @@ impl ImageCopier for PushCopier {
     }
 }
 
-/// Whether a registry may have refused an index because some of its manifests are missing.
-fn holds_no_sparse_index(error: &SourceError) -> bool {
+/// Returns whether a registry may have rejected an index because some of its manifests are missing.
+fn rejects_sparse_index(error: &SourceError) -> bool {
     matches!(error.kind(), SourceErrorKind::NotFound | SourceErrorKind::Unsupported)
 }

@@ -1,7 +1,7 @@
-//! What refers to an image: signatures, attestations, bills of materials, wherever its registry lists them.
+//! Referrers of an image: signatures, attestations and SBOMs.
 //!
-//! That is the list of referrers of the OCI specification, and the tags that cosign makes of a digest
-//! (`sha256-….sig`). Nothing here is needed to run the image, so what cannot be found stops nothing.
+//! They come from the OCI referrers API and from the tags that cosign derives from a digest (`sha256-….sig`). None is
+//! needed to run the image, so failures are recorded and skipped.
 
 use crate::{
     content::{
@@ -12,45 +12,45 @@ use crate::{
 
 use super::parts::Parts;
 
-/// How many referrers of an image are copied.
+/// Maximum number of referrers copied per image.
 const MAX_REFERRERS: usize = 32;
-/// What cosign puts behind a digest.
+/// Suffixes that cosign appends to a digest.
 const SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
 
-/// Something that refers to an image.
+/// A referrer of an image.
 #[derive(Debug)]
 pub(super) struct Referrer {
-    /// For people.
+    /// Display name.
     pub(super) name: String,
     pub(super) manifest: Manifest,
-    /// The tag that it is found by, where it is.
+    /// The cosign tag it was found by, if any.
     pub(super) tag: Option<Tag>,
-    /// The list that it is found in, and the tag for that in a registry that keeps no such list itself.
+    /// The referrers list it was found in, and the fallback tag for registries without the referrers API.
     pub(super) list: Option<(Tag, Manifest)>,
 }
 
-/// What was found.
+/// Result of a search.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) referrers: Vec<Referrer>,
-    /// What could not be read.
-    pub(super) without: Vec<String>,
+    /// Referrers that could not be read.
+    pub(super) skipped: Vec<String>,
 }
 
-/// Where it is looked for: a repository of a source.
+/// A repository of a source to search.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Through<'a> {
     pub(super) source: &'a dyn ContentSource,
     pub(super) repository: &'a RepositoryName,
 }
 
-/// What refers to an image, or to one of its manifests.
+/// Finds the referrers of an image and of its manifests.
 pub(super) async fn find(through: Through<'_>, parts: &Parts) -> Found {
     let mut found = Found::default();
     for manifest in parts.manifests.iter().rev().take(MAX_REFERRERS) {
         if let Err(error) = listed(through, manifest.digest(), &mut found).await {
-            found.without.push(format!("referrers of {}: {}", manifest.digest(), error.chain()));
-            // One that cannot list those of one manifest cannot list those of the next.
+            found.skipped.push(format!("referrers of {}: {}", manifest.digest(), error.chain()));
+            // A registry that fails for one manifest will fail for the next.
             break;
         }
     }
@@ -61,14 +61,14 @@ pub(super) async fn find(through: Through<'_>, parts: &Parts) -> Found {
             match tagged(through, tag.clone()).await {
                 Ok(referrer) => found.referrers.push(referrer),
                 Err(error) if error.is_not_found() => {}
-                Err(error) => found.without.push(format!("{tag}: {}", error.chain())),
+                Err(error) => found.skipped.push(format!("{tag}: {}", error.chain())),
             }
         }
     }
     let over = found.referrers.len().saturating_sub(MAX_REFERRERS);
     if over > 0 {
         found.referrers.truncate(MAX_REFERRERS);
-        found.without.push(format!("{over} referrers beyond the first {MAX_REFERRERS}"));
+        found.skipped.push(format!("{over} referrers beyond the first {MAX_REFERRERS}"));
     }
     found
 }
@@ -94,7 +94,7 @@ async fn listed(
     Ok(())
 }
 
-/// The tag is asked for first, because a question that is answered with nothing costs no pull.
+/// Sends HEAD for the tag first: a miss then does not count as a pull.
 async fn tagged(Through { source, repository }: Through<'_>, tag: Tag) -> Result<Referrer, SourceError> {
     let at = TagOrDigest::Tag(tag.clone());
     source.resolve(repository, &at, Freshness::Revalidate).await?;

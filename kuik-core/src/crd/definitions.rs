@@ -1,13 +1,13 @@
-//! What a cluster has to be told of the custom resources before it keeps any.
+//! CustomResourceDefinitions.
 //!
-//! Invariant: the schemas are structural, and say nothing that Kubernetes 1.20 does not understand. So they have no rules
-//! in CEL, and what only code can tell (whether an image is a reference at all) is refused by the webhook.
+//! Invariant: the schemas are structural and use only features of Kubernetes 1.20. So they have no CEL rules; checks
+//! that need code (whether an image reference is valid) are done by the webhook.
 
 use kube_core::CustomResourceExt as _;
 
 use super::{CachedImage, CustomResourceDefinition, Repository};
 
-/// The definitions of all custom resources, as `kuik crds` prints them.
+/// Returns the definitions of all custom resources, as printed by `kuik crds`.
 #[must_use]
 pub fn definitions() -> [CustomResourceDefinition; 2] {
     [CachedImage::crd(), Repository::crd()]

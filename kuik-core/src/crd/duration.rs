@@ -1,10 +1,10 @@
-//! Spans of time as Go writes them: `1h30m`, `1.5h`, `45s`, `250ms`.
+//! Go durations: `1h30m`, `1.5h`, `45s`, `250ms`.
 //!
-//! That is what an earlier kuik took, so exactly that is taken: numbers, each with its unit, one after the other.
+//! The format is exactly that of kuik 1.x: a sequence of numbers, each with a unit.
 
 use std::time::Duration;
 
-/// The units, those first that another one begins like; with their nanoseconds.
+/// Units with their nanoseconds, longer ones before their prefixes.
 const UNITS: [(&str, f64); 8] = [
     ("ns", 1.0),
     ("us", 1e3),
@@ -16,10 +16,10 @@ const UNITS: [(&str, f64); 8] = [
     ("h", 3600e9),
 ];
 
-/// A text that is valid is matched by this, for the schema.
+/// Pattern of valid durations, for the schema.
 pub(super) const PATTERN: &str = "^[+]?(0|(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|\u{b5}s|\u{3bc}s|ms|s|m|h))+)$";
 
-/// The span, unless the text is none, or it is negative or has no room (Go's has 292 years).
+/// Parses a duration; `None` if invalid, negative or out of range (292 years in Go).
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_those_of_go_and_the_pattern_knows_them() {
+    fn parse_matches_go_and_the_schema_pattern() {
         let pattern = Regex::new(PATTERN).unwrap();
         let milliseconds = Duration::from_millis;
         for (text, span) in [
@@ -72,6 +72,6 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
             assert!(!pattern.is_match(text), "{text}");
         }
-        assert_eq!(parse("9999999h"), None, "Go has no room for it either");
+        assert_eq!(parse("9999999h"), None, "out of range in Go too");
     }
 }

@@ -1,6 +1,6 @@
-//! Reads what this build may not know of: a phase that another version has added is read as none.
+//! Lenient deserialization: a phase added by another version is read as none.
 //!
-//! Whoever lists objects reads all of them or none, so one word in one status is not to be the end of every list.
+//! Decoding a list fails as a whole, so an unknown value in one status must not make every list fail.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;

@@ -1,12 +1,12 @@
-//! The custom resources of a cluster that uses kuik, `kuik.enix.io/v1alpha1`: what their fields mean, and their names.
+//! Custom resources, `kuik.enix.io/v1alpha1`.
 //!
-//! - [`CachedImage`]: one image that is kept close, for as long as a pod uses it.
-//! - [`Repository`]: what its images share: pull secrets, and when their tags are checked again.
-//! - [`cached_image_name`], [`repository_name`]: what the object of an image or of a repository is called.
-//! - [`definitions`]: what a cluster is told of them.
+//! - [`CachedImage`]: one image, kept in the cache while pods use it.
+//! - [`Repository`]: settings shared by its images: pull secrets and update checks.
+//! - [`cached_image_name`], [`repository_name`]: object names of an image or a repository.
+//! - [`definitions`]: the CustomResourceDefinitions.
 //!
-//! Objects that an earlier kuik wrote are read without change, and what this one writes is read by an earlier one:
-//! fields are only ever added, and everything but what names the image is optional.
+//! Objects are compatible with earlier versions in both directions: fields are only ever added, and all but the image
+//! or repository name are optional.
 
 mod cached_image;
 mod definitions;
@@ -18,13 +18,11 @@ mod repository;
 mod schema;
 
 pub use cached_image::{
-    CachedImage, CachedImagePhase, CachedImageSpec, CachedImageStatus, PodReference, UsedBy,
+    CachedImage, CachedImagePhase, CachedImageSpec, CachedImageStatus, PodReference, PullProgress, UsedBy,
 };
 pub use definitions::definitions;
 pub use names::{
-    CACHED_IMAGE_FINALIZER, FORCE_UPDATE_ANNOTATION, GROUP, MANAGED_LABEL, REPOSITORY_FINALIZER,
-    REPOSITORY_LABEL, REWRITE_IMAGES_ANNOTATION, VERSION, original_image_annotation,
-    original_init_image_annotation,
+    CACHED_IMAGE_FINALIZER, FORCE_UPDATE_ANNOTATION, GROUP, REPOSITORY_FINALIZER, REPOSITORY_LABEL, VERSION,
 };
 pub use object_name::{cached_image_name, disambiguated, repository_label, repository_name};
 pub use repository::{

@@ -1,21 +1,21 @@
-//! What the objects of images and repositories are called.
+//! Object names of images and repositories.
 //!
-//! A name is made of the normalised reference, lower-cased, with every run of characters that Kubernetes does not
-//! take replaced by `-`. Two references can come to one name so; whoever finds a name taken by another image uses the
-//! [`disambiguated`] one. Invariant: what is returned is a valid name of an object (RFC 1123 subdomain, 253 bytes).
+//! A name is the normalized reference, lower-cased, with every run of characters that Kubernetes does not allow
+//! replaced by `-`. Two references can map to one name; if a name is taken by another image, the [`disambiguated`] one
+//! is used. Invariant: every returned name is a valid object name (RFC 1123 subdomain, 253 bytes).
 
 use crate::{
     content::Digest,
     reference::{ImageReference, RepositoryName},
 };
 
-/// How long the name of an object may be.
+/// Maximum length of an object name.
 const MAX_NAME_BYTES: usize = 253;
 
 /// A `-` and eight hex digits.
 const SUFFIX_BYTES: usize = 9;
 
-/// The name of the CachedImage of an image.
+/// Returns the name of the CachedImage of an image.
 ///
 /// ```
 /// use kuik_core::{crd::cached_image_name, reference::ImageReference};
@@ -30,20 +30,20 @@ pub fn cached_image_name(image: &ImageReference<'_>) -> String {
     object_name(&image.normalized())
 }
 
-/// The name of the Repository object of a repository, and the value of its label on CachedImages where it fits there.
+/// Returns the name of the Repository object of a repository. Also its label value on CachedImages, if short enough.
 #[must_use]
 pub fn repository_name(repository: &RepositoryName) -> String {
     object_name(&repository.to_string())
 }
 
-/// The name of the object of `normalized` where the one without a hash is another's: it ends in `-` and eight hex
-/// digits of the SHA-256 of the normalised reference.
+/// Returns the name of the object of `normalized` if the plain name is taken: it ends in `-` and eight hex digits of
+/// the SHA-256 of the normalized reference.
 #[must_use]
 pub fn disambiguated(normalized: &str) -> String {
     hashed(&sanitized(normalized), normalized, MAX_NAME_BYTES)
 }
 
-/// The value of the label that names a repository on its CachedImages: a label's value has 63 bytes at most.
+/// Returns the value of the repository label on CachedImages, at most 63 bytes.
 #[must_use]
 pub fn repository_label(repository: &RepositoryName) -> String {
     const MAX_LABEL_BYTES: usize = 63;
@@ -60,7 +60,7 @@ fn object_name(normalized: &str) -> String {
     if name.len() <= MAX_NAME_BYTES && is_valid(&name) { name } else { disambiguated(normalized) }
 }
 
-/// Lower-cased, and `-` for every run of characters outside `[a-z0-9.-]`.
+/// Lower-cases, and replaces every run of characters outside `[a-z0-9.-]` with `-`.
 fn sanitized(normalized: &str) -> String {
     let mut name = String::with_capacity(normalized.len());
     let mut replacing = false;
@@ -76,13 +76,13 @@ fn sanitized(normalized: &str) -> String {
     name
 }
 
-/// Whether every part between dots begins and ends with a letter or a digit.
+/// Returns whether every part between dots begins and ends with a letter or a digit.
 fn is_valid(name: &str) -> bool {
     let alphanumeric = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     name.split('.').map(str::as_bytes).all(|part| alphanumeric(part.first()) && alphanumeric(part.last()))
 }
 
-/// As much of `name` as has room, made valid, and the hash of `normalized`.
+/// Truncates `name`, makes it valid and appends the hash of `normalized`.
 fn hashed(name: &str, normalized: &str, most: usize) -> String {
     let digest = Digest::sha256(normalized.as_bytes());
     let mut short = String::with_capacity(most);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_contract() {
+    fn object_names_match_kuik_1_x() {
         for (image, expected) in [
             ("nginx:1.25", "docker.io-library-nginx-1.25"),
             ("jpetazzo/shpod", "docker.io-jpetazzo-shpod-latest"),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_of_an_object_ends_in_a_hash() {
+    fn invalid_or_long_name_ends_in_a_hash() {
         let long = format!("{}/app:1", ["part"; 48].join("/"));
         for image in ["nginx:1.25-", "nginx:1.", "nginx:a._b", "nginx:a..b", &long] {
             let name = name(image);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn images_of_one_name_have_two_where_that_is_asked_for() {
+    fn disambiguated_names_of_colliding_images_differ() {
         let images = ["docker.io/foo/bar-baz:1", "docker.io/foo-bar/baz:1"];
         assert_eq!(name(images[0]), name(images[1]));
         assert_ne!(disambiguated(images[0]), disambiguated(images[1]));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_has_room_for_63_bytes() {
+    fn repository_label_has_at_most_63_bytes() {
         let repository = |text: &str| text.parse::<RepositoryName>().unwrap();
         assert_eq!(repository_label(&repository("nginx")), "docker.io-library-nginx");
         let label = repository_label(&repository(&format!("quay.io/{}", "a".repeat(80))));

@@ -1,4 +1,4 @@
-//! Repository: what the images of one repository share.
+//! Repository custom resource: settings shared by the images of one repository.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{duration, lenient, schema::without_defaults};
 
-/// What the images of one repository share: the secrets that open it, and when its tags are checked again.
+/// Settings shared by the images of one repository: pull secrets and update checks.
 #[derive(
     Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, kube_derive::CustomResource,
 )]
@@ -29,55 +29,55 @@ use super::{duration, lenient, schema::without_defaults};
     status = "RepositoryStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "What the images of one repository share: the secrets that open it, and when its tags are checked again.",
+    doc = "Settings shared by the images of one repository: pull secrets and update checks.",
     printcolumn = r#"{"name": "Status", "type": "string", "jsonPath": ".status.phase"}"#,
     printcolumn = r#"{"name": "Images", "type": "integer", "jsonPath": ".status.images"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RepositorySpec {
-    /// The repository with its registry: `docker.io/library/nginx`.
+    /// The repository, including the registry: `docker.io/library/nginx`.
     #[schemars(length(min = 1, max = 512))]
     pub name: String,
-    /// Secrets of the type `kubernetes.io/dockerconfigjson` that open the repository, in the order in which they are
-    /// tried. Those that are set here by hand stay.
+    /// Pull secrets of the type `kubernetes.io/dockerconfigjson`, in the order in which they are tried. Set manually;
+    /// never changed by the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_secret_names: Option<Vec<String>>,
-    /// The namespace of those secrets.
+    /// The namespace of these secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_secrets_namespace: Option<String>,
-    /// After how long tags are checked again, as a Go duration: `1h30m`. Never where there is none.
+    /// Interval of upstream checks of tags, as a Go duration: `1h30m`. Unset means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_interval: Option<UpdateInterval>,
-    /// Regular expressions, of which one has to be found in the `sourceImage` of an image that is checked again. None
-    /// means every image.
+    /// Regular expressions, one of which must match part of an image's `sourceImage` for it to be checked. None means
+    /// every image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_filters: Option<Vec<String>>,
 }
 
-/// What is known of a repository.
+/// Observed state of a Repository.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RepositoryStatus {
-    /// How many CachedImages it has.
+    /// The number of its CachedImages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<i64>,
-    /// `Ready`, or the reason why it is not.
+    /// `Ready`, or the reason why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient::known")]
     pub phase: Option<RepositoryPhase>,
     /// When its tags were last checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_update: Option<Time>,
-    /// The secrets that open the repository as the pods that use its images name them, and their ServiceAccounts: those
-    /// of every namespace, in the order in which they are tried, after those of the spec.
+    /// The pull secrets of the pods that use its images and of their ServiceAccounts, across all namespaces, in the
+    /// order in which they are tried, after those of the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_secrets: Option<Vec<PullSecret>>,
-    /// How it is, in the form that `kubectl wait` reads: `Ready`.
+    /// The condition `Ready`, for `kubectl wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Vec<Condition>>,
 }
 
-/// A secret of the type `kubernetes.io/dockerconfigjson`.
+/// A pull secret of the type `kubernetes.io/dockerconfigjson`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = without_defaults)]
@@ -91,8 +91,7 @@ pub struct PullSecret {
 }
 
 impl Repository {
-    /// The secrets that open the repository, in the order in which they are tried: those that were set by hand, then
-    /// those of the pods.
+    /// Iterates over the pull secrets in the order in which they are tried: those of the spec, then those of pods.
     pub fn pull_secrets(&self) -> impl Iterator<Item = PullSecret> {
         let RepositorySpec { pull_secret_names, pull_secrets_namespace, .. } = &self.spec;
         let by_hand = pull_secrets_namespace.iter().flat_map(move |namespace| {
@@ -104,37 +103,39 @@ impl Repository {
     }
 }
 
-/// What is happening to a repository. One that is not known here is read as none.
+/// Phase of a repository. Unknown values are read as none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum RepositoryPhase {
-    /// Its images are in the cache.
+    /// All its images are cached.
     Ready,
-    /// Some of its images are being put into the cache.
+    /// Some of its images are being pulled.
     Pulling,
-    /// An image could not be put into the cache.
+    /// The pull of an image failed.
     ErrImagePull,
-    /// It is being removed, and waits for its images.
+    /// Being deleted, waiting for its images.
     Terminating,
 }
 
-/// A span of time as Go writes it: `1h30m`, `45s`, `1.5h`.
+/// A Go duration: `1h30m`, `45s`, `1.5h`.
 ///
-/// It is kept as written, also where it is no duration: an object with a mistake in it is still read, and the mistake is
-/// told by [`UpdateInterval::duration`].
+/// The text is kept even if invalid, so that an object with a mistake can still be read; [`UpdateInterval::duration`]
+/// reports the mistake.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct UpdateInterval(#[schemars(regex(pattern = duration::PATTERN))] pub String);
 
-/// A text that is not a duration as Go writes it.
+/// An invalid Go duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration: write it like 1h30m, with the units ns, us, ms, s, m and h")]
+#[error(
+    "invalid duration {0:?}: expected a Go duration such as 1h30m, with the units ns, us, ms, s, m and h"
+)]
 pub struct InvalidInterval(String);
 
 impl UpdateInterval {
-    /// How long it is.
+    /// Parses the duration.
     ///
     /// # Errors
-    /// Where it is not a duration, or a negative one.
+    /// Returns an error if it is invalid or negative.
     pub fn duration(&self) -> Result<Duration, InvalidInterval> {
         duration::parse(&self.0).ok_or_else(|| InvalidInterval(self.0.clone()))
     }
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_that_is_none_does_not_keep_the_object_from_being_read() {
+    fn invalid_interval_does_not_prevent_decoding_the_object() {
         let json = r#"{"name": "docker.io/library/nginx", "updateInterval": "often"}"#;
         let spec: RepositorySpec = serde_json::from_str(json).unwrap();
         assert!(spec.update_interval.unwrap().duration().is_err());

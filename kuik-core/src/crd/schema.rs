@@ -1,10 +1,11 @@
-//! What a schema does not say, though the types do.
+//! Schema transformation: removes defaults.
 //!
-//! A field that was left out reads as empty by `serde(default)`. A cluster needs no such default written into its objects.
+//! Missing fields decode as empty because of `serde(default)`. That default must not be written into objects by the API
+//! server.
 
 use schemars::Schema;
 
-/// To be applied to a struct: no field of it has a default.
+/// Removes the defaults of all fields of a struct.
 pub(super) fn without_defaults(schema: &mut Schema) {
     let fields = schema.get_mut("properties").and_then(|fields| fields.as_object_mut());
     for field in fields.into_iter().flat_map(|fields| fields.values_mut()) {

@@ -1,9 +1,9 @@
-//! Credentials out of a docker config file (`~/.docker/config.json`, or a pull secret's `.dockerconfigjson`).
+//! Credentials from a docker config file (`~/.docker/config.json`, or a pull secret's `.dockerconfigjson`).
 //!
-//! Keys come in many spellings (`https://index.docker.io/v1/`, `registry.example:5000`, `registry.example/team`);
-//! all are reduced to a host with its port and a path, and the most specific match is tried first. A file with a
-//! mistake is refused as a whole, so that a typing error does not show as "unauthorized" much later. The credential
-//! helpers that it names are only named here; `DockerHelpers` runs them.
+//! Keys have many spellings (`https://index.docker.io/v1/`, `registry.example:5000`, `registry.example/team`); each is
+//! normalized to a host with port and a path, and the most specific match is tried first. A file with a mistake is
+//! rejected as a whole, so that a typo does not show up much later as "unauthorized". Credential helpers are only named
+//! here; `DockerHelpers` runs them.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub struct DockerConfig {
     helpers: BTreeMap<String, HelperName>,
 }
 
-/// The name of a credential helper: `ecr-login` stands for the program `docker-credential-ecr-login`.
+/// The name of a credential helper: `ecr-login` means the program `docker-credential-ecr-login`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct HelperName(String);
 
@@ -52,12 +52,12 @@ struct Entry {
     credential: Credential,
 }
 
-/// A docker config file that cannot be used. Names the file and the key, never what they hold.
+/// An invalid docker config file. The error contains the file and the key, never values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidDockerConfig {
-    /// Not JSON of the shape of a docker config.
-    #[error("{file} is not a docker config: line {line}, column {column} is not what is expected there")]
+    /// Not JSON with the structure of a docker config.
+    #[error("{file} is not a docker config: line {line}, column {column} is invalid")]
     Malformed {
         /// The file.
         file: String,
@@ -66,24 +66,24 @@ pub enum InvalidDockerConfig {
         /// The column of the mistake, from 1.
         column: usize,
     },
-    /// An entry of `auths` that says no credential.
+    /// An entry of `auths` without a valid credential.
     #[error("{file}: auths[{key:?}]: {problem}")]
     Entry {
         /// The file.
         file: String,
         /// The key in `auths`.
         key: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// A credential helper whose name cannot be one.
+    /// An invalid name of a credential helper.
     #[error("{file}: {key}: {name:?} is not the name of a credential helper, such as \"ecr-login\"")]
     Helper {
         /// The file.
         file: String,
         /// `credsStore`, or the entry of `credHelpers`.
         key: String,
-        /// What stands there.
+        /// The invalid name.
         name: String,
     },
 }
@@ -114,12 +114,12 @@ struct Auth {
 }
 
 impl DockerConfig {
-    /// Reads the content of a docker config; `file` names it in errors.
+    /// Parses a docker config; `file` names it in errors.
     ///
     /// # Errors
-    /// Where it is not JSON of that shape, or an entry is malformed.
+    /// Fails if it is not JSON with that structure, or an entry is malformed.
     pub fn parse(file: &str, content: &[u8]) -> Result<Self, InvalidDockerConfig> {
-        // serde_json's own message may quote a value, which may be a secret: only the place is passed on.
+        // serde_json's message may quote a value, which may be a secret: only the position is passed on.
         let parsed: File =
             serde_json::from_slice(content).map_err(|error| InvalidDockerConfig::Malformed {
                 file: file.to_owned(),
@@ -130,7 +130,7 @@ impl DockerConfig {
         for (key, auth) in &parsed.auths {
             let wrong =
                 |problem| InvalidDockerConfig::Entry { file: file.to_owned(), key: key.clone(), problem };
-            let (host, path) = normalise(key).ok_or_else(|| wrong("the key names no registry"))?;
+            let (host, path) = normalize(key).ok_or_else(|| wrong("the key names no registry"))?;
             if let Some(credential) = auth.credential().map_err(wrong)? {
                 entries.push(Entry { host, path, credential });
             }
@@ -148,7 +148,7 @@ impl DockerConfig {
         let mut helpers = BTreeMap::new();
         for (key, name) in &parsed.cred_helpers {
             let shown = format!("credHelpers[{key:?}]");
-            let (host, _) = normalise(key).ok_or_else(|| InvalidDockerConfig::Entry {
+            let (host, _) = normalize(key).ok_or_else(|| InvalidDockerConfig::Entry {
                 file: file.to_owned(),
                 key: shown.clone(),
                 problem: "the key names no registry",
@@ -158,32 +158,32 @@ impl DockerConfig {
         Ok(Self { entries, store, helpers })
     }
 
-    /// The name of the helper that keeps the credentials for `repository`: that of its registry, or the one for all.
+    /// Returns the name of the helper for `repository`: that of its registry, or the default one.
     #[must_use]
     pub fn helper(&self, repository: &RepositoryName) -> Option<&str> {
         let host = canonical_host(repository.registry());
         self.helpers.get(&host).or(self.store.as_ref()).map(|HelperName(name)| name.as_str())
     }
 
-    /// Whether it names any helper.
+    /// Returns whether any helper is configured.
     #[must_use]
     pub fn has_helpers(&self) -> bool {
         self.store.is_some() || !self.helpers.is_empty()
     }
 
-    /// How many credentials it holds itself.
+    /// Returns the number of credentials in the file itself.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it holds no credential itself.
+    /// Returns whether the file itself has no credentials.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The credentials for `repository`, the most specific first.
+    /// Returns the credentials for `repository`, the most specific first.
     pub fn matching(&self, repository: &RepositoryName) -> impl Iterator<Item = &Credential> {
         let host = canonical_host(repository.registry());
         let path = repository.path();
@@ -202,7 +202,7 @@ impl CredentialProvider for DockerConfig {
 }
 
 impl HelperName {
-    /// It becomes the name of a program, and must not lead out of the folders where programs are.
+    /// The name becomes part of a program name and must not escape the folders of `PATH`.
     fn new(name: &str) -> Option<Self> {
         let usable = !name.is_empty()
             && name.len() <= 128
@@ -212,7 +212,7 @@ impl HelperName {
 }
 
 impl Auth {
-    /// The credential that the entry holds; `None` where it is empty, as a credential store leaves it.
+    /// Returns the credential of the entry; `None` if it is empty, as with a credential store.
     fn credential(&self) -> Result<Option<Credential>, &'static str> {
         if !self.identitytoken.is_empty() {
             return Ok(Some(Credential::IdentityToken(self.identitytoken.as_str().into())));
@@ -242,8 +242,8 @@ fn decode(auth: &str) -> Result<Credential, &'static str> {
     Ok(Credential::basic(username, Secret::from(password.trim_end_matches('\0'))))
 }
 
-/// A key as host (with port) and path, without what its many spellings add.
-pub(super) fn normalise(key: &str) -> Option<(String, String)> {
+/// Normalizes a key to host (with port) and path.
+pub(super) fn normalize(key: &str) -> Option<(String, String)> {
     let rest = key.trim();
     let rest = rest.strip_prefix("https://").or_else(|| rest.strip_prefix("http://")).unwrap_or(rest);
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -252,7 +252,7 @@ pub(super) fn normalise(key: &str) -> Option<(String, String)> {
     (!host.is_empty()).then(|| (canonical_host(host), path.to_owned()))
 }
 
-/// The host as references name it: Docker Hub has several names.
+/// Returns the host as references name it: Docker Hub has several names.
 pub(super) fn canonical_host(host: &str) -> String {
     match host.to_ascii_lowercase().as_str() {
         "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "docker.io".to_owned(),
@@ -260,7 +260,7 @@ pub(super) fn canonical_host(host: &str) -> String {
     }
 }
 
-/// Whether the entry for `prefix` is for `path` too: whole path components only.
+/// Returns whether the entry for `prefix` applies to `path`: whole path components only.
 fn covers(prefix: &str, path: &str) -> bool {
     prefix.is_empty()
         || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_key_comes_first() {
+    fn most_specific_key_comes_first() {
         let config = DockerConfig::parse(
             "config.json",
             br#"{"auths": {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_and_no_secret_is() {
+    fn parse_error_names_the_mistake_without_secrets() {
         for (content, expected) in [
             (
                 r#"{"auths": {"r.example": {"auth": "hunter2!"}}}"#,
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn helpers_are_those_of_the_registry_or_the_one_for_all() {
+    fn registry_helper_overrides_default_helper() {
         let helper = |config: &DockerConfig, registry: &str| {
             config.helper(&RepositoryName::new(registry, "app").unwrap()).map(str::to_owned)
         };
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_pads_passwords() {
+    fn nul_padding_of_password_is_removed() {
         let config = DockerConfig::parse("c", br#"{"auths": {"x.example": {"auth": "dTpwdwAA"}}}"#).unwrap();
         let repository = RepositoryName::new("x.example", "app").unwrap();
         assert_eq!(config.matching(&repository).next(), Some(&Credential::basic("u", "pw")));

@@ -1,7 +1,7 @@
-//! Credential helpers, as docker runs them: `docker-credential-NAME get`, with the registry on its standard input.
+//! Docker credential helpers: runs `docker-credential-NAME get` with the registry on standard input.
 //!
-//! The protocol is that of docker's credential helpers: the answer is JSON, a user called `<token>` marks an identity
-//! token, and a helper that has nothing says so in words and fails.
+//! The protocol of docker's credential helpers: the response is JSON, a user named `<token>` marks an identity token,
+//! and a helper without a credential prints a message and fails.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::reference::RepositoryName;
 
-/// For how long an answer is used: helpers keep what they have themselves, and it may be another a moment later.
+/// How long a response is cached: helpers cache themselves, and their credential may change soon.
 const LIFE: Duration = Duration::from_secs(30);
-/// What a helper says that has nothing for a registry.
+/// The message of a helper without a credential for a registry.
 const NOT_FOUND: &[u8] = b"credentials not found in native keychain";
 
-/// The helpers that a docker config names. They are looked for in `PATH`, and run when a registry refuses.
+/// The helpers that a docker config names. They are looked up in `PATH`, and run when a registry refuses a request.
 #[derive(Debug)]
 pub struct DockerHelpers {
     config: DockerConfig,
-    /// Where programs are, in place of `PATH`.
+    /// The folder of the programs, instead of `PATH`.
     folder: Option<PathBuf>,
     answers: Expiring<(String, String), Option<Credential>>,
 }
@@ -37,13 +37,13 @@ struct Answer {
 }
 
 impl DockerHelpers {
-    /// The helpers that `config` names.
+    /// Uses the helpers that `config` names.
     #[must_use]
     pub fn new(config: DockerConfig) -> Self {
         Self { config, folder: None, answers: Expiring::default() }
     }
 
-    /// The same, with the helpers of one folder alone.
+    /// Looks helpers up in this folder only.
     #[must_use]
     pub fn in_folder(self, folder: PathBuf) -> Self {
         Self { folder: Some(folder), ..self }
@@ -60,9 +60,9 @@ impl DockerHelpers {
                 false => Err(program.failed(format_args!("it failed for {server} ({})", said.status), None)),
             };
         }
-        // The parser's words might quote a secret.
+        // The parser's error might quote a secret.
         let answer: Answer = serde_json::from_slice(&said.output)
-            .map_err(|_| program.failed("its answer is not that of a credential helper", None))?;
+            .map_err(|_| program.failed("invalid response of a credential helper", None))?;
         Ok(answer.credential())
     }
 }
@@ -77,7 +77,7 @@ impl Answer {
     }
 }
 
-/// What docker calls a registry when it asks a helper.
+/// Returns docker's name of a registry in the helper protocol.
 fn server(registry: &str) -> &str {
     match registry {
         "docker.io" | "index.docker.io" | "registry-1.docker.io" => "https://index.docker.io/v1/",
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// A helper that counts how often it is run, in a folder of its own.
+    /// Creates a helper that counts its runs, in its own folder.
     fn helpers(config: &str, script: &str) -> (DockerHelpers, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("docker-credential-test");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_helper_is_asked_as_docker_asks_it() {
+    async fn helper_is_run_like_docker_runs_it() {
         let answer = r#"echo '{"ServerURL":"x","Username":"user","Secret":"hunter2"}'"#;
         let (helpers, folder) = helpers(r#"{"credsStore": "test"}"#, answer);
         let expected = [Credential::basic("user", "hunter2")];
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tokens_and_registries_that_a_helper_does_not_know() {
+    async fn helper_returns_token_or_nothing() {
         let config = r#"{"credHelpers": {"registry.example": "test"}}"#;
         let (token, _one) = helpers(config, r#"echo '{"Username":"<token>","Secret":"hunter2"}'"#);
         assert_eq!(
@@ -144,16 +144,16 @@ mod tests {
         assert!(ask(&none, "registry.example").await.unwrap().is_empty());
         assert!(ask(&none, "another.example").await.unwrap().is_empty());
         let log = fs::read_to_string(folder.path().join("log")).unwrap();
-        assert_eq!(log.lines().count(), 1, "it is not asked about others: {log}");
+        assert_eq!(log.lines().count(), 1, "it is not run for other registries: {log}");
     }
 
     #[tokio::test]
-    async fn failures_say_what_to_run_and_no_secret() {
+    async fn failure_names_the_command_without_secrets() {
         let config = r#"{"credsStore": "test"}"#;
         for (script, expected) in [
             ("echo hunter2; exit 1", "failed for registry.example (exit status: 1)"),
-            ("echo hunter2", "not that of a credential helper"),
-            (r#"echo '{"Username": "u", "Secret": ["hunter2"]}'"#, "not that of a credential helper"),
+            ("echo hunter2", "invalid response of a credential helper"),
+            (r#"echo '{"Username": "u", "Secret": ["hunter2"]}'"#, "invalid response of a credential helper"),
         ] {
             let (helpers, _folder) = helpers(config, script);
             let error = ask(&helpers, "registry.example").await.unwrap_err();

@@ -1,43 +1,37 @@
-//! What is fetched slowly and used for a while: one fetch for all who want it, and a failure that is not repeated at
-//! once.
+//! Expiring cache with single-flight fetches and negative caching.
 
-use std::{
-    fmt,
-    hash::Hash,
-    num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, hash::Hash, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::CredentialError;
 
-/// How many values are kept.
+/// The maximum number of cached values.
 const MAX_VALUES: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// For how long a failure is the answer.
+/// How long a failure is cached.
 const FAILURE: Duration = Duration::from_secs(15);
-/// The longest life that is believed.
+/// The longest lifetime that is accepted.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// Values by key, each for as long as it lives.
+/// Values by key, each with its own lifetime.
 pub(super) struct Expiring<K, V> {
     slots: Mutex<LruCache<K, Arc<Slot<V>>>>,
 }
 
-/// The lock is held while a value is fetched, so that all who want it wait for one fetch.
+/// The lock is held during the fetch, so that concurrent callers wait for one fetch.
 type Slot<V> = tokio::sync::Mutex<Option<(Result<V, CredentialError>, Instant)>>;
 
 impl<K: Hash + Eq, V: Clone> Expiring<K, V> {
-    /// The value of `key`, fetched where there is none that lives. A fetch says for how long its value may be used.
+    /// Returns the value of `key`; fetches it if it is missing or expired. The fetch returns the lifetime of its value.
     pub(super) async fn get(
         &self,
         key: K,
         fetch: impl Future<Output = Result<(V, Duration), CredentialError>>,
     ) -> Result<V, CredentialError> {
         let slot = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slots = self.slots.lock();
             Arc::clone(slots.get_or_insert(key, Arc::default))
         };
         let mut kept = slot.lock().await;
@@ -61,7 +55,7 @@ impl<K: Hash + Eq, V> Default for Expiring<K, V> {
     }
 }
 
-/// Says nothing of what it keeps.
+/// Prints no values.
 impl<K, V> fmt::Debug for Expiring<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Expiring")
@@ -75,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_fetch_for_all_while_it_lives() {
+    async fn concurrent_gets_share_one_fetch_until_expiry() {
         let (expiring, fetched) = (Expiring::default(), AtomicUsize::new(0));
         let get = async |key| {
             let fetch = async {
@@ -93,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_the_answer_for_a_while() {
+    async fn failure_is_cached_for_a_while() {
         let expiring: Expiring<(), u8> = Expiring::default();
         let failing = async { Err(CredentialError::new("away", None)) };
         assert!(expiring.get((), failing).await.is_err());

@@ -1,18 +1,21 @@
-//! Credentials for registries: what they are, and where they come from.
+//! Registry credentials and their providers.
 //!
-//! A [`CredentialProvider`] names candidates in the order in which they are to be tried; the registry client tries
-//! them and remembers which one worked. It asks for candidates only when a registry refuses, so nothing is run and
-//! nobody is contacted for a hit. Invariant: no secret is ever printed, neither by `Debug` nor in an error.
+//! A [`CredentialProvider`] returns candidates in the order in which they are tried; the registry client tries them and
+//! caches the accepted one. It requests candidates only when a registry refuses, so a cache hit runs no program and
+//! contacts no service. Invariant: no secret is ever printed, neither by `Debug` nor in an error.
 //!
-//! | provider | where credentials come from | feature |
+//! | provider | source of the credentials | feature |
 //! |---|---|---|
 //! | [`DockerConfig`] | the `auths` of a docker config | |
+//! | [`CredentialFile`] | a file that may change: a docker config or a token | |
 //! | `DockerHelpers` | the programs that its `credsStore` and `credHelpers` name | `credential-plugins` |
 //! | `KubeletPlugins` | the kubelet's credential provider plugins | `credential-plugins` |
-//! | `EcrIdentity`, `GoogleIdentity`, `AzureIdentity` | what the machine or the pod is in its cloud | `ecr`, `google`, `azure` |
+//! | `EcrIdentity`, `GoogleIdentity`, `AzureIdentity` | the cloud identity of the machine or pod | `ecr`, `google`,
+//! `azure` |
 
 #[cfg(any(feature = "ecr", feature = "google", feature = "azure"))]
 mod ambient;
+mod credential_file;
 mod docker_config;
 #[cfg(feature = "credential-plugins")]
 mod docker_helpers;
@@ -34,6 +37,7 @@ pub use ambient::AzureIdentity;
 pub use ambient::EcrIdentity;
 #[cfg(feature = "google")]
 pub use ambient::GoogleIdentity;
+pub use credential_file::{CredentialFile, InvalidCredentialFile};
 pub use docker_config::{DockerConfig, InvalidDockerConfig};
 #[cfg(feature = "credential-plugins")]
 pub use docker_helpers::DockerHelpers;
@@ -43,18 +47,18 @@ pub use providers::Providers;
 
 use crate::reference::RepositoryName;
 
-/// Names the credentials that may open a repository.
+/// Returns the credentials that a repository may accept.
 #[async_trait]
 pub trait CredentialProvider: fmt::Debug + Send + Sync + 'static {
-    /// The credentials for `repository`, in the order in which they are to be tried. Anonymous access needs no
-    /// entry: it is what remains when none of them is accepted.
+    /// Returns the credentials for `repository` in the order in which they are tried. Anonymous access needs no entry:
+    /// it is tried if none of them is accepted.
     ///
     /// # Errors
-    /// Where they cannot be read now. Callers then go on without: public images need none.
+    /// Fails if they cannot be read now. Callers then continue without: public images need none.
     async fn candidates(&self, repository: &RepositoryName) -> Result<Vec<Credential>, CredentialError>;
 }
 
-/// What opens a registry.
+/// A credential for a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Credential {
@@ -67,23 +71,23 @@ pub enum Credential {
     },
     /// An OAuth 2 refresh token (`identitytoken` in a docker config), exchanged at the token endpoint.
     IdentityToken(Secret),
-    /// A bearer token that is sent to the registry as it is (`registrytoken` in a docker config).
+    /// A bearer token that is sent to the registry unchanged (`registrytoken` in a docker config).
     RegistryToken(Secret),
 }
 
 impl Credential {
-    /// A user name and a password.
+    /// Creates a user name and a password.
     pub fn basic(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::Basic { username: username.into(), password: password.into() }
     }
 }
 
-/// A text that is never printed.
+/// A string that is never printed.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(Arc<str>);
 
 impl Secret {
-    /// The secret itself, for the header or the form that carries it.
+    /// Returns the secret, for the header or form that contains it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -102,7 +106,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The credentials cannot be read now.
+/// Reading credentials failed.
 #[derive(Debug, Clone)]
 pub struct CredentialError {
     what: String,
@@ -110,7 +114,7 @@ pub struct CredentialError {
 }
 
 impl CredentialError {
-    /// An error that says what could not be read, and the error that caused it where there is one.
+    /// Creates an error; `what` describes what could not be read, `cause` is the underlying error, if any.
     pub fn new(what: impl Into<String>, cause: Option<Box<dyn Error + Send + Sync>>) -> Self {
         Self { what: what.into(), cause: cause.map(Arc::from) }
     }
@@ -128,7 +132,7 @@ impl Error for CredentialError {
     }
 }
 
-/// No credentials: every registry is asked anonymously.
+/// No credentials: every request is anonymous.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Anonymous;
 
@@ -139,7 +143,7 @@ impl CredentialProvider for Anonymous {
     }
 }
 
-/// The same credentials, in this order, for every repository: for tools that talk to one registry.
+/// The same credentials for every repository, in this order: for tools that use one registry.
 #[async_trait]
 impl CredentialProvider for Vec<Credential> {
     async fn candidates(&self, _: &RepositoryName) -> Result<Vec<Credential>, CredentialError> {

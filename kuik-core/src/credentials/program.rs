@@ -1,7 +1,7 @@
-//! Runs a program that knows credentials: one question on its standard input, the answer on its standard output.
+//! Runs a credential program: request on standard input, response on standard output.
 //!
-//! It has a bounded time and may say a bounded amount; then it is killed. What it says is a credential or a secret's
-//! neighbour, so none of it is ever repeated: an error says how to run the program by hand.
+//! Time and output are limited; beyond that the program is killed. Its output contains secrets, so no error quotes it:
+//! an error shows the command to run by hand.
 
 use std::{
     ffi::OsString,
@@ -19,22 +19,22 @@ use tokio::{
 
 use super::CredentialError;
 
-/// How long a program may take. A client that pulls waits no longer than 20 s in all.
+/// The time limit of a program. A client that pulls waits at most 20 s in total.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How much a program may say.
+/// The maximum output of a program, in bytes.
 const MAX_OUTPUT: u64 = 1 << 20;
 
-/// A program and how it is called.
+/// A program and its arguments.
 #[derive(Clone)]
 pub(super) struct Program {
     pub(super) path: PathBuf,
     pub(super) arguments: Vec<String>,
-    /// Variables beside those of this process.
+    /// Environment variables in addition to those of this process.
     pub(super) environment: Vec<(String, String)>,
     pub(super) limit: Duration,
 }
 
-/// What a program said, and how it ended.
+/// The output and exit status of a program.
 pub(super) struct Said {
     pub(super) status: ExitStatus,
     pub(super) output: Vec<u8>,
@@ -45,8 +45,8 @@ impl Program {
         Self { path, arguments, environment: Vec::new(), limit: LIMIT }
     }
 
-    /// Runs it once, with `question` as its input.
-    pub(super) async fn ask(&self, question: &[u8]) -> Result<Said, CredentialError> {
+    /// Runs it once, with `input` as its input.
+    pub(super) async fn ask(&self, input: &[u8]) -> Result<Said, CredentialError> {
         let mut child = Command::new(&self.path)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (OsString::from(name), value)))
@@ -55,33 +55,33 @@ impl Program {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| self.failed("it cannot be run", Some(error.into())))?;
-        match timeout(self.limit, converse(&mut child, question)).await {
+            .map_err(|error| self.failed("failed to run", Some(error.into())))?;
+        match timeout(self.limit, converse(&mut child, input)).await {
             Ok(Ok(said)) if said.output.len() as u64 > MAX_OUTPUT => {
-                Err(self.failed(format_args!("it says more than {MAX_OUTPUT} bytes"), None))
+                Err(self.failed(format_args!("it prints more than {MAX_OUTPUT} bytes"), None))
             }
             Ok(Ok(said)) => Ok(said),
-            Ok(Err(error)) => Err(self.failed("it cannot be talked to", Some(error.into()))),
-            Err(_) => Err(self.failed(format_args!("it did not end within {:?}", self.limit), None)),
+            Ok(Err(error)) => Err(self.failed("failed to communicate", Some(error.into()))),
+            Err(_) => Err(self.failed(format_args!("did not end within {:?}", self.limit), None)),
         }
     }
 
-    /// An error that says what to do.
+    /// Creates an error that shows the command.
     pub(super) fn failed(
         &self,
         problem: impl fmt::Display,
         cause: Option<Box<dyn std::error::Error + Send + Sync>>,
     ) -> CredentialError {
-        CredentialError::new(format!("{self}: {problem} (run it by hand to see what it says)"), cause)
+        CredentialError::new(format!("{self}: {problem} (run it by hand to see its output)"), cause)
     }
 }
 
-async fn converse(child: &mut Child, question: &[u8]) -> std::io::Result<Said> {
+async fn converse(child: &mut Child, input: &[u8]) -> std::io::Result<Said> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let asking = async {
         if let Some(mut stdin) = stdin {
-            // A program that answers without listening has answered.
-            let _ = stdin.write_all(question).await;
+            // A program may respond without reading its input.
+            let _ = stdin.write_all(input).await;
         }
     };
     let listening = async {
@@ -99,7 +99,7 @@ async fn converse(child: &mut Child, question: &[u8]) -> std::io::Result<Said> {
     Ok(Said { status: child.wait().await?, output })
 }
 
-/// The command, without the values of its environment.
+/// Prints the command without the values of its environment.
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_asked_and_answers() {
+    async fn program_reads_input_and_prints_output() {
         let said = shell("read line; echo \"$line $X\"; exit 3");
         let said = Program { environment: vec![("X".to_owned(), "y".to_owned())], ..said };
         let said = said.ask(b"question\n").await.unwrap();
@@ -132,13 +132,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_bounded() {
+    async fn program_is_limited_in_time_and_output() {
         let endless = Program { limit: Duration::from_millis(50), ..shell("exec sleep 1000") };
         let error = endless.ask(b"").await.err().unwrap().to_string();
         assert!(error.contains("did not end within 50ms"), "{error}");
         let error = shell("exec yes hunter2").ask(b"").await.err().unwrap().to_string();
-        assert!(error.contains("says more than"), "{error}");
+        assert!(error.contains("prints more than"), "{error}");
         let missing = Program::new("/nowhere/plugin".into(), Vec::new()).ask(b"").await.err().unwrap();
-        assert!(missing.to_string().starts_with("/nowhere/plugin: it cannot be run"), "{missing}");
+        assert!(missing.to_string().starts_with("/nowhere/plugin: failed to run"), "{missing}");
     }
 }

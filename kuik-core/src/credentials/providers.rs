@@ -1,15 +1,15 @@
-//! Several providers as one: all that they have, in their order.
+//! Chain of credential providers: the candidates of all of them, in order.
 
-use std::{error::Error as _, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::join_all;
 
 use super::{Credential, CredentialError, CredentialProvider};
-use crate::reference::RepositoryName;
+use crate::{error::chain, reference::RepositoryName};
 
-/// Providers in the order in which their credentials are tried. They are asked at the same time, and one that fails
-/// leaves those of the others; each credential is named once.
+/// Providers in the order in which their credentials are tried. They run concurrently; a failure of one does not affect
+/// the others; duplicates are removed.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::reference::RepositoryName;
 pub struct Providers(Vec<Arc<dyn CredentialProvider>>);
 
 impl Providers {
-    /// The same with one more, which comes last.
+    /// Appends a provider.
     #[must_use]
     pub fn and(mut self, provider: Arc<dyn CredentialProvider>) -> Self {
         self.0.push(provider);
@@ -53,7 +53,7 @@ impl CredentialProvider for Providers {
             (_, 0) => Ok(candidates),
             (true, 1) => Err(failures.remove(0)),
             (true, _) => Err(CredentialError::new(chain_all(&failures), None)),
-            // What there is may do. Why the rest is missing, only a log can say.
+            // The available candidates may suffice; the failures of the others are only logged.
             (false, _) => {
                 log(repository, &failures);
                 Ok(candidates)
@@ -62,22 +62,18 @@ impl CredentialProvider for Providers {
     }
 }
 
-#[cfg(feature = "registry")]
+#[cfg(feature = "client")]
 fn log(repository: &RepositoryName, failures: &[CredentialError]) {
-    tracing::warn!(%repository, error = %chain_all(failures), "some credentials cannot be read");
+    tracing::warn!(%repository, error = %chain_all(failures), "failed to read some credentials");
 }
 
-/// Without the client that uses credentials there is no log either.
-#[cfg(not(feature = "registry"))]
+/// Without the client feature there is no log.
+#[cfg(not(feature = "client"))]
 fn log(_: &RepositoryName, _: &[CredentialError]) {}
 
-/// All failures on one line, each with its causes.
+/// Returns all failures on one line, each with its causes.
 fn chain_all(failures: &[CredentialError]) -> String {
-    let chain = |failure: &CredentialError| {
-        let causes = std::iter::successors(failure.source(), |&cause| cause.source());
-        causes.fold(failure.to_string(), |chain, cause| format!("{chain}: {cause}"))
-    };
-    failures.iter().map(chain).collect::<Vec<_>>().join("; ")
+    failures.iter().map(|failure| chain(failure)).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -102,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn all_in_their_order_each_once() {
+    fn candidates_are_ordered_and_unique() {
         let [a, b, c] = ["a", "b", "c"].map(|user| Credential::basic(user, "password"));
         let providers = Providers::default()
             .and(Arc::new(vec![a.clone(), b.clone()]))
@@ -113,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_nothing_the_reason_is_told() {
+    fn failures_are_returned_if_no_candidate_is_found() {
         let one = Providers::default().and(Arc::new(Broken("one"))).and(Arc::new(Vec::new()));
         assert_eq!(candidates(&one).unwrap_err().to_string(), "one");
         let two = one.and(Arc::new(Broken("two")));

@@ -1,23 +1,23 @@
-//! A circuit breaker: after failures, who failed is left alone for a while, then asked once whether it is back.
+//! Circuit breaker: after failures, requests to a source are paused, then one probe checks whether it has recovered.
 //!
-//! A pure state machine: time and chance come in as arguments, and it asks nobody anything itself.
+//! A pure state machine: time and randomness are arguments, and it sends no requests.
 //!
-//! - *Closed*: requests go through. So many failures in a row open it.
-//! - *Open*: none goes through until an interval is over. The interval begins short, doubles with each probe that
-//!   fails, up to a bound, and is shortened at random, so that many proxies do not come back at the same moment.
-//! - *Half open*: one probe is on its way. Its success closes the breaker, its failure opens it for longer.
+//! - *Closed*: requests pass. A number of consecutive failures opens the breaker.
+//! - *Open*: no request passes until an interval ends. The interval starts short, doubles with each failed probe up to
+//!   a maximum (exponential backoff), and has random jitter, so that many proxies do not retry at the same moment.
+//! - *Half open*: one probe is in flight. Success closes the breaker, failure opens it for longer.
 
 use std::time::{Duration, Instant};
 
-/// When a [`Breaker`] opens, and for how long.
+/// Configuration of a [`Breaker`]: its failure threshold and its intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BreakerOptions {
-    /// How many failures in a row open it: 1.
+    /// Number of consecutive failures that opens the breaker. Default: 1.
     pub failures: u32,
-    /// How long it is open at first: 1 s at most, half of it at least.
+    /// First open interval, shortened by up to half at random. Default: 1 s.
     pub first: Duration,
-    /// How long it is open at most between two probes: 5 s.
+    /// Maximum interval between two probes. Default: 5 s.
     pub longest: Duration,
 }
 
@@ -27,7 +27,7 @@ impl Default for BreakerOptions {
     }
 }
 
-/// Whether somebody who failed is to be asked again.
+/// Circuit breaker of one source.
 #[derive(Debug, Clone)]
 pub struct Breaker {
     options: BreakerOptions,
@@ -42,19 +42,19 @@ enum State {
 }
 
 impl Breaker {
-    /// A closed one.
+    /// Creates a closed breaker.
     #[must_use]
     pub fn new(options: BreakerOptions) -> Self {
         Self { options, state: State::Closed { failures: 0 } }
     }
 
-    /// Whether requests go through.
+    /// Whether requests pass.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed { .. })
     }
 
-    /// When the next probe is due, where one is.
+    /// When the next probe is due, if the breaker is open.
     #[must_use]
     pub fn probe_at(&self) -> Option<Instant> {
         match self.state {
@@ -63,7 +63,7 @@ impl Breaker {
         }
     }
 
-    /// Takes the one probe, where it is due. Whoever gets `true` tells what came of it: [`Breaker::succeeded`],
+    /// Acquires the probe if it is due. After `true`, the caller must report the result: [`Breaker::succeeded`],
     /// [`Breaker::failed`] or [`Breaker::abandoned`].
     pub fn try_probe(&mut self, now: Instant) -> bool {
         match self.state {
@@ -75,14 +75,14 @@ impl Breaker {
         }
     }
 
-    /// A request, or the probe, was answered. Of one that was sent before the breaker opened, that is old news.
+    /// Records that a request or the probe succeeded. Ignored while open: that request was sent before the breaker opened.
     pub fn succeeded(&mut self) {
         if !matches!(self.state, State::Open { .. }) {
             self.state = State::Closed { failures: 0 };
         }
     }
 
-    /// A request, or the probe, failed. `chance` is a random number from 0 to 1.
+    /// Records that a request or the probe failed. `chance` is a random number from 0 to 1.
     pub fn failed(&mut self, now: Instant, chance: f64) {
         let interval = match self.state {
             State::Closed { failures } if failures + 1 < self.options.failures => {
@@ -91,7 +91,7 @@ impl Breaker {
             }
             State::Closed { .. } => self.options.first,
             State::HalfOpen { interval } => interval.saturating_mul(2),
-            // One of several requests that were on their way when the first of them failed.
+            // One of several requests that were in flight when the first of them failed.
             State::Open { .. } => return,
         };
         let interval = interval.min(self.options.longest);
@@ -99,15 +99,15 @@ impl Breaker {
         self.state = State::Open { until: now + wait, interval };
     }
 
-    /// Nothing has been heard for a while: open, with a probe that is due at once. Whoever is only slow is back as soon
-    /// as it answers that.
+    /// Opens the breaker after a period without response, with a probe due immediately. A slow source recovers as soon as
+    /// it answers the probe.
     pub fn suspected(&mut self, now: Instant) {
         if let State::Closed { .. } = self.state {
             self.state = State::Open { until: now, interval: self.options.first / 2 };
         }
     }
 
-    /// The probe was given up without an answer: another one is due at once.
+    /// Records that the probe was abandoned without a response: another one is due immediately.
     pub fn abandoned(&mut self, now: Instant) {
         if let State::HalfOpen { interval } = self.state {
             self.state = State::Open { until: now, interval };
@@ -122,7 +122,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn opens_probes_once_and_closes() {
+    fn breaker_opens_probes_once_and_closes() {
         let now = Instant::now();
         let mut breaker = Breaker::new(BreakerOptions::default());
         assert!(breaker.is_closed() && !breaker.try_probe(now) && breaker.probe_at().is_none());
@@ -130,16 +130,13 @@ mod tests {
         assert!(!breaker.is_closed());
         assert!(!breaker.try_probe(now + SECOND / 2), "it is not due");
         assert!(breaker.try_probe(now + SECOND));
-        assert!(
-            !breaker.try_probe(now + SECOND * 9) && !breaker.is_closed(),
-            "there is one probe, and no more"
-        );
+        assert!(!breaker.try_probe(now + SECOND * 9) && !breaker.is_closed(), "there is only one probe");
         breaker.succeeded();
         assert!(breaker.is_closed());
     }
 
     #[test]
-    fn the_interval_doubles_up_to_its_bound_and_begins_anew() {
+    fn interval_doubles_up_to_maximum_and_resets_after_success() {
         let mut now = Instant::now();
         let mut breaker = Breaker::new(BreakerOptions::default());
         let mut waits = Vec::new();
@@ -157,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_shortens_the_interval_by_half_at_most() {
+    fn jitter_shortens_interval_by_at_most_half() {
         let now = Instant::now();
         for (chance, millis) in [(0.0, 1000), (0.5, 750), (1.0, 500), (7.0, 500)] {
             let mut breaker = Breaker::new(BreakerOptions::default());
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_count_and_latecomers_do_not() {
+    fn consecutive_failures_open_and_late_results_are_ignored() {
         let now = Instant::now();
         let options = BreakerOptions { failures: 2, ..BreakerOptions::default() };
         let mut breaker = Breaker::new(options);
@@ -179,23 +176,23 @@ mod tests {
         assert_eq!(breaker.probe_at(), Some(now + SECOND));
         breaker.failed(now + SECOND / 2, 0.0);
         breaker.succeeded();
-        assert_eq!(breaker.probe_at(), Some(now + SECOND), "those were sent before it opened");
+        assert_eq!(breaker.probe_at(), Some(now + SECOND), "those requests were sent before it opened");
     }
 
     #[test]
-    fn a_suspicion_is_looked_into_at_once() {
+    fn suspected_breaker_probes_immediately() {
         let now = Instant::now();
         let mut breaker = Breaker::new(BreakerOptions::default());
         breaker.suspected(now);
         assert!(!breaker.is_closed() && breaker.try_probe(now));
         breaker.failed(now, 0.0);
-        assert_eq!(breaker.probe_at(), Some(now + SECOND), "then it goes on as after any failure");
+        assert_eq!(breaker.probe_at(), Some(now + SECOND), "a failed probe counts as any failure");
         breaker.suspected(now + SECOND);
-        assert_eq!(breaker.probe_at(), Some(now + SECOND), "what is known to be away is not suspected");
+        assert_eq!(breaker.probe_at(), Some(now + SECOND), "suspicion does not change an open breaker");
     }
 
     #[test]
-    fn a_probe_that_is_given_up_is_made_again() {
+    fn abandoned_probe_is_retried_immediately() {
         let now = Instant::now();
         let mut breaker = Breaker::new(BreakerOptions::default());
         breaker.failed(now, 0.0);

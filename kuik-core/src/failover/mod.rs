@@ -1,15 +1,15 @@
-//! What to do when a source of content fails: pure rules, for whoever has several of them.
+//! Failover between several sources of content: pure rules without I/O.
 //!
-//! - [`Role`]: what a failure of a source means, by what the source is to the content.
-//! - [`Breaker`]: who failed is left alone for a while.
+//! - [`Role`]: whether a failure is returned or the next source is tried, by the role of the source.
+//! - [`Breaker`]: circuit breaker that pauses requests to a failed source.
 //!
-//! Time and chance come in as arguments, and nobody is asked anything: those who ask are the registry client, which
-//! has several upstreams for a repository, and the proxy, which has a cache in front of the origin.
+//! Time and randomness are arguments. The callers are the registry client, which has several upstreams for a
+//! repository, and the proxy, which has a cache in front of the origin.
 
 mod breaker;
-mod verdict;
+mod on_error;
 
 pub use self::{
     breaker::{Breaker, BreakerOptions},
-    verdict::{Role, Verdict, is_silence, most_useful},
+    on_error::{OnError, Role, is_unresponsive, most_actionable},
 };

@@ -1,9 +1,8 @@
-//! References as they go through the proxy: `registry:5000/app` is `localhost:7439/registry__5000/app` there.
+//! Proxy encoding of references: `registry:5000/app` becomes `localhost:7439/registry__5000/app`.
 //!
-//! Invariant: what is encoded decodes to what it was made from, and is itself a valid reference. A port's colon
-//! becomes a double underscore, which no host's name has by the grammar. What would be taken for that without being
-//! it is written out (`foo__5000/bar` as `docker.io/foo__5000/bar`) or refused. Only the proxy's own prefix is ever
-//! taken off.
+//! Invariant: an encoded reference decodes to its original, and is itself a valid reference. A port's colon becomes a
+//! double underscore, which is in no host name by the grammar. An ambiguous name is written in full (`foo__5000/bar` as
+//! `docker.io/foo__5000/bar`) or refused. Only the proxy's own prefix is ever removed.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,58 +10,66 @@ use super::{
     error::ReferenceError,
     grammar::{self, MAX_PATH_BYTES},
     name::{InvalidName, RepositoryName},
-    parse::{DOCKER_HUB, ImageReference},
+    normalized::DOCKER_HUB,
+    parse::ImageReference,
 };
 
-/// What a registry's port is written behind, in place of its colon.
+/// Separator of host and port in a path, in place of the colon.
 const PORT_SIGN: &str = "__";
 
-/// The host and port under which every node reaches its proxy: `localhost:7439`.
+/// Host and port of the proxy on every node: `localhost:7439`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ProxyAuthority(Box<str>);
 
-/// Which ways of writing a registry's port [`decode_path`] understands.
+/// Encodings of a registry's port that [`decode_path`] accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PortForms {
     /// `registry__5000`, as [`encode`] writes it.
     #[default]
     DoubleUnderscore,
-    /// Also `registry-5000`, as kuik 1.x wrote it, for pods that it rewrote.
+    /// Also `registry-5000`, as kuik 1.x encoded it, for pods that kuik 1.x rewrote.
     ///
-    /// This is a guess: the organisation `team-42` of Docker Hub and the host `mirror-2` are taken for the port 42 of
-    /// the host `team` and the port 2 of `mirror`. Only where such pods still run is it the better guess.
+    /// This is ambiguous: the organization `team-42` of Docker Hub and the host `mirror-2` are read as port 42 of host
+    /// `team` and port 2 of host `mirror`. Use it only while such pods still run.
     OrDash,
 }
 
-/// Why an image cannot go through the proxy.
+/// Error of encoding an image for the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum CannotEncode {
-    /// The brackets and colons of an IPv6 host cannot stand in a path.
-    #[error("its registry is an IPv6 address, which cannot be part of a path")]
+    /// The brackets and colons of an IPv6 host are not allowed in a path.
+    #[error("its registry is an IPv6 address, which is not allowed in a path")]
     Ipv6Host,
-    /// A path has no upper-case letters.
-    #[error("its registry's name has an upper-case letter, which cannot be part of a path")]
+    /// Upper-case letters are not allowed in a path.
+    #[error("its registry's name has an upper-case letter, which is not allowed in a path")]
     UpperCaseHost,
-    /// The registry's name looks like that of another one with its port encoded.
+    /// The registry's name looks like another registry with an encoded port.
     #[error("its registry's name ends in '__' and digits, as another one's encoded port does")]
     AmbiguousHost,
-    /// With its registry, the path would pass the limit.
+    /// With its registry, the path would exceed the length limit.
     #[error("with its registry its path would have {0} bytes, and {MAX_PATH_BYTES} are allowed")]
     TooLong(usize),
-    /// It names the proxy as the registry that it is to be fetched from.
+    /// The image names the proxy itself as its registry.
     #[error("it names the proxy itself as its registry")]
     OwnRegistry,
-    /// It has the proxy's prefix, and what follows is no reference.
+    /// The image has the proxy's prefix, but the rest is not a reference.
     #[error("what follows the proxy's prefix is not a reference")]
     NotAReference(#[source] ReferenceError),
 }
 
-/// What a pod gets in place of `image` for it to be pulled through `proxy`.
+/// Encodes `image` so that a pod pulls it through `proxy`.
 ///
-/// That is the image as written behind the proxy's name, with its registry's port encoded. An image that has the
-/// proxy's prefix already stays as it is.
+/// The result is the proxy's name followed by the image as written, with its registry's port encoded. An image that
+/// already has the proxy's prefix is not changed.
+///
+/// [`decode`] is the inverse: `decode(encode(image)) == image`, as written. There are two exceptions, and in both the
+/// result is still the same image, that is, equal as an [`ImageReference`]:
+/// - An image that already has the prefix decodes to its original, without the prefix.
+/// - An image of Docker Hub without a registry, whose first path component ends in `__` and digits, decodes to its full
+///   name: `team__42/app` is encoded as `localhost:7439/docker.io/team__42/app`, because `localhost:7439/team__42/app`
+///   means port 42 of the host `team`.
 ///
 /// ```
 /// use kuik_core::reference::{ImageReference, ProxyAuthority, encode};
@@ -71,10 +78,11 @@ pub enum CannotEncode {
 /// assert_eq!(encoded("nginx"), "localhost:7439/nginx");
 /// assert_eq!(encoded("registry:5000/app:1"), "localhost:7439/registry__5000/app:1");
 /// assert_eq!(encoded("localhost:7439/nginx"), "localhost:7439/nginx");
+/// assert_eq!(encoded("team__42/app"), "localhost:7439/docker.io/team__42/app");
 /// ```
 ///
 /// # Errors
-/// Where a path cannot hold the registry's name, or not all of it; see [`CannotEncode`].
+/// Returns an error if the registry's name cannot be part of a path, or the path is too long; see [`CannotEncode`].
 pub fn encode(image: &ImageReference<'_>, proxy: &ProxyAuthority) -> Result<String, CannotEncode> {
     let text = image.as_written();
     if let Some(original) = decode(text, proxy) {
@@ -99,9 +107,10 @@ pub fn encode(image: &ImageReference<'_>, proxy: &ProxyAuthority) -> Result<Stri
     }
 }
 
-/// The image that `image` was made from by [`encode`], as it was written; `None` where it has not `proxy`'s prefix.
+/// Decodes an image that [`encode`] returned, to the original as written; `None` if it lacks the prefix of `proxy`.
 ///
-/// The answer is a reference where `image` came from [`encode`]; else it may be anything, so parse it.
+/// The result is the image that was encoded, as written, with the exceptions listed at [`encode`]. It is a valid
+/// reference if `image` came from [`encode`]; otherwise it may be any text, so parse it.
 #[must_use]
 pub fn decode<'a>(image: &'a str, proxy: &ProxyAuthority) -> Option<Cow<'a, str>> {
     let encoded = image.strip_prefix(proxy.as_str())?.strip_prefix('/')?;
@@ -111,7 +120,7 @@ pub fn decode<'a>(image: &'a str, proxy: &ProxyAuthority) -> Option<Cow<'a, str>
     })
 }
 
-/// The repository that a path of the proxy's URLs names: `nginx`, `docker.io/library/nginx`, `registry__5000/app`.
+/// Decodes a repository path of the proxy's URLs: `nginx`, `docker.io/library/nginx`, `registry__5000/app`.
 ///
 /// ```
 /// use kuik_core::reference::{PortForms, decode_path};
@@ -122,7 +131,7 @@ pub fn decode<'a>(image: &'a str, proxy: &ProxyAuthority) -> Option<Cow<'a, str>
 /// ```
 ///
 /// # Errors
-/// Where it names none by the grammar.
+/// Returns an error if the path is not a repository by the grammar.
 pub fn decode_path(path: &str, ports: PortForms) -> Result<RepositoryName, InvalidName> {
     grammar::path_alone(path.as_bytes())
         .map_err(|error| InvalidName::new(path, "path in the proxy", error))?;
@@ -140,11 +149,11 @@ pub fn decode_path(path: &str, ports: PortForms) -> Result<RepositoryName, Inval
 }
 
 impl RepositoryName {
-    /// The name as one path, as it stands in the proxy's URLs and in the cache's storage: `docker.io/library/nginx`,
-    /// `registry__5000/app`. [`decode_path`] gives the name back.
+    /// Encodes the name as one path, as in the proxy's URLs and in the cache's storage: `docker.io/library/nginx`,
+    /// `registry__5000/app`. [`decode_path`] is the inverse.
     ///
     /// # Errors
-    /// Where a path cannot hold the registry's name, or not all of it; see [`CannotEncode`].
+    /// Returns an error if the registry's name cannot be part of a path, or the path is too long; see [`CannotEncode`].
     pub fn encoded(&self) -> Result<String, CannotEncode> {
         if self.registry().is_empty() {
             return Ok(self.path().to_owned());
@@ -156,13 +165,13 @@ impl RepositoryName {
 }
 
 impl ProxyAuthority {
-    /// The proxy that listens on `port` of every node.
+    /// The proxy on `port` of every node.
     #[must_use]
     pub fn localhost(port: u16) -> Self {
         Self(format!("localhost:{port}").into())
     }
 
-    /// As it stands in front of an image: `localhost:7439`.
+    /// The prefix of an encoded image: `localhost:7439`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -175,7 +184,7 @@ impl fmt::Display for ProxyAuthority {
     }
 }
 
-/// A registry as the first part of a path: its host and, behind the sign for it, its port.
+/// Encodes a registry as the first part of a path: host, separator and port.
 fn encode_registry(registry: &str) -> Result<[&str; 3], CannotEncode> {
     if registry.starts_with('[') {
         Err(CannotEncode::Ipv6Host)
@@ -188,7 +197,7 @@ fn encode_registry(registry: &str) -> Result<[&str; 3], CannotEncode> {
     }
 }
 
-/// The host and the port of a text's first part, where it has the form of both with `sign` between, and the rest.
+/// Splits the first part of a text into host and port at `sign`, if it has that form, and returns both with the rest.
 fn split_port<'a>(text: &'a str, sign: &str) -> Option<[&'a str; 3]> {
     let (first, rest) = text.split_once('/')?;
     let [host, port] = split_host_port(first, sign)?;

@@ -1,7 +1,7 @@
-//! Why a text is not an image reference: what is wrong, at which byte, and what would be allowed there.
+//! Parse errors of image references: the problem, its byte offset, and what is allowed there.
 //!
-//! A [`ReferenceError`] holds no text and allocates nothing, because refusing hostile input must be as cheap as
-//! accepting a good one.
+//! A [`ReferenceError`] contains no text and allocates nothing, because rejecting hostile input must be as cheap as
+//! accepting valid input.
 
 use std::fmt;
 
@@ -25,44 +25,44 @@ pub struct ReferenceError {
     found: Option<char>,
 }
 
-/// What is wrong with a text that is not a reference.
+/// Kind of a [`ReferenceError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReferenceErrorKind {
-    /// There is nothing.
+    /// The text is empty.
     Empty,
-    /// The text is 64 hex digits and nothing else: an image's identifier, which could be of any repository.
+    /// The text is exactly 64 hex digits: an image identifier, which names no repository.
     Identifier,
-    /// The text begins like an URL.
+    /// The text begins with a URL scheme.
     Scheme,
-    /// The registry's host has something that a host cannot have.
+    /// The registry's host has an invalid character.
     Host,
-    /// A registry's name that could as well be part of a path.
+    /// The registry's name could also be part of a path.
     BareHost,
     /// The registry's port is not a number.
     Port,
-    /// The repository's path has something that a path cannot have, or ends where something must follow.
+    /// The repository's path has an invalid character, or is incomplete.
     Path,
     /// The repository's path has an upper-case letter.
     UpperCase,
-    /// The repository's path has more than [`MAX_PATH_BYTES`](super::MAX_PATH_BYTES), with its `library/`.
+    /// The repository's path, including `library/`, is longer than [`MAX_PATH_BYTES`](super::MAX_PATH_BYTES).
     PathTooLong,
-    /// The tag has something that a tag cannot have, or is empty.
+    /// The tag has an invalid character, or is empty.
     Tag,
-    /// The tag has more than 128 bytes.
+    /// The tag is longer than 128 bytes.
     TagTooLong,
-    /// The digest's algorithm has something that a name of an algorithm cannot have.
+    /// The digest's algorithm has an invalid character.
     DigestAlgorithm,
-    /// The digest has something that is not a hex digit.
+    /// The digest has a character that is not a hex digit.
     DigestHex,
-    /// The digest has not as many hex digits as its algorithm has.
+    /// The digest does not have the number of hex digits that its algorithm requires.
     DigestLength {
-        /// How many it should have.
+        /// The required number.
         expected: usize,
     },
-    /// The digest of an unknown algorithm has less than 32 hex digits.
+    /// The digest of an unknown algorithm has fewer than 32 hex digits.
     DigestTooShort,
-    /// A tag or a digest follows where a repository's name alone is wanted.
+    /// A tag or a digest follows a repository name, but only the name is allowed.
     NotANameAlone,
 }
 
@@ -71,24 +71,24 @@ impl ReferenceError {
         Self { kind, at, found: None }
     }
 
-    /// The same error, with the character that stands in `text` where it happened.
+    /// Adds the character at the error's offset in `text`.
     pub(super) fn seen_in(self, text: &str) -> Self {
         Self { found: text.get(self.at..).and_then(|rest| rest.chars().next()), ..self }
     }
 
-    /// What is wrong.
+    /// The kind of the error.
     #[must_use]
     pub fn kind(&self) -> ReferenceErrorKind {
         self.kind
     }
 
-    /// Where it is wrong: an offset in bytes into the text as it was written; its length where more should follow.
+    /// The byte offset of the error in the text as written; the length of the text if it is incomplete.
     #[must_use]
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// The part of a reference that cannot have what was found, and what it can have.
+    /// The part of a reference that has the error, and what is allowed there.
     fn place(&self) -> (&'static str, &'static str) {
         use ReferenceErrorKind as K;
         match self.kind {

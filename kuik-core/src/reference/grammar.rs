@@ -1,4 +1,4 @@
-//! The grammar of references, one function per production.
+//! Grammar of image references, one function per production.
 //!
 //! ```text
 //! reference      = [ registry "/" ] path [ ":" tag ] [ "@" digest ]
@@ -15,52 +15,52 @@
 //! part           = a-z *( a-z | 0-9 )
 //! ```
 //!
-//! It is that of the distribution project's `reference` package, read as `ParseNormalizedNamed` reads it; digests
-//! of unknown algorithms, which that refuses, are accepted where they are well formed.
+//! This is the grammar of the distribution project's `reference` package as `ParseNormalizedNamed` applies it, except
+//! that well-formed digests of unknown algorithms are accepted.
 //!
-//! A production takes the whole text and the byte where it begins, and answers the byte where it ends, or an error
-//! at the first byte that it cannot have there. It looks one byte ahead and never back: a text is read once, but for
-//! its first part, which has to be seen whole to tell a registry from a path.
+//! A production takes the whole text and its start offset, and returns its end offset, or an error at the first
+//! invalid byte. It has one byte of lookahead and does not backtrack: a text is read once, except for its first part,
+//! which is scanned twice to tell a registry from a path.
 
 use super::error::{ReferenceError, ReferenceErrorKind as Kind};
 
-/// How many bytes a repository's path may have in its normalised form; the registry is not counted.
+/// The maximum length in bytes of a repository's normalized path, without the registry.
 pub const MAX_PATH_BYTES: usize = 255;
-/// How many bytes a tag may have.
+/// The maximum length of a tag in bytes.
 pub const MAX_TAG_BYTES: usize = 128;
-/// How few hex digits a digest of an unknown algorithm may have.
+/// The minimum number of hex digits in a digest of an unknown algorithm.
 pub const MIN_HEX_DIGITS: usize = 32;
 
-/// Where a production ends.
+/// End offset of a production.
 type End = Result<usize, ReferenceError>;
 
-/// Where the first part of `text` ends, if it is a registry and not the beginning of a path.
+/// Returns the end of the first part of `text`, if it is a registry and not the beginning of a path.
 pub(super) fn registry_ahead(text: &[u8]) -> Option<usize> {
     let slash = text.iter().position(|byte| matches!(byte, b'/' | b'@'))?;
     (byte(text, slash) == b'/' && is_registry(text.get(..slash)?)).then_some(slash)
 }
 
-/// Whether the first of several parts is a registry: it could not be part of a path (a `:`, an upper-case letter)
-/// or looks like a host's name (a `.`, `localhost`).
+/// Whether the first of several parts is a registry: it cannot be part of a path (a `:`, an upper-case letter) or looks
+/// like a host name (a `.`, `localhost`).
 pub(super) fn is_registry(part: &[u8]) -> bool {
     part.iter().any(|byte| matches!(byte, b'.' | b':' | b'A'..=b'Z')) || part == b"localhost"
 }
 
-/// `registry`, and nothing else; one that can be told from a path.
+/// `registry` as the whole text; it must be distinguishable from a path.
 pub(super) fn registry_alone(text: &[u8]) -> Result<(), ReferenceError> {
     if is_registry(text) { registry(text, text.len()) } else { fault(Kind::BareHost, text.len()) }
 }
 
-/// `registry`, which has to end at byte `end`.
+/// `registry`, which must end at byte `end`.
 ///
-/// A dotted name with an underscore in it is no host by the grammar above, but the reference implementation and the
-/// runtimes take it for one, as long as it could be part of a path.
+/// A dotted name with an underscore is not a host by the grammar above, but the reference implementation and the
+/// runtimes accept it as one if it could be part of a path.
 pub(super) fn registry(text: &[u8], end: usize) -> Result<(), ReferenceError> {
     let result = host(text, 0).and_then(|at| port(text, at, end));
     if result.is_err() && component(text, 0) == Ok(end) { Ok(()) } else { result }
 }
 
-/// Whether the whole text is a host's name and could stand in a path.
+/// Whether the whole text is a host name and valid in a path.
 pub(super) fn is_host_in_path(text: &[u8]) -> bool {
     !text.iter().any(u8::is_ascii_uppercase) && host_name(text, 0) == Ok(text.len())
 }
@@ -108,7 +108,7 @@ fn port(text: &[u8], start: usize, end: usize) -> Result<(), ReferenceError> {
     }
 }
 
-/// `path`, behind which a tag, a digest or nothing follows.
+/// `path`, followed by a tag, a digest or the end.
 pub(super) fn path(text: &[u8], start: usize) -> End {
     let mut at = component(text, start)?;
     while byte(text, at) == b'/' {
@@ -136,7 +136,7 @@ fn lower_alphanumerics(text: &[u8], start: usize) -> End {
     if end > start { Ok(end) } else { path_fault(text, end) }
 }
 
-/// `path`, and nothing else.
+/// `path` as the whole text.
 pub(super) fn path_alone(text: &[u8]) -> Result<(), ReferenceError> {
     match path(text, 0)? {
         end if end == text.len() => Ok(()),
@@ -144,7 +144,7 @@ pub(super) fn path_alone(text: &[u8]) -> Result<(), ReferenceError> {
     }
 }
 
-/// `tag`, behind which a digest or nothing follows.
+/// `tag`, followed by a digest or the end.
 pub(super) fn tag(text: &[u8], start: usize) -> End {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if !word(byte(text, start)) {
@@ -160,7 +160,7 @@ pub(super) fn tag(text: &[u8], start: usize) -> End {
     }
 }
 
-/// `tag`, and nothing else.
+/// `tag` as the whole text.
 pub(super) fn tag_alone(text: &[u8]) -> Result<(), ReferenceError> {
     match tag(text, 0)? {
         end if end == text.len() => Ok(()),
@@ -168,7 +168,7 @@ pub(super) fn tag_alone(text: &[u8]) -> Result<(), ReferenceError> {
     }
 }
 
-/// `digest`, behind which nothing follows.
+/// `digest`, followed by the end.
 pub(super) fn digest(text: &[u8], start: usize) -> End {
     let colon = algorithm(text, start)?;
     let lower_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
@@ -187,7 +187,7 @@ pub(super) fn digest(text: &[u8], start: usize) -> End {
     }
 }
 
-/// `algorithm`, behind which a colon follows.
+/// `algorithm`, followed by a colon.
 fn algorithm(text: &[u8], start: usize) -> End {
     let mut at = start;
     loop {
@@ -208,23 +208,23 @@ pub(super) fn is_identifier(text: &[u8]) -> bool {
     text.len() == 64 && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The byte behind `sign`, where it stands at `at`.
+/// Returns the offset after `sign`, if it is at `at`.
 pub(super) fn behind(sign: u8, text: &[u8], at: usize) -> Option<usize> {
     (byte(text, at) == sign).then_some(at + 1)
 }
 
-/// The byte at `at`; a NUL, which no production has, where the text has ended.
+/// Returns the byte at `at`, or NUL, which is in no production, at the end of the text.
 fn byte(text: &[u8], at: usize) -> u8 {
     text.get(at).copied().unwrap_or(0)
 }
 
-/// Where the run of bytes of a `class` ends that begins at `start`; it may be empty.
+/// Returns the end of the possibly empty run of bytes of `class` from `start`.
 fn many(text: &[u8], start: usize, class: impl Fn(u8) -> bool) -> usize {
     let rest = text.get(start..).unwrap_or_default();
     start + rest.iter().position(|&byte| !class(byte)).unwrap_or(rest.len())
 }
 
-/// Where the run of bytes of a `class` ends that begins at `start`; an error of `kind` where it is empty.
+/// Returns the end of the run of bytes of `class` from `start`; an error of `kind` if it is empty.
 fn some(text: &[u8], start: usize, class: impl Fn(u8) -> bool, kind: Kind) -> End {
     let end = many(text, start, class);
     if end > start { Ok(end) } else { fault(kind, end) }

@@ -1,17 +1,17 @@
-//! The validated parts of a reference that travel alone: a repository's full name, and a tag.
+//! Repository names and tags: owned, validated parts of a reference.
 //!
-//! Invariant: both follow the grammar, and a [`RepositoryName`] is normalised, so that one repository has one name
-//! and what it prints reads back as itself.
+//! Invariant: both follow the grammar, and a [`RepositoryName`] is normalized, so that one repository has one name,
+//! and its printed form parses to an equal name.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use super::{
     error::{ReferenceError, ReferenceErrorKind},
     grammar::{self, MAX_PATH_BYTES},
-    parse::{Name, Named},
+    normalized::{Name, Named},
 };
 
-/// The full name of a repository: the registry that is its origin, and the path there.
+/// Full name of a repository: its origin registry and the path there.
 ///
 /// Printed as `docker.io/library/nginx` or `registry:5000/app`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub struct RepositoryName {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Arc<str>);
 
-/// A text that is not a valid repository name or tag.
+/// A text is not a valid repository name or tag.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid {what}")]
 pub struct InvalidName {
@@ -35,10 +35,10 @@ pub struct InvalidName {
 }
 
 impl RepositoryName {
-    /// A repository `path` in `registry`: `docker.io` and `library/nginx`. Docker Hub's defaults are applied.
+    /// Creates the name of `path` in `registry`: `docker.io` and `library/nginx`. Docker Hub's defaults are applied.
     ///
     /// # Errors
-    /// Where either does not follow the grammar.
+    /// Returns an error if either does not follow the grammar.
     pub fn new(registry: &str, path: &str) -> Result<Self, InvalidName> {
         grammar::registry_alone(registry.as_bytes())
             .map_err(|error| InvalidName::new(registry, "registry", error))?;
@@ -54,13 +54,12 @@ impl RepositoryName {
         }
     }
 
-    /// A repository of the registry that is asked itself, under the `path` that its clients use.
+    /// Creates the name of a local repository of the serving registry, under the `path` that its clients use.
     ///
-    /// It has no other registry as its origin: [`RepositoryName::registry`] is empty, and it is printed and kept as
-    /// its path alone.
+    /// It has no origin registry: [`RepositoryName::registry`] is empty, and it is printed and stored as its path.
     ///
     /// # Errors
-    /// Where the path does not follow the grammar, or has more than [`MAX_PATH_BYTES`].
+    /// Returns an error if the path does not follow the grammar, or is longer than [`MAX_PATH_BYTES`].
     pub fn local(path: &str) -> Result<Self, InvalidName> {
         grammar::path_alone(path.as_bytes())
             .map_err(|error| InvalidName::new(path, "path of a repository", error))?;
@@ -71,7 +70,7 @@ impl RepositoryName {
         Ok(Self { registry: "".into(), path: path.into() })
     }
 
-    /// The registry's host, with its port where it has one: `docker.io`, `registry:5000`, `[::1]:5000`.
+    /// The registry's host, with its port if any: `docker.io`, `registry:5000`, `[::1]:5000`.
     #[must_use]
     pub fn registry(&self) -> &str {
         &self.registry
@@ -125,7 +124,7 @@ impl InvalidName {
         Self { text: text.to_owned(), what, reason: reason.seen_in(text) }
     }
 
-    /// What is wrong with the text, and at which of its bytes.
+    /// The parse error, with its offset.
     #[must_use]
     pub fn reason(&self) -> ReferenceError {
         self.reason
@@ -162,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_local_name_is_its_path() {
+    fn local_name_prints_its_path_and_rejects_invalid_paths() {
         let name = RepositoryName::local("team/app").unwrap();
         assert_eq!((name.registry(), name.path(), name.to_string()), ("", "team/app", "team/app".to_owned()));
         assert!(RepositoryName::local(&"a".repeat(MAX_PATH_BYTES)).is_ok());

@@ -1,4 +1,4 @@
-//! From an [`ImageReference`] to a text, and its comparison by what it means.
+//! Formatting of an [`ImageReference`], and equality of normalized references.
 
 use std::{
     fmt,
@@ -7,26 +7,27 @@ use std::{
 
 use super::{
     grammar,
-    parse::{DOCKER_HUB, ImageReference, Name, OFFICIAL},
+    normalized::{DOCKER_HUB, Name, OFFICIAL},
+    parse::ImageReference,
 };
 
 impl ImageReference<'_> {
-    /// The full name: with registry and `library/`, and with `:latest` where there is neither tag nor digest.
+    /// The full name: with registry and `library/`, and with `:latest` if there is neither tag nor digest.
     ///
-    /// It is what [`Display`](fmt::Display) prints.
+    /// [`Display`](fmt::Display) prints the same text.
     #[must_use]
     pub fn normalized(&self) -> String {
         self.pieces().concat()
     }
 
-    /// The shortest text that means the same repository, with the tag and the digest as written.
+    /// The shortest text for the same repository, with the tag and the digest as written.
     ///
     /// ```
     /// use kuik_core::reference::ImageReference;
     ///
     /// let familiar = |text| ImageReference::parse(text).map(|image| image.familiar());
     /// assert_eq!(familiar("docker.io/library/nginx:1.25")?, "nginx:1.25");
-    /// // "localhost/app" would be another registry's.
+    /// // "localhost/app" would name the registry "localhost".
     /// assert_eq!(familiar("docker.io/localhost/app")?, "docker.io/localhost/app");
     /// # Ok::<(), kuik_core::reference::ReferenceError>(())
     /// ```
@@ -49,13 +50,13 @@ impl ImageReference<'_> {
         [registry, "/", if official { OFFICIAL } else { "" }, path, colon, tag, at, digest]
     }
 
-    /// What decides whether two references are equal.
-    fn meaning(&self) -> (Name<'_>, Option<&str>, Option<&str>) {
+    /// The normalized parts, which determine equality.
+    fn normalized_parts(&self) -> (Name<'_>, Option<&str>, Option<&str>) {
         (self.name, self.tag_or_default(), self.digest())
     }
 }
 
-/// A part with the sign before it, where there is one.
+/// A part with its sign, or nothing.
 fn mark<'a>(sign: &'a str, part: Option<&'a str>) -> [&'a str; 2] {
     part.map_or(["", ""], |part| [sign, part])
 }
@@ -68,7 +69,7 @@ impl fmt::Display for ImageReference<'_> {
 
 impl PartialEq<ImageReference<'_>> for ImageReference<'_> {
     fn eq(&self, other: &ImageReference<'_>) -> bool {
-        self.meaning() == other.meaning()
+        self.normalized_parts() == other.normalized_parts()
     }
 }
 
@@ -76,6 +77,6 @@ impl Eq for ImageReference<'_> {}
 
 impl Hash for ImageReference<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.meaning().hash(state);
+        self.normalized_parts().hash(state);
     }
 }

@@ -1,13 +1,13 @@
-//! The patterns that say which images are left alone: RE2-style regular expressions, compiled once.
+//! Ignore and accept patterns for images: RE2-style regular expressions, compiled once.
 //!
-//! Invariant: an [`ImagePatterns`] holds valid patterns only. All bad ones of a configuration are reported at once,
-//! each with its text and where in it the mistake is.
+//! Invariant: an [`ImagePatterns`] holds only valid patterns. All invalid ones of a configuration are reported at once,
+//! each with its text and the position of the error.
 
 use std::{error::Error, fmt, sync::Arc};
 
 use regex::RegexSet;
 
-/// Patterns that are searched in an image as it is written, anywhere in it where they have no `^` or `$`.
+/// Patterns that are searched in an image as written, anywhere in it unless anchored by `^` or `$`.
 #[derive(Debug, Clone, Default)]
 pub struct ImagePatterns {
     ignore: Patterns,
@@ -20,30 +20,30 @@ struct Patterns {
     texts: Vec<Arc<str>>,
 }
 
-/// Which of the two lists a pattern is in.
+/// The list of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PatternList {
-    /// Images that match are kept.
+    /// Matching images are not rewritten.
     Ignore,
-    /// Images that do not match are kept.
+    /// Images that match none are not rewritten.
     Accept,
 }
 
-/// Patterns that are not regular expressions: all of them.
+/// All patterns of a configuration that are not valid regular expressions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidPatterns(Vec<BadPattern>);
 
-/// A pattern that is not a regular expression.
+/// A pattern that is not a valid regular expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadPattern {
-    /// The list that it is in.
+    /// Its list.
     pub list: PatternList,
     /// The pattern.
     pub text: String,
-    /// The byte of the pattern where the mistake begins; 0 where all of it is too large.
+    /// Byte offset of the error; 0 if the whole pattern is too large.
     pub at: usize,
-    /// What the mistake is.
+    /// The error.
     pub problem: String,
 }
 
@@ -51,7 +51,7 @@ impl ImagePatterns {
     /// Compiles the patterns of both lists.
     ///
     /// # Errors
-    /// Where patterns are bad: names every one of them.
+    /// If patterns are invalid; lists all of them.
     pub fn new<I, A>(ignore: &[I], accept: &[A]) -> Result<Self, InvalidPatterns>
     where
         I: AsRef<str>,
@@ -66,14 +66,14 @@ impl ImagePatterns {
         }
     }
 
-    /// The first ignore pattern that matches `image`.
+    /// Returns the first ignore pattern that matches `image`.
     #[must_use]
     pub fn ignoring(&self, image: &str) -> Option<Arc<str>> {
         let index = self.ignore.set.matches(image).iter().next()?;
         self.ignore.texts.get(index).cloned()
     }
 
-    /// Whether an accept pattern matches `image`, or there is none.
+    /// Returns true if an accept pattern matches `image`, or none is configured.
     #[must_use]
     pub fn accepts(&self, image: &str) -> bool {
         self.accept.set.is_empty() || self.accept.set.is_match(image)
@@ -87,7 +87,7 @@ impl Patterns {
         if !bad.is_empty() {
             return Err(bad);
         }
-        // Each pattern compiles by itself; only all together can be too large.
+        // Each pattern compiles on its own; only the set can be too large.
         let set = RegexSet::new(texts.iter().map(AsRef::as_ref)).map_err(|error| {
             vec![BadPattern { list, text: texts.join(" "), at: 0, problem: error.to_string() }]
         })?;
@@ -102,7 +102,7 @@ impl BadPattern {
             Err(regex_syntax::Error::Translate(error)) => {
                 (error.span().start.offset, error.kind().to_string())
             }
-            // Well formed, but perhaps too large: the compiler knows, and has no position to tell.
+            // Well-formed, but perhaps too large: only the compiler detects that, without a position.
             Ok(_) | Err(_) => (0, regex::Regex::new(text).err()?.to_string()),
         };
         Some(Self { list, text: text.to_owned(), at, problem })
@@ -110,7 +110,7 @@ impl BadPattern {
 }
 
 impl InvalidPatterns {
-    /// The bad patterns, in the order of the configuration, those to ignore first.
+    /// Returns the invalid patterns in configuration order, ignore patterns first.
     #[must_use]
     pub fn patterns(&self) -> &[BadPattern] {
         &self.0
@@ -123,7 +123,7 @@ impl fmt::Display for BadPattern {
             PatternList::Ignore => "ignore",
             PatternList::Accept => "accept",
         };
-        write!(f, "the {list} pattern {:?} is wrong at byte {}: {}", self.text, self.at, self.problem)
+        write!(f, "invalid {list} pattern {:?} at byte {}: {}", self.text, self.at, self.problem)
     }
 }
 

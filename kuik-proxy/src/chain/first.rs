@@ -1,19 +1,19 @@
-//! The chain itself: sources in order, the first that can answer does.
+//! Ordered failover chain: the first source that can answer does.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use kuik_core::{
     content::{
-        Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, Manifest, Referrers, Served,
-        SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+        Blob, BlobLocation, ByteRange, Cached, ContentSource, Descriptor, Digest, Freshness, Manifest,
+        Referrers, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
-    failover::{Role, Verdict, most_useful},
+    failover::{OnError, Role, most_actionable},
     reference::RepositoryName,
 };
 
-/// A source that asks others, in order, until one can answer. Cheap to clone.
+/// A source that tries others, in order, until one can answer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Chain {
     links: Arc<[Link]>,
@@ -28,7 +28,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A source, what it is called in logs, and what it is to the content.
+    /// Returns a link over `source`, with its name in logs and its role in failover.
     pub fn new(name: &'static str, role: Role, source: Arc<dyn ContentSource>) -> Self {
         Self { name, role, source }
     }
@@ -41,7 +41,7 @@ impl fmt::Debug for Link {
 }
 
 impl Chain {
-    /// A chain of these, the first one first.
+    /// Returns a chain that tries `links` in this order.
     #[must_use]
     pub fn new(links: Vec<Link>) -> Self {
         Self { links: links.into() }
@@ -57,26 +57,27 @@ impl Chain {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if role.verdict(error.kind()) == Verdict::Answer {
+            if role.on_error(error.kind()) == OnError::Return {
                 return Err(error);
             }
-            tracing::debug!(source = name, error = error.chain(), "a source cannot answer");
-            failure = Some(most_useful(failure, error));
+            tracing::debug!(source = name, error = error.chain(), "source failed, trying the next one");
+            failure = Some(most_actionable(failure, error));
         }
         Err(failure.unwrap_or_else(|| {
-            SourceError::new(SourceErrorKind::Unavailable, "ask for content: no source is configured")
+            SourceError::new(SourceErrorKind::Unavailable, "request content: no source is configured")
         }))
     }
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl ContentSource for Chain {
     async fn resolve(
         &self,
         repository: &RepositoryName,
         at: &TagOrDigest,
         freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError> {
+    ) -> Result<Cached<Descriptor>, SourceError> {
         self.first(|source| source.resolve(repository, at, freshness)).await
     }
 
@@ -85,7 +86,7 @@ impl ContentSource for Chain {
         repository: &RepositoryName,
         at: &TagOrDigest,
         freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError> {
+    ) -> Result<Cached<Manifest>, SourceError> {
         self.first(|source| source.manifest(repository, at, freshness)).await
     }
 
@@ -93,7 +94,7 @@ impl ContentSource for Chain {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
+    ) -> Result<Cached<u64>, SourceError> {
         self.first(|source| source.blob_size(repository, digest)).await
     }
 
@@ -102,8 +103,18 @@ impl ContentSource for Chain {
         repository: &RepositoryName,
         digest: &Digest,
         range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
+    ) -> Result<Cached<Blob>, SourceError> {
         self.first(|source| source.blob(repository, digest, range)).await
+    }
+
+    /// Always `None`: clients are not redirected past the chain, because they may not reach what it reaches.
+    async fn blob_location(
+        &self,
+        _: &RepositoryName,
+        _: &Digest,
+        _: Duration,
+    ) -> Result<Option<BlobLocation>, SourceError> {
+        Ok(None)
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
@@ -117,5 +128,12 @@ impl ContentSource for Chain {
         artifact_type: Option<&str>,
     ) -> Result<Referrers, SourceError> {
         self.first(|source| source.referrers(repository, digest, artifact_type)).await
+    }
+
+    /// Reports to every link: each knows by itself whether it served the blob last.
+    fn report_corrupt(&self, repository: &RepositoryName, digest: &Digest) {
+        for link in self.links.iter() {
+            link.source.report_corrupt(repository, digest);
+        }
     }
 }

@@ -1,24 +1,24 @@
-//! Several sources as one: the first that is available answers.
+//! Ordered content sources with failover: the first available source answers.
 //!
-//! - [`Chain`]: an ordered list of sources, such as `[cache, origin]`; what a failure of each means is a pure rule
-//!   (its role).
-//! - [`ReplicaSet`]: the cache, where it has several replicas: each key has one owner among them ([`rank`]), and the
-//!   next in rank takes over while the owner is away.
-//! - [`Breaker`]: after a failure, who failed is left alone for a while.
+//! - [`Chain`]: an ordered list of sources, such as `[cache, origin]`; the role of each, a pure rule, decides what
+//!   its failures mean.
+//! - [`CacheReplicas`]: a cache with several replicas: each key has one owner among them ([`rank`]), and the next in
+//!   rank takes over while the owner is down.
+//! - [`Breaker`]: a circuit breaker per replica.
 //!
-//! A source is only given up for the next one while nothing of its answer was handed out: from the first byte of a
-//! blob on, its stream is that source's alone.
+//! Failover to the next source happens only before any part of an answer was returned: from the first byte of a blob
+//! on, its stream comes from that source alone.
 
+mod cache_replicas;
 mod first;
 mod rank;
-mod replica_set;
 mod replicas;
 
 pub use kuik_core::failover::{Breaker, BreakerOptions, Role};
 
 pub use self::{
+    cache_replicas::{CacheReplicas, CacheReplicasOptions, Connect, Replica},
     first::{Chain, Link},
     rank::rank,
-    replica_set::{Connect, Replica, ReplicaSet, ReplicaSetOptions},
     replicas::{DnsReplicas, InvalidEndpoint, Replicas, StaticReplicas},
 };

@@ -1,8 +1,8 @@
-//! Which replica owns what: rendezvous hashing, also called highest random weight.
+//! Replica ranking by rendezvous hashing, also called highest random weight.
 //!
-//! Every proxy that knows the same replicas ranks them alike, without any of them talking to another, and a replica
-//! that comes or goes moves only the keys that it owns. The weight of a replica for a key is the SHA-256 of the
-//! replica's name, a line feed, and the key; the highest weight, as a number of 256 bits, is first:
+//! Every proxy that knows the same replicas ranks them alike, without any coordination, and a replica that is added
+//! or removed moves only the keys that it owns. The weight of a replica for a key is the SHA-256 of the replica's
+//! name, a line feed, and the key; the highest weight, as a 256-bit number, is first:
 //!
 //! ```sh
 //! printf '%s\n%s' 10.0.0.1:5000 sha256:2cf2… | sha256sum
@@ -15,8 +15,7 @@ use kuik_core::{
     reference::RepositoryName,
 };
 
-/// The replicas in the order in which they are asked for `key`, as indices into `replicas`. In which order they are
-/// given makes no difference.
+/// Returns the order in which `replicas` are tried for `key`, as indices. The order of the input makes no difference.
 ///
 /// ```
 /// use kuik_proxy::chain::rank;
@@ -31,13 +30,13 @@ where
 {
     let weight = |name: I::Item| Digest::sha256([name.as_ref(), "\n", key].concat().as_bytes());
     let mut weighted: Vec<_> = replicas.into_iter().map(weight).zip(0..).collect();
-    // Lower-case hex digits of one length are in the order of the numbers that they write.
+    // Lower-case hex strings of equal length sort like the numbers they represent.
     weighted.sort_unstable_by(|one, other| other.cmp(one));
     weighted.into_iter().map(|(_, at)| at)
 }
 
-/// What a manifest is ranked by: content by its digest, whichever repository it is asked for in; a tag with its
-/// repository, so that all nodes ask the same replica where it points.
+/// Ranking key of a manifest: its digest, whichever repository it is requested from; for a tag, the repository and
+/// the tag, so that all nodes ask the same replica for its target.
 pub(super) fn manifest_key(repository: &RepositoryName, at: &TagOrDigest) -> String {
     match at {
         TagOrDigest::Tag(tag) => format!("{repository}:{tag}"),
@@ -59,7 +58,7 @@ mod tests {
         rank(key, names).map(|at| names[at].clone()).collect()
     }
 
-    /// Computed with `sha256sum`, as the module's documentation says.
+    /// Computed with `sha256sum`, as in the module's documentation.
     #[test]
     fn golden() {
         const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_say_what_is_shared() {
+    fn manifest_key_is_the_digest_or_the_repository_and_tag() {
         let repository: RepositoryName = "nginx".parse().unwrap();
         let digest = Digest::sha256(b"hello");
         let tag = TagOrDigest::Tag("1.25".parse().unwrap());
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn every_replica_owns_its_share() {
+    fn rank_distributes_keys_evenly() {
         let names = names(5);
         let mut owned = [0_i32; 5];
         for n in 0..10_000_u32 {
@@ -97,16 +96,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_the_list_makes_no_difference(key: String, count in 1_usize..12, turn in 0_usize..12) {
+        fn rank_ignores_the_order_of_the_input(key: String, count in 1_usize..12, turn in 0_usize..12) {
             let names = names(count);
             let mut turned = names.clone();
             turned.rotate_left(turn % count);
             prop_assert_eq!(ranked(&key, &names), ranked(&key, &turned));
         }
 
-        /// Whoever goes takes away only its own place: what it does not own stays where it is.
+        /// Removing a replica removes only its own place: keys of other replicas stay.
         #[test]
-        fn a_replica_that_goes_moves_only_what_it_owned(key: String, count in 2_usize..12, gone in 0_usize..12) {
+        fn removing_a_replica_moves_only_its_keys(key: String, count in 2_usize..12, gone in 0_usize..12) {
             let names = names(count);
             let gone = names[gone % count].clone();
             let rest: Vec<_> = names.iter().filter(|&name| *name != gone).cloned().collect();

@@ -1,9 +1,9 @@
-//! Upstream's bytes of one blob, in order and each once, though connections break on the way.
+//! Resumable download: the bytes of one blob, in order and each once, across broken connections.
 //!
-//! A transfer that breaks is taken up where it stopped, by a request for the rest ([`resume`](super::resume) says how
-//! often). An upstream that ignores that and sends everything is read to where the transfer stopped. What follows may
-//! be of another length, or other bytes under another entity tag: of the length this notices, of the bytes the digest
-//! of the whole does, and nothing else is to be believed.
+//! A transfer that breaks is resumed at the offset reached, with a range request for the rest ([`resume`](super::resume)
+//! decides how often). If an upstream ignores the range and sends everything, the bytes received before are skipped.
+//! The rest may have another length, or other bytes under another entity tag: this module detects the length, the
+//! digest of the whole detects the bytes, and neither is trusted otherwise.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -22,13 +22,13 @@ use tokio::time::Instant;
 
 use super::resume::Breaks;
 
-/// How many bytes are handed on at once, where so many are there.
+/// Maximum number of bytes returned at once, if so many have arrived.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// How long readers wait for the next byte, whatever is attempted meanwhile.
+/// How long readers wait for the next byte, across all attempts.
 const NO_PROGRESS: Duration = Duration::from_secs(75);
 
-/// A blob as it comes from upstream.
+/// A blob being downloaded from upstream.
 pub(super) struct Download<'a> {
     upstream: &'a dyn ContentSource,
     repository: &'a RepositoryName,
@@ -37,18 +37,18 @@ pub(super) struct Download<'a> {
     body: Fuse<BlobStream>,
     received: u64,
     last_byte: Instant,
-    /// How many bytes of `body` were received before.
+    /// Number of bytes of `body` that were received before.
     skipping: u64,
-    /// An error that stands behind the batch that was handed out last.
+    /// An error that followed the batch returned last.
     broken: Option<SourceError>,
     breaks: Breaks,
 }
 
 impl<'a> Download<'a> {
-    /// Asks upstream for the blob, and waits for its headers.
+    /// Requests the blob from upstream, and waits for the response headers.
     ///
     /// # Errors
-    /// Those of the upstream.
+    /// Returns the upstream's errors.
     pub(super) async fn open(
         upstream: &'a dyn ContentSource,
         repository: &'a RepositoryName,
@@ -69,12 +69,12 @@ impl<'a> Download<'a> {
         })
     }
 
-    /// How many bytes upstream announced, where it did.
+    /// Returns the size that upstream announced, if it did.
     pub(super) fn size(&self) -> Option<u64> {
         self.size
     }
 
-    /// What has arrived, without waiting for more than the first chunk; `None` at the end.
+    /// Returns the bytes that have arrived, waiting for the first chunk only; `None` at the end.
     pub(super) async fn next_batch(&mut self) -> Option<Result<Vec<Bytes>, SourceError>> {
         loop {
             let error = match self.broken.take() {
@@ -116,7 +116,7 @@ impl<'a> Download<'a> {
             if length >= BATCH_BYTES {
                 break;
             }
-            // What has not come yet is not waited for; the end is asked for again.
+            // Does not wait for bytes that have not arrived; the end of the stream is polled again.
             let Some(Some(more)) = self.body.next().now_or_never() else { break };
             next = Some(more);
         }
@@ -131,17 +131,19 @@ impl<'a> Download<'a> {
         Some(Ok(batch))
     }
 
-    /// Asks for what is missing, until it comes. `false` where nothing is missing.
+    /// Requests the missing bytes, until they arrive. Returns `false` if none are missing.
     async fn resume(&mut self, mut error: SourceError) -> Result<bool, SourceError> {
         loop {
-            let dice = RandomState::new().hash_one(self.received);
-            let Some(pause) = self.breaks.pause_after(&error, self.received, dice) else { return Err(error) };
+            let random = RandomState::new().hash_one(self.received);
+            let Some(pause) = self.breaks.pause_after(&error, self.received, random) else {
+                return Err(error);
+            };
             if self.last_byte.elapsed() + pause > NO_PROGRESS {
                 return Err(error);
             }
             tracing::info!(
                 digest = %self.digest, repository = %self.repository, received = self.received, ?pause,
-                error = error.chain(), "a transfer broke, and goes on where it stopped"
+                error = error.chain(), "transfer interrupted, resuming"
             );
             tokio::time::sleep(pause).await;
             let rest = ByteRange::From { first: self.received, last: None };
@@ -150,7 +152,7 @@ impl<'a> Download<'a> {
                 _ => rest,
             };
             match self.upstream.blob(self.repository, self.digest, rest).await {
-                Ok(answer) => match self.go_on(answer.content) {
+                Ok(answer) => match self.continue_with(answer.content) {
                     Ok(()) => return Ok(true),
                     Err(other) => error = other,
                 },
@@ -161,17 +163,17 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Reads on from an answer to the question for the rest.
-    fn go_on(&mut self, rest: Blob) -> Result<(), SourceError> {
+    /// Continues with the response to the request for the rest.
+    fn continue_with(&mut self, rest: Blob) -> Result<(), SourceError> {
         let differs = |problem: String| {
-            let attempted = format!("go on with blob {} of {}: {problem}", self.digest, self.repository);
-            // It may be another server that answered: the next one may know the blob as it was begun.
+            let attempted = format!("resume blob {} of {}: {problem}", self.digest, self.repository);
+            // Another server may have answered: the next one may still have the blob as it was at the start.
             Err(SourceError::new(SourceErrorKind::Unavailable, attempted))
         };
         if let (Some(begun), Some(now)) = (self.size, rest.size)
             && begun != now
         {
-            return differs(format!("it had {begun} bytes when it was begun, and has {now} now"));
+            return differs(format!("it had {begun} bytes at the start, and has {now} now"));
         }
         self.skipping = match &rest.range {
             None if self.received == 0 => 0,
@@ -180,7 +182,7 @@ impl<'a> Download<'a> {
                 self.received
             }
             Some(range) if range.start == self.received => 0,
-            Some(range) => return differs(format!("upstream sent bytes from {} on", range.start)),
+            Some(range) => return differs(format!("upstream sent bytes starting at {}", range.start)),
         };
         self.body = rest.body.fuse();
         Ok(())

@@ -1,24 +1,25 @@
-//! One upstream fetch, any number of readers, while it fills.
+//! Shared blob fill: one upstream fetch, any number of concurrent readers.
 //!
-//! The first request for a blob starts a [`Fill`]: a task that streams the blob from upstream into the store's
-//! spool and hashes it on the way. Every reader, the first one included, reads along as the bytes arrive.
+//! The first request for a blob starts a [`Fill`]: a task that streams the blob from upstream into the store's spool
+//! and hashes it on the way. Every reader, including the first, gets the bytes as they arrive.
 //!
-//! - A reader that leaves does not stop the fill, and one that comes late starts at the first byte all the same.
+//! - A reader that disconnects does not stop the fill, and a late reader still starts at the first byte.
 //! - The last bytes wait for the digest ([`progress`]); wrong content ends every transfer and is never stored.
-//! - Parts of the blob come as the fill reaches them; short ones that are far ahead are fetched on their own ([`aside`]).
-//! - A connection that breaks is taken up where it stopped ([`download`]).
-//! - Readers have the newest bytes from memory ([`window`]), the older ones from the spool: a slow store does not
-//!   hold them up, and neither does one that is full.
-//! - A fill that failed is told to all its readers, and forgotten: the next request starts a new one.
-//! - Repositories of one registry share a fill, registries do not: one that stalls or lies holds up nobody else.
+//! - Ranges are served as the fill reaches them; short ranges far ahead are fetched separately ([`range_prefetch`]).
+//! - A broken connection is resumed at the offset reached ([`download`]).
+//! - Readers get the newest bytes from memory ([`window`]), older ones from the spool: neither a slow store nor a
+//!   full one delays them.
+//! - A failed fill returns its error to all its readers and is forgotten: the next request starts a new one.
+//! - Repositories of one registry share a fill, registries do not: one that stalls or sends wrong content affects no
+//!   other.
 
-mod admitted;
-mod aside;
+mod authorized;
+mod backpressure;
 mod download;
 mod progress;
+mod range_prefetch;
 mod reader;
 mod resume;
-mod room;
 mod run;
 mod spool;
 mod window;
@@ -29,7 +30,7 @@ use std::{
     collections::HashMap,
     num::NonZeroUsize,
     ops::Range,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -41,78 +42,80 @@ use kuik_core::{
     reference::RepositoryName,
 };
 use lru::LruCache;
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use self::{
-    admitted::Admitted,
-    aside::Aside,
+    authorized::Authorized,
     progress::{Phase, Progress},
+    range_prefetch::RangePrefetch,
     window::{Position, Window},
 };
 
-/// How many blobs are remembered that upstream sent wrong, and for how long.
-const WRONG_BLOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
-const WRONG_FOR: Duration = Duration::from_secs(3600);
+/// How many blobs with wrong content from upstream are remembered, and for how long.
+const CORRUPT_BLOBS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+const CORRUPT_TTL: Duration = Duration::from_secs(3600);
 
-/// The fills that are running.
+/// The running fills.
 #[derive(Debug)]
 pub(crate) struct Fills {
     running: Mutex<HashMap<FillKey, Arc<Fill>>>,
-    /// Blobs whose last fill brought wrong content, and when it ended.
-    wrong: Mutex<LruCache<FillKey, Instant>>,
+    /// Blobs whose last fill returned wrong content, and when it ended.
+    corrupt: Mutex<LruCache<FillKey, Instant>>,
     tasks: TaskTracker,
     max_blob_bytes: u64,
 }
 
-/// What a fill is shared by: a registry, and a blob in it.
+/// Key by which fills are shared: a registry, and a blob in it.
 type FillKey = (Box<str>, Digest);
 
-/// One blob on its way from upstream into the store.
+/// One blob in transfer from upstream into the store.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    /// The repository that it is fetched from.
+    /// The repository that the blob is fetched from.
     fetched_from: RepositoryName,
     digest: Digest,
     upstream: Arc<dyn ContentSource>,
     tasks: TaskTracker,
     progress: watch::Sender<Progress>,
-    aside: Aside,
+    prefetch: RangePrefetch,
     spool: OnceLock<Arc<dyn BlobSpool>>,
     window: Arc<Window>,
-    /// True once the store cannot keep the blob: its bytes are for those who wait for them now.
+    /// True once the store cannot store the blob: its bytes go to the current readers only.
     overflow: watch::Sender<bool>,
-    /// Whether it is fetched although the store has it, because the store's copy cannot be read.
+    /// Whether the blob is fetched although the store has it, because the store's copy cannot be read.
     replaces: bool,
-    admitted: Admitted,
+    authorized: Authorized,
 }
 
 impl Fills {
-    /// Fills run on `tasks`, so that whoever owns it can wait for them; blobs beyond `max_blob_bytes` are refused.
+    /// Fills run on `tasks`, so that its owner can wait for them; blobs beyond `max_blob_bytes` are refused.
     pub(crate) fn new(tasks: TaskTracker, max_blob_bytes: u64) -> Self {
         Self {
             running: Mutex::default(),
-            wrong: Mutex::new(LruCache::new(WRONG_BLOBS)),
+            corrupt: Mutex::new(LruCache::new(CORRUPT_BLOBS)),
             tasks,
             max_blob_bytes,
         }
     }
 
-    /// The running fill of `digest` in `repository`'s registry, where there is one.
+    /// Returns the running fill of `digest` in `repository`'s registry, if there is one.
     ///
-    /// It may be another repository's: see [`Fill::admitted`].
+    /// It may have been started for another repository: see [`Fill::authorized`].
     pub(crate) fn join(&self, repository: &RepositoryName, digest: &Digest) -> Option<Joined> {
         let key = key(repository, digest);
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&key).map(Joined::new)
+        self.running.lock().get(&key).map(Joined::new)
     }
 
-    /// The running fill of `digest`, or a new one that fetches it from `repository` at `upstream` into `store`.
+    /// Returns the running fill of `digest`, or starts one that fetches it from `repository` at `upstream` into
+    /// `store`.
     ///
-    /// A running one is as with [`Fills::join`]. A new one that `replaces` does not care whether the store has the
-    /// blob: its copy cannot be read.
+    /// A running one is as with [`Fills::join`]. A new one that `replaces` ignores that the store has the blob: its
+    /// copy cannot be read.
     ///
     /// # Errors
-    /// `Unsupported` where the digest's algorithm cannot be verified.
+    /// Returns `Unsupported` if the digest's algorithm cannot be verified.
     pub(crate) fn join_or_start(
         self: &Arc<Self>,
         repository: &RepositoryName,
@@ -122,7 +125,7 @@ impl Fills {
         replaces: bool,
     ) -> Result<Joined, SourceError> {
         let verifier = verifier(repository, digest)?;
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         let key = key(repository, digest);
         if let Some(fill) = running.get(&key) {
             return Ok(Joined::new(fill));
@@ -133,15 +136,15 @@ impl Fills {
             upstream: upstream.clone(),
             tasks: self.tasks.clone(),
             progress: watch::Sender::new(Progress::new()),
-            aside: Aside::default(),
+            prefetch: RangePrefetch::default(),
             spool: OnceLock::new(),
             window: Arc::default(),
             overflow: watch::Sender::new(false),
             replaces,
-            admitted: Admitted::new(repository.clone()),
+            authorized: Authorized::new(repository.clone()),
         });
         running.insert(key, fill.clone());
-        // Before the task runs: a fill whose store is full ends where it sees no reader.
+        // Before the task runs: a fill whose store is full ends if it has no reader.
         let joined = Joined::new(&fill);
         let (fills, task) = (self.clone(), fill.clone());
         let store = store.clone();
@@ -152,21 +155,21 @@ impl Fills {
         Ok(joined)
     }
 
-    /// Whether wrong content came for `digest` lately. Clients may have parts of it: what they ask for next is not to
-    /// be the rest.
-    pub(crate) fn was_wrong(&self, repository: &RepositoryName, digest: &Digest) -> bool {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        wrong.get(&key(repository, digest)).is_some_and(|ended| ended.elapsed() < WRONG_FOR)
+    /// Whether wrong content was received for `digest` recently. Clients may have parts of it, and must not get the
+    /// rest with their next request.
+    pub(crate) fn was_corrupt(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        let mut corrupt = self.corrupt.lock();
+        corrupt.get(&key(repository, digest)).is_some_and(|ended| ended.elapsed() < CORRUPT_TTL)
     }
 
-    fn remember_as_wrong(&self, fill: &Fill) {
+    fn remember_corrupt(&self, fill: &Fill) {
         let key = key(&fill.fetched_from, &fill.digest);
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).put(key, Instant::now());
+        self.corrupt.lock().put(key, Instant::now());
     }
 
-    /// Newcomers no longer join `fill`.
+    /// New requests no longer join `fill`.
     fn forget(&self, fill: &Arc<Fill>) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         let key = key(&fill.fetched_from, &fill.digest);
         if running.get(&key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
             running.remove(&key);
@@ -174,10 +177,10 @@ impl Fills {
     }
 }
 
-/// What will verify `digest`. Content that nothing here can verify is not asked for at all.
+/// Returns a verifier for `digest`. Content that cannot be verified here is not requested at all.
 ///
 /// # Errors
-/// `Unsupported` where its algorithm is not known.
+/// Returns `Unsupported` if the digest's algorithm is unknown.
 pub(crate) fn verifier(repository: &RepositoryName, digest: &Digest) -> Result<Verifier, SourceError> {
     Verifier::new(digest).ok_or_else(|| {
         let attempted = format!("fetch {digest} of {repository}: its digest cannot be verified here");
@@ -190,17 +193,18 @@ fn key(repository: &RepositoryName, digest: &Digest) -> FillKey {
 }
 
 impl Fill {
-    /// Whether the blob is fetched from `repository`. What upstream says to another says nothing about this one.
+    /// Whether the blob is fetched from `repository`. An upstream response for another repository does not apply to
+    /// this one.
     pub(crate) fn is_fetched_from(&self, repository: &RepositoryName) -> bool {
         self.fetched_from == *repository
     }
 
-    /// The repositories that may read it.
-    pub(crate) fn admitted(&self) -> &Admitted {
-        &self.admitted
+    /// The repositories that may read the blob.
+    pub(crate) fn authorized(&self) -> &Authorized {
+        &self.authorized
     }
 
-    /// A manifest says that the blob has `size` bytes.
+    /// Records that a manifest gives the blob `size` bytes.
     pub(crate) fn expect(&self, size: u64) {
         self.progress.send_if_modified(|progress| {
             progress.expect(size);
@@ -208,7 +212,7 @@ impl Fill {
         });
     }
 
-    /// Nothing more is kept: the window waits for the readers from now on.
+    /// Stops storing: the window waits for the readers from now on.
     fn overflow(&self) {
         self.overflow.send_replace(true);
         self.window.has_spooled();
@@ -219,7 +223,7 @@ impl Fill {
     }
 
     async fn overflowing(&self) {
-        // The sender is ours: this ends with the value, or never.
+        // `self` owns the sender: this ends with the value, or never.
         let _ = self.overflow.subscribe().wait_for(|overflowing| *overflowing).await;
     }
 
@@ -227,31 +231,31 @@ impl Fill {
         self.progress.send_modify(|progress| progress.phase = phase);
     }
 
-    /// What became of the start: upstream has answered, or the store had the blob after all.
+    /// Waits until the fill has started: upstream has answered, or the store has the blob after all.
     ///
     /// # Errors
-    /// Those of the upstream.
+    /// Returns the upstream's errors.
     pub(crate) async fn started(&self) -> Result<Started, SourceError> {
         let now = self.when(|now| !matches!(now.phase, Phase::Connecting)).await?;
         match now.phase {
-            Phase::Kept => Ok(Started::Kept),
+            Phase::Stored => Ok(Started::Stored),
             _ => Ok(Started::Filling { size: now.size() }),
         }
     }
 
-    /// The progress as soon as `reached` holds of it.
+    /// Returns the progress as soon as `reached` is true for it.
     async fn when(&self, reached: impl Fn(&Progress) -> bool) -> Result<Progress, SourceError> {
         let mut progress = self.progress.subscribe();
         let seen = progress.wait_for(|now| reached(now) || matches!(now.phase, Phase::Failed(_))).await;
         match seen.as_deref() {
             Ok(Progress { phase: Phase::Failed(error), .. }) => Err(error.clone()),
             Ok(progress) => Ok(progress.clone()),
-            Err(_) => Err(run::abandoned(&self.digest)),
+            Err(_) => Err(progress::abandoned(&self.digest)),
         }
     }
 }
 
-/// A part in a fill, from the moment of joining it: the fill sees that somebody waits for its bytes.
+/// Membership in a fill, from the moment of joining: the fill knows that a reader waits for its bytes.
 #[derive(Debug)]
 pub(crate) struct Joined {
     fill: Arc<Fill>,
@@ -263,25 +267,25 @@ impl Joined {
         Self { fill: fill.clone(), position: fill.window.reader_at(0) }
     }
 
-    /// The fill.
+    /// The joined fill.
     pub(crate) fn fill(&self) -> &Arc<Fill> {
         &self.fill
     }
 
-    /// A reader of `range`. Its headers are known as soon as upstream has sent its own.
+    /// Returns a reader of `range`. Its headers are known as soon as upstream has sent its own.
     ///
-    /// `None` where the store has the blob: it is to be read from there.
+    /// Returns `None` if the store has the blob: the caller reads it from there.
     ///
     /// # Errors
-    /// Those of the upstream, and `RangeNotSatisfiable`.
+    /// Returns the upstream's errors, and `RangeNotSatisfiable`.
     pub(crate) async fn read(self, range: ByteRange) -> Result<Option<Blob>, SourceError> {
         let size = match self.fill.started().await? {
-            Started::Kept => return Ok(None),
-            // There is no byte that could be held back: the headers wait for the digest.
+            Started::Stored => return Ok(None),
+            // There is no byte to withhold: the headers wait for the digest.
             Started::Filling { size: Some(0) } => {
                 self.fill.when(|now| matches!(now.phase, Phase::Verified)).await?.size()
             }
-            // What a range means on a blob of unknown size is known when its bytes are there, or the last byte is.
+            // A range of a blob of unknown size can be resolved once its bytes have arrived, or the last byte has.
             Started::Filling { size: None } if range != ByteRange::Full => {
                 let end = match range {
                     ByteRange::From { last: Some(last), .. } => last.saturating_add(1),
@@ -302,7 +306,7 @@ impl Joined {
             && range.resolve(size).is_err()
             && range.resolve(expected).is_ok()
         {
-            // One of the two is wrong about the size, and the digest says which.
+            // One of the two sizes is wrong; the digest decides which.
             self.fill.when(|now| matches!(now.phase, Phase::Verified)).await?;
         }
         let bytes = match size {
@@ -320,23 +324,23 @@ impl Joined {
         }))
     }
 
-    /// Bytes that are there, of a blob whose end is not.
+    /// Bytes that have arrived, of a blob whose end has not.
     fn part_of_unknown(self, part: Range<u64>) -> Blob {
         let body = reader::stream(self.fill, self.position, part.start, Some(part.end));
         Blob { size: None, range: Some(part), body }
     }
 }
 
-/// What became of the start of a fill.
+/// Outcome of starting a fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Started {
     /// Upstream sends the blob, and announced this size.
     Filling { size: Option<u64> },
     /// The store had the blob when the fill began.
-    Kept,
+    Stored,
 }
 
-/// However a fill's task ends, newcomers no longer join it, and nobody waits for it for ever.
+/// When a fill's task ends for any reason, no request joins it any longer, and no reader waits forever.
 struct Ending<'a> {
     fills: &'a Fills,
     fill: &'a Arc<Fill>,
@@ -347,11 +351,11 @@ impl Drop for Ending<'_> {
         self.fill.progress.send_if_modified(|progress| {
             let unfinished = !progress.has_ended();
             if unfinished {
-                progress.phase = Phase::Failed(run::abandoned(&self.fill.digest));
+                progress.phase = Phase::Failed(progress::abandoned(&self.fill.digest));
             }
             unfinished
         });
         self.fills.forget(self.fill);
-        self.fill.admitted.close();
+        self.fill.authorized.close();
     }
 }

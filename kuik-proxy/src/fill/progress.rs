@@ -1,52 +1,52 @@
-//! How far a fill has come, and what its readers may have of it: pure decisions.
+//! Fill progress, and which bytes readers may get: pure decisions.
 //!
-//! Invariant: until every byte is hashed and the digest matches, the last [`HOLD_BACK`] bytes of the blob are withheld
-//! from every reader, whichever part of it they asked for. A client of wrong content sees a broken transfer, never a
-//! complete one; and from parts of it, which come as they arrive, nobody can put together a blob.
+//! Invariant: until every byte is hashed and the digest matches, the last [`HOLD_BACK`] bytes of the blob are
+//! withheld from every reader, whichever part of it they requested. A client of wrong content sees a broken transfer,
+//! never a complete one; and ranges of it, which are served as they arrive, do not add up to a complete blob.
 
-use kuik_core::content::SourceError;
+use kuik_core::content::{Digest, SourceError, SourceErrorKind};
 
 /// How many of the last bytes wait for the digest.
 pub(super) const HOLD_BACK: u64 = 16 << 10;
 
-/// How far a fill has come.
+/// Progress of a fill.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     /// Bytes that have arrived from upstream.
     pub received: u64,
-    /// How many of these the spool has; the others are in the window.
+    /// How many of these are in the spool; the others are in the window.
     pub spooled: u64,
-    /// How many bytes manifests give the blob, the smallest number of several: the end that clients expect may come
-    /// before the one that upstream announces.
+    /// Size of the blob by manifests, the smallest if there are several: the end that clients expect may come before
+    /// the one that upstream announces.
     pub expected: Option<u64>,
     pub phase: Phase,
 }
 
-/// What a fill is doing.
+/// Phase of a fill.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
     /// Waiting for upstream's headers.
     Connecting,
-    /// Bytes arrive; `size` is what upstream announced, where it did.
+    /// Bytes arrive; `size` is the one that upstream announced, if it did.
     Filling { size: Option<u64> },
     /// All bytes arrived, and the digest matches.
     Verified,
-    /// The store had the blob already: it is to be read from there.
-    Kept,
-    /// Nothing more will come.
+    /// The store had the blob already: readers get it from there.
+    Stored,
+    /// No more bytes will arrive.
     Failed(SourceError),
 }
 
-/// What a reader at some offset does next.
+/// Next step of a reader at some offset.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Read on, up to this offset.
+    /// Continue reading, up to this offset.
     Read { end: u64 },
-    /// Everything that was asked for has been read.
+    /// Everything requested has been read.
     Done,
-    /// Wait for the fill to move.
+    /// Wait for the fill to progress.
     Wait,
-    /// Give up.
+    /// Stop with this error.
     Fail(SourceError),
 }
 
@@ -60,26 +60,26 @@ impl Progress {
         match self.phase {
             Phase::Filling { size } => size,
             Phase::Verified => Some(self.received),
-            Phase::Connecting | Phase::Kept | Phase::Failed(_) => None,
+            Phase::Connecting | Phase::Stored | Phase::Failed(_) => None,
         }
     }
 
-    /// Whether the bytes before `end` are known to be there, however many follow.
+    /// Whether the bytes before `end` are known to have arrived, however many follow.
     pub(super) fn reaches(&self, end: u64) -> bool {
         self.size().is_some() || self.readable() >= end
     }
 
-    /// Whether nothing more will come from upstream.
+    /// Whether no more bytes will come from upstream.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.phase, Phase::Verified | Phase::Kept | Phase::Failed(_))
+        matches!(self.phase, Phase::Verified | Phase::Stored | Phase::Failed(_))
     }
 
-    /// A manifest gives the blob `size` bytes.
+    /// Records that a manifest gives the blob `size` bytes.
     pub(super) fn expect(&mut self, size: u64) {
         self.expected = Some(self.expected.map_or(size, |expected| expected.min(size)));
     }
 
-    /// Where the bytes begin that wait for the digest.
+    /// Offset of the first byte that waits for the digest.
     pub(super) fn held_from(&self) -> u64 {
         let end = self.size().unwrap_or(self.received);
         self.expected.map_or(end, |expected| expected.min(end)).saturating_sub(HOLD_BACK)
@@ -90,11 +90,11 @@ impl Progress {
         match self.phase {
             Phase::Verified => self.received,
             Phase::Filling { .. } => self.received.min(self.held_from()),
-            Phase::Connecting | Phase::Kept | Phase::Failed(_) => 0,
+            Phase::Connecting | Phase::Stored | Phase::Failed(_) => 0,
         }
     }
 
-    /// What a reader that has read up to `offset`, and wants to read up to `end` (or all), does next.
+    /// Returns the next step of a reader that has read up to `offset`, and wants to read up to `end` (or all).
     pub(super) fn next(&self, offset: u64, end: Option<u64>) -> Next {
         if end.is_some_and(|end| offset >= end) {
             return Next::Done;
@@ -103,16 +103,22 @@ impl Progress {
         match &self.phase {
             Phase::Failed(error) => Next::Fail(error.clone()),
             _ if offset < readable => Next::Read { end: readable },
-            Phase::Verified | Phase::Kept => Next::Done,
+            Phase::Verified | Phase::Stored => Next::Done,
             Phase::Connecting | Phase::Filling { .. } => Next::Wait,
         }
     }
 }
 
+/// Error for readers whose fill ended without a result: the runtime is shutting down.
+pub(super) fn abandoned(digest: &Digest) -> SourceError {
+    SourceError::new(
+        SourceErrorKind::Unavailable,
+        format!("fetch blob {digest}: this process is shutting down"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use kuik_core::content::SourceErrorKind;
-
     use super::*;
 
     fn progress(received: u64, spooled: u64, phase: Phase) -> Progress {
@@ -120,22 +126,26 @@ mod tests {
     }
 
     #[test]
-    fn the_last_bytes_wait_for_the_digest() {
+    fn last_bytes_wait_for_the_digest() {
         let size = 1 << 20;
         let filling = Phase::Filling { size: Some(size) };
-        assert_eq!(progress(100, 100, filling.clone()).readable(), 100, "far from the end nothing waits");
+        assert_eq!(
+            progress(100, 100, filling.clone()).readable(),
+            100,
+            "far from the end no byte is withheld"
+        );
         assert_eq!(progress(size, size, filling).readable(), size - HOLD_BACK);
         assert_eq!(progress(size, size, Phase::Filling { size: None }).readable(), size - HOLD_BACK);
         assert_eq!(progress(size, size, Phase::Verified).readable(), size);
         let small = Phase::Filling { size: Some(10) };
-        assert_eq!(progress(10, 10, small).readable(), 0, "a small blob waits whole");
+        assert_eq!(progress(10, 10, small).readable(), 0, "a small blob is withheld entirely");
         let mut longer = progress(size, size, Phase::Filling { size: Some(2 * size) });
         longer.expect(size);
-        assert_eq!(longer.readable(), size - HOLD_BACK, "the end that a manifest gives counts too");
+        assert_eq!(longer.readable(), size - HOLD_BACK, "the size in a manifest counts too");
     }
 
     #[test]
-    fn readers_read_what_they_may_and_asked_for() {
+    fn next_step_is_bounded_by_the_readable_and_the_requested_range() {
         let filling = progress(200_000, 100_000, Phase::Filling { size: Some(1 << 20) });
         assert!(matches!(filling.next(0, None), Next::Read { end: 200_000 }));
         assert!(matches!(filling.next(0, Some(10)), Next::Read { end: 10 }));
@@ -149,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_reaches_every_reader() {
+    fn failure_reaches_readers_with_bytes_outstanding() {
         let error = SourceError::new(SourceErrorKind::Unavailable, "fetch");
         let failed = progress(10, 10, Phase::Failed(error));
         assert!(matches!(failed.next(0, None), Next::Fail(_)));
         assert!(
             matches!(failed.next(5, Some(5)), Next::Done),
-            "who has all that it asked for is not disturbed"
+            "a reader with all requested bytes does not fail"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! One reader of a fill: a stream of the bytes it asked for, as they become readable.
+//! Reader of a fill: a stream of the requested bytes as they become readable.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use kuik_core::content::{BlobStream, SourceError, SourceErrorKind};
 use tokio::sync::watch;
 
 use super::{
-    Fill, aside,
-    progress::{Next, Progress},
-    run,
+    Fill,
+    progress::{self, Next, Progress},
+    range_prefetch,
     window::Position,
 };
 
-/// The bytes from `start` to `end`, or to the end of the blob, for whoever stands at `position`.
+/// Streams the bytes from `start` to `end`, or to the end of the blob, for the reader at `position`.
 pub(super) fn stream(fill: Arc<Fill>, position: Position, start: u64, end: Option<u64>) -> BlobStream {
     position.advance_to(start);
-    let reader = Reader { progress: fill.progress.subscribe(), fill, position, end, asks_aside: true };
+    let reader = Reader { progress: fill.progress.subscribe(), fill, position, end, may_prefetch: true };
     Box::pin(stream::try_unfold(reader, async |mut reader| {
         let chunk = reader.next().await?;
         Ok(chunk.map(|chunk| (chunk, reader)))
@@ -29,14 +29,14 @@ struct Reader {
     progress: watch::Receiver<Progress>,
     position: Position,
     end: Option<u64>,
-    /// Whether what is far ahead of the fill may be had on its own.
-    asks_aside: bool,
+    /// Whether ranges far ahead of the fill may be prefetched.
+    may_prefetch: bool,
 }
 
 impl Reader {
     async fn next(&mut self) -> Result<Option<Bytes>, SourceError> {
         let offset = self.position.get();
-        let chunk = match self.aside(offset).await {
+        let chunk = match self.prefetch(offset).await {
             Some(chunk) => chunk,
             None => match self.wait(offset).await? {
                 Next::Done | Next::Wait => return Ok(None),
@@ -48,18 +48,18 @@ impl Reader {
         Ok(Some(chunk))
     }
 
-    /// The next bytes, where they are far ahead of the fill and can be had on their own.
-    async fn aside(&mut self, offset: u64) -> Option<Bytes> {
-        let end = self.end.filter(|_| self.asks_aside)?;
+    /// Returns the next bytes by range prefetch, if they are far ahead of the fill.
+    async fn prefetch(&mut self, offset: u64) -> Option<Bytes> {
+        let end = self.end.filter(|_| self.may_prefetch)?;
         let (held_from, received) = {
             let now = self.progress.borrow();
             now.size()?;
             (now.held_from(), now.received)
         };
-        if offset >= end || !aside::is_for(&(offset..end), received, held_from) {
+        if offset >= end || !range_prefetch::is_for(&(offset..end), received, held_from) {
             return None;
         }
-        let upstream = aside::Upstream {
+        let upstream = range_prefetch::Upstream {
             source: &self.fill.upstream,
             repository: &self.fill.fetched_from,
             digest: &self.fill.digest,
@@ -67,13 +67,13 @@ impl Reader {
             tasks: &self.fill.tasks,
         };
         let mut progress = self.progress.clone();
-        let come_by = progress.wait_for(|now| !matches!(now.next(offset, Some(end)), Next::Wait));
+        let caught_up = progress.wait_for(|now| !matches!(now.next(offset, Some(end)), Next::Wait));
         let chunk = tokio::select! {
-            chunk = self.fill.aside.read(&upstream, offset) => chunk,
+            chunk = self.fill.prefetch.read(&upstream, offset) => chunk,
             // The fill was quicker, or has failed.
-            _ = come_by => return None,
+            _ = caught_up => return None,
         };
-        self.asks_aside = chunk.is_some();
+        self.may_prefetch = chunk.is_some();
         let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX);
         chunk.map(|chunk| chunk.slice(..wanted.min(chunk.len())))
     }
@@ -83,7 +83,7 @@ impl Reader {
         if let Some(chunk) = self.fill.window.read(offset, end) {
             return Ok(chunk);
         }
-        // Bytes leave the window after they were counted as spooled, so this is not too early to look.
+        // Bytes leave the window after they were counted as spooled, so this value is not stale.
         let spooled = self.fill.progress.borrow().spooled;
         match self.fill.spool.get() {
             Some(spool) if offset < spooled => spool.read(offset, end.min(spooled)).await,
@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    /// What to do at `offset`, as soon as there is something to do.
+    /// Returns the next step at `offset`, once it is not to wait.
     async fn wait(&mut self, offset: u64) -> Result<Next, SourceError> {
         let mut next = Next::Wait;
         let decide = |progress: &Progress| {
@@ -100,7 +100,7 @@ impl Reader {
         };
         match self.progress.wait_for(decide).await {
             Ok(_) => Ok(next),
-            Err(_) => Err(run::abandoned(&self.fill.digest)),
+            Err(_) => Err(progress::abandoned(&self.fill.digest)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Reader {
         SourceError::new(
             SourceErrorKind::Storage,
             format!(
-                "read blob {} while it fills: the store cannot keep it, and this reader was too slow to follow",
+                "read blob {} while it fills: the store cannot store it, and this reader was too slow",
                 self.fill.digest
             ),
         )

@@ -1,41 +1,47 @@
-//! Whether a transfer that broke is taken up again, and when: pure decisions.
+//! Retry policy for interrupted transfers: pure decisions.
 //!
-//! Invariant: the number of attempts is bounded by the bytes that came, and upstream is never asked for bytes that it
-//! has sent, but once where it does not do ranges.
+//! Invariant: the number of attempts is bounded by the bytes received, and upstream is never asked for bytes that it
+//! has sent, except once if it does not support ranges.
 
 use std::time::Duration;
 
 use kuik_core::content::{SourceError, SourceErrorKind};
 
-/// How often a transfer may break without much coming of it.
+/// Number of interruptions allowed without much progress.
 const SPARE_ATTEMPTS: u64 = 5;
 
-/// For so many bytes that came, a transfer may break once more.
+/// One more interruption is allowed for each of this many received bytes.
 const BYTES_PER_ATTEMPT: u64 = 16 << 20;
 
-/// How long to wait before the second attempt in a row; each further one waits twice as long.
+/// Pause before the second attempt in a row; it doubles with each further attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest pause, and the longest that an upstream may ask for: readers wait meanwhile.
+/// The longest pause, and the longest `Retry-After` that is honored: readers wait meanwhile.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What is known of a transfer's breaks.
+/// Interruptions of one transfer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Breaks {
     attempts: u64,
-    /// How many of them came since the last byte.
+    /// Number of interruptions since the last byte.
     in_a_row: u32,
-    /// Whether upstream has sent everything once more, though it was asked for the rest.
+    /// Whether upstream has sent everything again in response to a range request.
     ignored_range: bool,
 }
 
 impl Breaks {
-    /// How long to wait until the rest is asked for; `None` where it is not, and `error` is the end.
+    /// Returns the pause before the rest is requested; `None` if it is not, and `error` is final.
     ///
-    /// `dice` is a random number, so that many transfers which one upstream broke do not come back all at once.
-    pub(super) fn pause_after(&mut self, error: &SourceError, received: u64, dice: u64) -> Option<Duration> {
+    /// `random` is a random number for the jitter, so that many transfers broken by one upstream do not resume at the
+    /// same time.
+    pub(super) fn pause_after(
+        &mut self,
+        error: &SourceError,
+        received: u64,
+        random: u64,
+    ) -> Option<Duration> {
         let asked = match error.kind() {
-            // Whoever is asked earlier than it wants to be does not even hear of it.
+            // A request sent before the upstream's deadline is not counted against it.
             SourceErrorKind::Unavailable | SourceErrorKind::TimedOut => {
                 error.retry_after().unwrap_or_default().min(LONGEST_PAUSE)
             }
@@ -52,16 +58,17 @@ impl Breaks {
         };
         self.attempts += 1;
         self.in_a_row += 1;
-        let jitter = pause.mul_f64((dice % 1000) as f64 / 2000.0);
+        let jitter = pause.mul_f64((random % 1000) as f64 / 2000.0);
         Some(asked.max(pause.saturating_sub(jitter)))
     }
 
-    /// Bytes have come.
+    /// Resets the backoff: bytes have arrived.
     pub(super) fn moved(&mut self) {
         self.in_a_row = 0;
     }
 
-    /// Upstream sends everything from the first byte on: it does not do ranges, and this is the last attempt.
+    /// Records that upstream sends everything from the first byte on: it does not support ranges, and this is the
+    /// last attempt.
     pub(super) fn range_was_ignored(&mut self) {
         self.ignored_range = true;
     }
@@ -76,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_bounded_by_what_came_of_them() {
+    fn attempts_are_bounded_by_received_bytes() {
         let attempts = |received: u64| {
             let mut breaks = Breaks::default();
             std::iter::from_fn(|| breaks.pause_after(&broken(), received, 0)).count() as u64
@@ -86,22 +93,22 @@ mod tests {
     }
 
     #[test]
-    fn the_first_attempt_comes_at_once_and_the_others_later_and_later() {
+    fn first_attempt_is_immediate_and_later_ones_back_off() {
         let mut breaks = Breaks::default();
-        let mut pause = |dice| breaks.pause_after(&broken(), 0, dice).unwrap();
+        let mut pause = |random| breaks.pause_after(&broken(), 0, random).unwrap();
         assert_eq!(pause(999), Duration::ZERO);
         assert_eq!(pause(0), FIRST_PAUSE);
         assert_eq!(pause(0), FIRST_PAUSE * 2);
         assert!(
             (FIRST_PAUSE * 2..FIRST_PAUSE * 4).contains(&pause(999)),
-            "chance shortens it, by half at most"
+            "jitter shortens it, by half at most"
         );
         breaks.moved();
         assert_eq!(breaks.pause_after(&broken(), 0, 0), Some(Duration::ZERO));
     }
 
     #[test]
-    fn some_ends_are_final() {
+    fn permanent_errors_are_final() {
         let kinds = [
             SourceErrorKind::InvalidContent,
             SourceErrorKind::NotFound,
@@ -119,7 +126,7 @@ mod tests {
         for (seconds, expected) in [(3, 3), (60, 5)] {
             let held = broken().to_be_retried_after(Duration::from_secs(seconds));
             let pause = Breaks::default().pause_after(&held, 0, 0);
-            assert_eq!(pause, Some(Duration::from_secs(expected)), "it may be back earlier than it says");
+            assert_eq!(pause, Some(Duration::from_secs(expected)), "it may be back before its retry-after");
         }
         let mut breaks = Breaks::default();
         breaks.range_was_ignored();

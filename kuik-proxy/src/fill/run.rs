@@ -1,44 +1,42 @@
-//! The task of a fill. Two things go on in it side by side: upstream's bytes are received, shown to the readers and
-//! hashed; and they are written to the spool. Neither a slow disk nor a full one holds up the readers.
+//! Fill task. Two things run concurrently: upstream's bytes are received, made readable and hashed; and they are
+//! written to the spool. Neither a slow disk nor a full one delays the readers.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kuik_core::content::{
-    BlobWriter, ContentStore, Digest, SourceError, SourceErrorKind, Verified, Verifier,
-};
+use kuik_core::content::{BlobWriter, ContentStore, SourceError, SourceErrorKind, Verified, Verifier};
 
-use super::{Fill, Fills, download::Download, progress::Phase, room, spool};
+use super::{Fill, Fills, backpressure, download::Download, progress::Phase, spool, window::length_of};
 
-/// Below this, hashing costs less than handing it to another thread.
+/// Below this size, hashing costs less than moving it to another thread.
 const WORTH_A_THREAD: usize = 64 << 10;
 
-/// How long the disk, or one reader, may stand still before the others go on without it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the disk, or one reader, may stall before the fill continues without it.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Fetches, verifies and publishes; every outcome ends up in the fill's progress.
 pub(super) async fn run(fills: &Fills, fill: &Arc<Fill>, verifier: Verifier, store: &dyn ContentStore) {
     let repository = &fill.fetched_from;
-    // An earlier fill may have published between the miss that started this one and now.
+    // An earlier fill may have published between the cache miss that started this one and now.
     if !fill.replaces && store.has_blob(&fill.digest).await.is_ok_and(|size| size.is_some()) {
-        // Forgotten before anybody learns of it: who looks again goes to the store.
+        // Forgotten before readers are notified: a retry goes to the store.
         fills.forget(fill);
-        fill.enter(Phase::Kept);
+        fill.enter(Phase::Stored);
         return;
     }
     let receiving = async {
         let received = receive(fills, fill, verifier).await;
         match &received {
-            // Readers get their last bytes now; that the blob becomes durable is not theirs to wait for.
+            // Readers get their last bytes now; they do not wait until the blob is durable.
             Ok(_) => fill.enter(Phase::Verified),
             Err(error) => {
-                tracing::warn!(digest = %fill.digest, %repository, error = error.chain(), "a blob could not be fetched");
+                tracing::warn!(digest = %fill.digest, %repository, error = error.chain(), "failed to fetch a blob");
                 if error.kind() == SourceErrorKind::InvalidContent {
-                    fills.remember_as_wrong(fill);
-                    // Whoever tries again is to have it from another one, where there is one.
-                    fill.upstream.distrust(repository, &fill.digest);
+                    fills.remember_corrupt(fill);
+                    // Retries use another upstream, if there is one.
+                    fill.upstream.report_corrupt(repository, &fill.digest);
                 }
-                // Forgotten before anybody learns of it: who tries again finds no fill that has failed.
+                // Forgotten before readers are notified: a retry does not join the failed fill.
                 fills.forget(fill);
                 fill.enter(Phase::Failed(error.clone()));
             }
@@ -49,11 +47,11 @@ pub(super) async fn run(fills: &Fills, fill: &Arc<Fill>, verifier: Verifier, sto
     if let (Some(verified), Some(writer)) = (verified, writer)
         && let Err(error) = publish(fills, fill, verified, writer, store).await
     {
-        tracing::warn!(digest = %fill.digest, error = error.chain(), "a fetched blob could not be kept");
+        tracing::warn!(digest = %fill.digest, error = error.chain(), "failed to store a fetched blob");
     }
 }
 
-/// Into the store, and into every repository that may read it.
+/// Publishes into the store, and into every authorized repository.
 async fn publish(
     fills: &Fills,
     fill: &Arc<Fill>,
@@ -61,13 +59,13 @@ async fn publish(
     writer: Box<dyn BlobWriter>,
     store: &dyn ContentStore,
 ) -> Result<(), SourceError> {
-    let repositories = fill.admitted.after(0);
+    let repositories = fill.authorized.after(0);
     writer.publish(verified, &repositories).await?;
-    // Newcomers go to the store from now on. Those who came meanwhile had no link with the others.
+    // New requests go to the store from now on. Repositories authorized meanwhile were not linked with the others.
     fills.forget(fill);
     let (mut linked, mut result) = (repositories.len(), Ok(()));
     loop {
-        let late = fill.admitted.after(linked);
+        let late = fill.authorized.after(linked);
         if late.is_empty() {
             return result;
         }
@@ -78,7 +76,7 @@ async fn publish(
     }
 }
 
-/// Upstream's bytes, into the window and through the hash.
+/// Receives upstream's bytes into the window and hashes them.
 async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<Verified, SourceError> {
     let (repository, digest) = (&fill.fetched_from, &fill.digest);
     let invalid = |problem: String| {
@@ -89,7 +87,7 @@ async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<V
     let size = download.size();
     let limit = fills.max_blob_bytes;
     if size.is_some_and(|size| size > limit) {
-        return Err(invalid(format!("it has more than the {limit} bytes that are accepted")));
+        return Err(invalid(format!("it exceeds the limit of {limit} bytes")));
     }
     let limit = size.unwrap_or(limit);
     fill.enter(Phase::Filling { size });
@@ -99,10 +97,8 @@ async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<V
     while let Some(batch) = next {
         let batch = batch?;
         let length = length_of(&batch);
-        if !fill.aside.agrees_with(received, &batch) {
-            return Err(invalid(
-                "upstream sent other bytes than when it was asked for them alone".to_owned(),
-            ));
+        if !fill.prefetch.agrees_with(received, &batch) {
+            return Err(invalid("upstream sent other bytes than for a range request".to_owned()));
         }
         received += length;
         if received > limit {
@@ -112,7 +108,8 @@ async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<V
         fill.progress.send_modify(|progress| progress.received += length);
         let (hashed, following) = tokio::join!(hash(verifier, batch), download.next_batch());
         (verifier, next) = (hashed?, following);
-        room::wait(fill, async |moved| tokio::time::timeout(PATIENCE, moved).await.is_ok()).await?;
+        backpressure::wait(fill, async |moved| tokio::time::timeout(STALL_TIMEOUT, moved).await.is_ok())
+            .await?;
     }
     if let Some(size) = size.filter(|&size| size != received) {
         return Err(invalid(format!("upstream announced {size} bytes and sent {received}")));
@@ -123,8 +120,8 @@ async fn receive(fills: &Fills, fill: &Fill, mut verifier: Verifier) -> Result<V
     })
 }
 
-/// Writes what the window holds to the spool, until everything is there. `None` where the fill fails, or where the
-/// store cannot keep the blob: then its bytes are for those who wait for them now.
+/// Writes the window to the spool, until everything is stored. Returns `None` if the fill fails, or if the store
+/// cannot store the blob: then its bytes go to the current readers only.
 async fn spool_or_overflow(
     fills: &Fills,
     fill: &Arc<Fill>,
@@ -141,9 +138,9 @@ async fn spool_or_overflow(
         tracing::warn!(
             digest = %fill.digest,
             error = error.chain(),
-            "the store cannot keep a blob: it is passed on to those who wait for it"
+            "the store cannot store a blob, streaming it to its readers only"
         );
-        // Newcomers start a fill of their own, which may find room again.
+        // New requests start a fill of their own, when the store may have room again.
         fills.forget(fill);
         fill.overflow();
         None
@@ -175,16 +172,4 @@ async fn hash(mut verifier: Verifier, batch: Vec<Bytes>) -> Result<Verifier, Sou
     tokio::task::spawn_blocking(update)
         .await
         .map_err(|error| SourceError::caused_by(SourceErrorKind::Storage, "hash a blob", error))
-}
-
-pub(super) fn length_of(chunks: &[Bytes]) -> u64 {
-    chunks.iter().map(|chunk| chunk.len() as u64).sum()
-}
-
-/// What readers learn when the task of their fill ended without a word: the runtime is shutting down.
-pub(super) fn abandoned(digest: &Digest) -> SourceError {
-    SourceError::new(
-        SourceErrorKind::Unavailable,
-        format!("fetch blob {digest}: this process is shutting down"),
-    )
 }

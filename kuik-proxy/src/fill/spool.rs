@@ -1,17 +1,17 @@
-//! What the window holds goes to the spool, beside the readers, who do not wait for it.
+//! Spool writer: copies the window to the spool, concurrently with the readers, which do not wait for it.
 
 use kuik_core::content::{BlobWriter, SourceError};
 
 use super::{
     Fill,
-    progress::Phase,
-    run::{abandoned, length_of},
+    progress::{Phase, abandoned},
+    window::length_of,
 };
 
-/// Writes what arrives until everything is there. `false` where the fill fails.
+/// Writes bytes as they arrive, until all are written. Returns `false` if the fill fails.
 ///
 /// # Errors
-/// Those of the store.
+/// Returns the store's errors.
 pub(super) async fn copy(fill: &Fill, writer: &mut dyn BlobWriter) -> Result<bool, SourceError> {
     let mut progress = fill.progress.subscribe();
     loop {
@@ -25,7 +25,7 @@ pub(super) async fn copy(fill: &Fill, writer: &mut dyn BlobWriter) -> Result<boo
         let chunks = fill.window.all_from(now.spooled);
         writer.append(&chunks).await?;
         let spooled = now.spooled + length_of(&chunks);
-        // Readers do not wait for this: what is spooled was readable before.
+        // Readers are not notified: these bytes were readable before.
         fill.progress.send_if_modified(|progress| {
             progress.spooled = spooled;
             false

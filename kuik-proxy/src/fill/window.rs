@@ -1,24 +1,25 @@
-//! The newest bytes of a fill, in memory: readers have them before the disk does.
+//! In-memory window over the newest bytes of a fill: readers get them before the disk does.
 //!
-//! Bytes leave the window once nobody needs them here: when the spool has them, or, where the store cannot keep the
-//! blob (a full disk), when the slowest reader has read them. Invariant: the window holds at most [`WINDOW_BYTES`]
-//! and one batch; upstream waits while it is full.
+//! Bytes leave the window once they are in the spool, or, if the store cannot store the blob (a full disk), once the
+//! slowest reader has read them. Invariant: the window holds at most [`WINDOW_BYTES`] and one batch; upstream waits
+//! while it is full.
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, futures::Notified};
 
-/// How many bytes the window holds before upstream has to wait.
+/// Number of bytes the window holds before upstream has to wait.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 
-/// The window, and the readers of the fill.
+/// The window, and the positions of the fill's readers.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     held: Mutex<Held>,
@@ -34,11 +35,16 @@ struct Held {
     chunks: VecDeque<Bytes>,
 }
 
-/// Where a reader stands; dropping it tells the window not to wait for it.
+/// Position of a reader; once dropped, the window no longer waits for it.
 #[derive(Debug)]
 pub(super) struct Position {
     offset: Arc<AtomicU64>,
     window: Arc<Window>,
+}
+
+/// Total length of `chunks` in bytes.
+pub(super) fn length_of(chunks: &[Bytes]) -> u64 {
+    chunks.iter().map(|chunk| chunk.len() as u64).sum()
 }
 
 impl Window {
@@ -51,7 +57,7 @@ impl Window {
         Position { offset: position, window: self.clone() }
     }
 
-    /// Adds bytes at the window's end.
+    /// Appends bytes to the window.
     pub(super) fn push(&self, chunks: &[Bytes]) {
         let mut held = self.held();
         for chunk in chunks {
@@ -60,7 +66,7 @@ impl Window {
         }
     }
 
-    /// Some bytes from `offset` on, up to `end`; `None` where they are not here any more.
+    /// Returns some bytes starting at `offset`, up to `end`; `None` if they have left the window.
     pub(super) fn read(&self, offset: u64, end: u64) -> Option<Bytes> {
         let held = self.held();
         let mut start = held.start;
@@ -76,7 +82,7 @@ impl Window {
         None
     }
 
-    /// Everything from `offset` on, which is where a chunk begins.
+    /// Returns all bytes starting at `offset`, which must be the start of a chunk.
     pub(super) fn all_from(&self, offset: u64) -> Vec<Bytes> {
         let held = self.held();
         let mut start = held.start;
@@ -108,25 +114,25 @@ impl Window {
         self.moved.notified()
     }
 
-    /// Ends when the spool has got something, or will get nothing more, since this was called.
+    /// Ends when the spool has written bytes, or has finished, since this was called.
     pub(super) fn spooled(&self) -> Notified<'_> {
         self.spooled.notified()
     }
 
-    /// Says that the spool has got something, or will get nothing more.
+    /// Signals that the spool has written bytes, or has finished.
     pub(super) fn has_spooled(&self) {
         self.spooled.notify_one();
     }
 
-    /// Where the slowest reader stands; `None` where there is none.
+    /// Returns the position of the slowest reader; `None` if there is no reader.
     pub(super) fn slowest(&self) -> Option<u64> {
         let mut readers = self.readers();
         readers.retain(|reader| reader.strong_count() > 0);
         readers.iter().filter_map(Weak::upgrade).map(|position| position.load(Ordering::Acquire)).min()
     }
 
-    /// Waits no longer for the readers that stand at or before `offset`. Once the others have moved on, they find
-    /// their bytes gone.
+    /// Stops waiting for the readers at or before `offset`. Once the others have moved on, those readers find their
+    /// bytes gone.
     pub(super) fn leave_behind(&self, offset: u64) {
         self.readers().retain(|reader| {
             reader.upgrade().is_some_and(|position| position.load(Ordering::Acquire) > offset)
@@ -134,11 +140,11 @@ impl Window {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     fn readers(&self) -> MutexGuard<'_, Vec<Weak<AtomicU64>>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.readers.lock()
     }
 }
 
@@ -147,7 +153,7 @@ impl Position {
         self.offset.load(Ordering::Acquire)
     }
 
-    /// Says that everything before `offset` has been read.
+    /// Signals that everything before `offset` has been read.
     pub(super) fn advance_to(&self, offset: u64) {
         self.offset.store(offset, Ordering::Release);
         self.window.moved.notify_one();
@@ -156,7 +162,7 @@ impl Position {
 
 impl Drop for Position {
     fn drop(&mut self) {
-        // Beyond every byte, so that this reader is nobody's slowest even before it is forgotten.
+        // Beyond every byte, so that this reader is not the slowest even before it is removed.
         self.advance_to(u64::MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! What the window holds, and whom it waits for.
+//! Unit tests of the window: its contents, and the slowest reader.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ fn filled() -> Arc<Window> {
 }
 
 #[test]
-fn holds_what_was_not_trimmed() {
+fn reads_return_bytes_that_were_not_trimmed() {
     let window = filled();
     assert_eq!(window.read(CHUNK - 3, u64::MAX).unwrap(), Bytes::from_static(&[0; 3]), "a chunk at a time");
     assert_eq!(window.read(CHUNK + 5, CHUNK + 7).unwrap(), Bytes::from_static(&[1; 2]));
-    assert_eq!(window.trim(2 * CHUNK + 1), 4 * CHUNK, "a chunk that is half needed stays");
+    assert_eq!(window.trim(2 * CHUNK + 1), 4 * CHUNK, "a partly needed chunk stays");
     assert!(window.read(2 * CHUNK - 1, u64::MAX).is_none());
     assert!(window.read(6 * CHUNK, u64::MAX).is_none());
     assert_eq!(window.all_from(4 * CHUNK), [vec![4; 1 << 20], vec![5; 1 << 20]]);
@@ -27,7 +27,7 @@ fn holds_what_was_not_trimmed() {
 }
 
 #[test]
-fn knows_the_slowest_reader() {
+fn slowest_reader_is_tracked() {
     let window = filled();
     assert_eq!(window.slowest(), None);
     let (slow, fast) = (window.reader_at(10), window.reader_at(20));

@@ -1,28 +1,23 @@
-//! One piece of work for everyone who asks for the same thing at the same moment.
+//! Single-flight execution: concurrent requests for the same key share one piece of work.
 //!
-//! The work runs as a task of its own: whoever asked first may leave without stopping it for the others.
+//! The work runs as its own task: the first caller may disconnect without stopping it for the others.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    future::Future,
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, fmt, future::Future, hash::Hash, sync::Arc};
 
 use futures::{FutureExt as _, future::BoxFuture, future::Shared};
 use kuik_core::content::{SourceError, SourceErrorKind};
+use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 type Outcome<V> = Shared<BoxFuture<'static, Result<V, SourceError>>>;
 
-/// Work in progress, by what it is for.
-pub(super) struct Coalesced<K, V> {
+/// Running work by key.
+pub(super) struct SingleFlight<K, V> {
     running: Arc<Mutex<HashMap<K, Outcome<V>>>>,
     tasks: TaskTracker,
 }
 
-impl<K, V> Coalesced<K, V>
+impl<K, V> SingleFlight<K, V>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -31,7 +26,7 @@ where
         Self { running: Arc::default(), tasks }
     }
 
-    /// The outcome of the work for `key` that is running, or of `work`, which is then started.
+    /// Returns the outcome of the running work for `key`, or starts `work`.
     pub(super) async fn run<F>(&self, key: K, work: impl FnOnce() -> F + Send) -> Result<V, SourceError>
     where
         F: Future<Output = Result<V, SourceError>> + Send + 'static,
@@ -43,21 +38,21 @@ where
     where
         F: Future<Output = Result<V, SourceError>> + Send + 'static,
     {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         if let Some(outcome) = running.get(&key) {
             return outcome.clone();
         }
         let (work, running_too, key_too) = (work(), self.running.clone(), key.clone());
         let task = self.tasks.spawn(async move {
-            // Made here: a runtime that is shutting down drops the task at once, and its end must not wait for the
-            // lock that is held now.
+            // Created inside the task: a runtime that is shutting down drops the task at once, and dropping this must
+            // not wait for the lock that is held now.
             let _done = Done { running: running_too, key: key_too };
             work.await
         });
         let outcome = task
             .map(|ended| {
                 ended.unwrap_or_else(|error| {
-                    let attempted = "wait for work that others asked for too: it was abandoned";
+                    let attempted = "wait for a shared request: it was abandoned";
                     Err(SourceError::caused_by(SourceErrorKind::Unavailable, attempted, error))
                 })
             })
@@ -68,7 +63,7 @@ where
     }
 }
 
-/// However the work ends, the next one who asks starts it anew.
+/// Removes the key when the work ends for any reason: the next caller starts new work.
 struct Done<K: Eq + Hash, V> {
     running: Arc<Mutex<HashMap<K, Outcome<V>>>>,
     key: K,
@@ -76,14 +71,14 @@ struct Done<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Done<K, V> {
     fn drop(&mut self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.running.lock().remove(&self.key);
     }
 }
 
-impl<K, V> fmt::Debug for Coalesced<K, V> {
+impl<K, V> fmt::Debug for SingleFlight<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).len();
-        f.debug_struct("Coalesced").field("running", &running).finish_non_exhaustive()
+        let running = self.running.lock().len();
+        f.debug_struct("SingleFlight").field("running", &running).finish_non_exhaustive()
     }
 }
 
@@ -96,13 +91,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_work_is_done_once_even_where_the_first_one_leaves() {
-        let coalesced = Arc::new(Coalesced::<&str, u32>::new(TaskTracker::new()));
+    async fn work_runs_once_even_if_the_first_caller_disconnects() {
+        let flights = Arc::new(SingleFlight::<&str, u32>::new(TaskTracker::new()));
         let (runs, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
-        let ask = |coalesced: Arc<Coalesced<&'static str, u32>>| {
+        let ask = |flights: Arc<SingleFlight<&'static str, u32>>| {
             let (runs, gate) = (runs.clone(), gate.clone());
             tokio::spawn(async move {
-                coalesced
+                flights
                     .run("key", || async move {
                         runs.fetch_add(1, Ordering::SeqCst);
                         let _permit = gate.acquire().await;
@@ -111,18 +106,18 @@ mod tests {
                     .await
             })
         };
-        let first = ask(coalesced.clone());
+        let first = ask(flights.clone());
         while runs.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
         first.abort();
-        let others: Vec<_> = (0..10).map(|_| ask(coalesced.clone())).collect();
+        let others: Vec<_> = (0..10).map(|_| ask(flights.clone())).collect();
         tokio::task::yield_now().await;
         gate.add_permits(1);
         for other in others {
             assert_eq!(other.await.unwrap().unwrap(), 7);
         }
         assert_eq!(runs.load(Ordering::SeqCst), 1);
-        assert!(coalesced.running.lock().unwrap().is_empty());
+        assert!(flights.running.lock().is_empty());
     }
 }

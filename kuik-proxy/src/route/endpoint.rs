@@ -1,4 +1,4 @@
-//! A path below `/v2/`, cut into its parts: what reading and writing have in common.
+//! Split of a `/v2/` path into its segments, shared by reads and writes.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use kuik_core::{
 
 use super::{Names, Parameters, RouteError};
 
-/// The longest path and the longest query that are read, in bytes: a name has at most 255, a digest 136.
+/// Maximum length of a path and of a query, in bytes: a name has at most 255, a digest 136.
 pub(super) const MAX_BYTES: usize = 2048;
 
-/// `/v2/NAME/KIND/LAST`: of which repository, what kind of thing, and which one. Nothing is checked yet.
+/// `/v2/NAME/KIND/LAST`: repository, kind of content, and its reference. Nothing is validated yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Endpoint<'a> {
     pub(crate) name: &'a str,
@@ -22,10 +22,10 @@ pub(crate) struct Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    /// Cuts a path; `None` is `/v2/` itself.
+    /// Splits a path; `None` is `/v2/` itself.
     ///
     /// # Errors
-    /// Where it is no path below `/v2/`, or is longer than any valid one.
+    /// Fails if it is not a path below `/v2/`, or is longer than any valid one.
     pub(crate) fn read(path: &'a str, query: Option<&'a str>) -> Result<Option<Self>, RouteError> {
         if path.len() > MAX_BYTES || query.is_some_and(|query| query.len() > MAX_BYTES) {
             return Err(RouteError::TooLong);
@@ -40,7 +40,7 @@ impl<'a> Endpoint<'a> {
         Ok(Some(Self { name, kind, last, parameters: Parameters::new(query) }))
     }
 
-    /// The repository that it names.
+    /// Returns the named repository.
     pub(crate) fn repository(&self, names: Names) -> Result<RepositoryName, RouteError> {
         names.repository(self.name, self.parameters.get("ns")?.as_deref())
     }
@@ -53,7 +53,7 @@ pub(crate) fn tag_or_digest(text: &str) -> Result<TagOrDigest, RouteError> {
     text.parse().map(TagOrDigest::Tag).map_err(|_| RouteError::Tag(shortened(text)))
 }
 
-/// The longest digest that is read, in bytes: twice what any algorithm in use needs. The grammar has no bound.
+/// Maximum length of a digest, in bytes: twice what any algorithm in use needs. The grammar has no bound.
 const MAX_DIGEST_BYTES: usize = 256;
 
 /// Some clients write the colon of a digest as `%3A`.
@@ -63,13 +63,13 @@ pub(crate) fn digest(text: &str) -> Result<Digest, RouteError> {
         None => Cow::Borrowed(text),
     };
     if decoded.len() > MAX_DIGEST_BYTES {
-        let problem = format!("it is longer than {MAX_DIGEST_BYTES} bytes");
+        let problem = format!("longer than {MAX_DIGEST_BYTES} bytes");
         return Err(RouteError::Digest(shortened(text), problem));
     }
     decoded.parse().map_err(|error| RouteError::Digest(shortened(text), format!("{error}")))
 }
 
-/// Enough of a bad text to recognise it in a message.
+/// Shortens an invalid text for an error message.
 fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }

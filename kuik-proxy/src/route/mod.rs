@@ -1,8 +1,8 @@
-//! A request's path and query, and what they ask for: pure, and the first thing that hostile input meets.
+//! Parser of request paths and queries: pure, and the first code that sees hostile input.
 //!
 //! The paths are those of the OCI distribution specification, section "Endpoints". A repository is named in one of
-//! two ways: in the path, as the webhook rewrites images (`/v2/docker.io/library/nginx/…`), or by the path and a
-//! `ns` parameter, as containerd names it when it is told of a mirror (`/v2/library/nginx/…?ns=docker.io`).
+//! two ways: in the path, as the webhook rewrites images (`/v2/docker.io/library/nginx/…`), or by the path and a `ns`
+//! parameter, as containerd names it for a registry mirror (`/v2/library/nginx/…?ns=docker.io`).
 
 mod endpoint;
 mod names;
@@ -19,31 +19,31 @@ pub(crate) use self::endpoint::{Endpoint, digest, tag_or_digest};
 pub use self::names::Names;
 use self::{endpoint::MAX_BYTES, parameters::Parameters};
 
-/// What a request asks for.
+/// A parsed read request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Route {
-    /// Whether this is a registry (`/v2/`).
+    /// API version check (`/v2/`).
     Version,
     /// A manifest.
     Manifest {
         /// The repository.
         repository: RepositoryName,
-        /// Which of its manifests.
+        /// Tag or digest of the manifest.
         at: TagOrDigest,
     },
     /// A blob.
     Blob {
         /// The repository.
         repository: RepositoryName,
-        /// Which of its blobs.
+        /// Digest of the blob.
         digest: Digest,
     },
     /// The tags of a repository.
     Tags {
         /// The repository.
         repository: RepositoryName,
-        /// Which of its tags.
+        /// Page of the list.
         page: TagPage,
     },
     /// The referrers of a manifest.
@@ -52,42 +52,42 @@ pub enum Route {
         repository: RepositoryName,
         /// The manifest that is referred to.
         digest: Digest,
-        /// Only those of this type.
+        /// Only referrers of this type.
         artifact_type: Option<String>,
     },
 }
 
-/// Why a request asks for nothing that exists here.
+/// Why a request is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// No endpoint has such a path.
-    #[error("there is no such endpoint")]
+    /// The path does not match an endpoint.
+    #[error("no such endpoint")]
     NoEndpoint,
     /// The path or the query is longer than any valid one.
-    #[error("the path or the query is longer than {MAX_BYTES} bytes")]
+    #[error("path or query longer than {MAX_BYTES} bytes")]
     TooLong,
-    /// The repository's name is not valid.
-    #[error("the repository's name is not valid: {0}")]
+    /// The repository's name is invalid.
+    #[error("invalid repository name: {0}")]
     Name(String),
-    /// The tag is not valid.
+    /// The tag is invalid.
     #[error("{0:?} is neither a tag nor a digest")]
     Tag(String),
-    /// The digest is not valid.
+    /// The digest is invalid.
     #[error("{0:?} is not a digest: {1}")]
     Digest(String, String),
-    /// A query parameter is not valid.
-    #[error("the parameter {0} is not valid")]
+    /// A query parameter is invalid.
+    #[error("invalid parameter {0}")]
     Parameter(&'static str),
 }
 
 impl Route {
-    /// Reads a path and a query. `names` says how repositories are named; [`PortForms`] alone will do for a cache.
+    /// Parses a path and a query. `names` selects how repositories are named; a cache can pass [`PortForms`] alone.
     ///
     /// [`PortForms`]: kuik_core::reference::PortForms
     ///
     /// # Errors
-    /// Where they name no endpoint, or name something that cannot exist.
+    /// Fails if they do not match an endpoint, or name content that cannot exist.
     pub fn parse(path: &str, query: Option<&str>, names: impl Into<Names>) -> Result<Self, RouteError> {
         let names = names.into();
         let Some(endpoint) = Endpoint::read(path, query)? else { return Ok(Self::Version) };
@@ -118,7 +118,7 @@ impl Route {
         }
     }
 
-    /// The repository that is asked, where one is.
+    /// Returns the requested repository, if there is one.
     #[must_use]
     pub fn repository(&self) -> Option<&RepositoryName> {
         match self {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_the_path_and_by_namespace() {
+    fn repository_is_named_in_the_path_or_by_namespace() {
         for (path, registry, name) in [
             ("/v2/nginx/manifests/1.25", "docker.io", "library/nginx"),
             ("/v2/docker.io/library/nginx/manifests/1.25", "docker.io", "library/nginx"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_of_its_own_has_the_names_that_its_clients_write() {
+    fn local_names_are_used_as_written() {
         for path in ["/v2/nginx/manifests/1", "/v2/nginx/manifests/1?ns=docker.io"] {
             let (path, query) =
                 path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));

@@ -1,4 +1,4 @@
-//! How a path names a repository: by where it comes from, or as one of this registry's own.
+//! Repository naming in paths: by upstream registry, or local.
 
 use std::error::Error;
 
@@ -6,13 +6,13 @@ use kuik_core::reference::{PortForms, RepositoryName, decode_path};
 
 use super::RouteError;
 
-/// How the repositories in paths are named.
+/// How paths name repositories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Names {
-    /// By the registry that they come from and their path there: a cache of other registries.
+    /// By upstream registry and path: a cache of other registries.
     Upstream(PortForms),
-    /// By their path alone: a registry of its own, whose `team/app` comes from nowhere else.
+    /// By path alone: a registry with its own content, whose `team/app` has no upstream.
     Local,
 }
 
@@ -29,16 +29,16 @@ impl From<PortForms> for Names {
 }
 
 impl Names {
-    /// The repository called `name` in a path, or in the `ns` parameter's registry where there is one.
+    /// Returns the repository called `name` in a path, or in the `ns` parameter's registry if there is one.
     ///
-    /// No valid name needs percent-encoding, and what is encoded is refused with the rest: `%2e%2e` is not a name.
+    /// No valid name needs percent-encoding, and encoded names are refused: `%2e%2e` is not a name.
     pub(crate) fn repository(
         self,
         name: &str,
         namespace: Option<&str>,
     ) -> Result<RepositoryName, RouteError> {
         let named = match (self, namespace) {
-            // A client that takes this registry for a mirror says whose mirror; the name is still ours to give.
+            // A client that uses this registry as a mirror sends the mirrored registry; names are local all the same.
             (Self::Local, _) => RepositoryName::local(name),
             (Self::Upstream(_), Some(registry)) => RepositoryName::new(registry, name),
             (Self::Upstream(ports), None) => decode_path(name, ports),

@@ -1,4 +1,4 @@
-//! The parameters of a query, decoded one by one as they are asked for.
+//! Query parameters, decoded lazily.
 
 use std::borrow::Cow;
 
@@ -13,12 +13,12 @@ impl<'a> Parameters<'a> {
         Self(query.unwrap_or_default())
     }
 
-    /// The value of the first parameter called `key`.
+    /// Returns the value of the first parameter called `key`.
     pub(crate) fn get(&self, key: &'static str) -> Result<Option<Cow<'a, str>>, RouteError> {
         self.all(key).next().transpose()
     }
 
-    /// The values of every parameter called `key`.
+    /// Returns the values of every parameter called `key`.
     pub(crate) fn all(
         &self,
         key: &'static str,

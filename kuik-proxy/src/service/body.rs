@@ -1,4 +1,4 @@
-//! The body of a response: nothing, bytes that are at hand, or a blob as it arrives.
+//! Response body: empty, bytes in memory, or a streamed blob.
 
 use std::{
     fmt,
@@ -19,22 +19,22 @@ pub struct ProxyBody {
     watch: Option<Watch>,
 }
 
-/// Is told when a body has ended, or was given up.
+/// Callback for the end of a body, complete or not.
 pub(crate) struct Watch {
     sent: u64,
     complete: bool,
-    told: Option<Box<dyn FnOnce(u64, bool) + Send>>,
+    on_end: Option<Box<dyn FnOnce(u64, bool) + Send>>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(told) = self.told.take() {
-            told(self.sent, self.complete);
+        if let Some(on_end) = self.on_end.take() {
+            on_end(self.sent, self.complete);
         }
     }
 }
 
-/// Where a body is counted: its bytes as they go out, and its end, which is when it is dropped.
+/// Accounting of a body: its bytes as they are sent, and its end, when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) sent: Counter,
@@ -55,24 +55,24 @@ enum Inner {
 }
 
 impl ProxyBody {
-    /// No bytes.
+    /// An empty body.
     #[must_use]
     pub fn empty() -> Self {
         Self::from(Inner::Empty)
     }
 
-    /// These bytes.
+    /// A body of these bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self::from(Inner::Full(bytes.into()))
     }
 
-    /// The bytes of a stream; `length` where it is known how many they are.
+    /// A streamed body; `length` if it is known.
     #[must_use]
     pub fn stream(stream: BlobStream, length: Option<u64>) -> Self {
         Self::from(Inner::Stream { stream, remaining: length })
     }
 
-    /// The same, which is counted.
+    /// Counts the body in `account`.
     pub(crate) fn counted(mut self, account: Account) -> Self {
         let [inner, outer] = &mut self.accounts;
         let free = if inner.is_none() { inner } else { outer };
@@ -80,10 +80,10 @@ impl ProxyBody {
         self
     }
 
-    /// The same; `told` is called at its end, with how many bytes went out and whether that was all.
-    pub(crate) fn watched(self, told: impl FnOnce(u64, bool) + Send + 'static) -> Self {
+    /// Calls `on_end` at the body's end, with the number of bytes sent and whether it was complete.
+    pub(crate) fn watched(self, on_end: impl FnOnce(u64, bool) + Send + 'static) -> Self {
         let complete = self.is_end_stream();
-        Self { watch: Some(Watch { sent: 0, complete, told: Some(Box::new(told)) }), ..self }
+        Self { watch: Some(Watch { sent: 0, complete, on_end: Some(Box::new(on_end)) }), ..self }
     }
 }
 
@@ -115,7 +115,7 @@ impl Body for ProxyBody {
                         *remaining = remaining.map(|bytes| bytes.saturating_sub(chunk.len() as u64));
                     }
                     Some(Err(error)) => {
-                        tracing::debug!(error = error.chain(), "a response ends before its end");
+                        tracing::debug!(error = error.chain(), "response body ended early");
                     }
                     None => {}
                 }

@@ -1,4 +1,4 @@
-//! How long answers take, as pulls and pushes count it alike: until their headers, and until their last byte.
+//! Response durations of pulls and pushes: until the headers, and until the last byte.
 
 use std::{hash::Hash, time::Instant};
 
@@ -10,14 +10,14 @@ use prometheus_client::{
 
 use super::Account;
 
-/// Up to when headers are there, in seconds: from memory, from a disk, from another registry, near the deadline.
+/// Buckets of the time until headers, in seconds: from memory, from a disk, from another registry, near the deadline.
 const UNTIL_HEADERS: [f64; 12] =
     [0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 20.0];
 
-/// Up to when the last byte is out, in seconds.
+/// Buckets of the time until the last byte, in seconds.
 const UNTIL_END: [f64; 12] = [0.000_5, 0.002_5, 0.01, 0.05, 0.25, 1.0, 2.5, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
-/// The durations of answers with the labels `L`. Cheap to clone.
+/// Durations of responses with the labels `L`. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Durations<L> {
     until_headers: Family<L, Histogram, fn() -> Histogram>,
@@ -34,22 +34,22 @@ impl<L: Clone + Hash + Eq> Default for Durations<L> {
 }
 
 impl<L: Clone + std::fmt::Debug + Hash + Eq + EncodeLabelSet + Send + Sync + 'static> Durations<L> {
-    /// Registers the histograms in the registry of who answers.
+    /// Registers the histograms in the component's registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register(
             "headers_duration_seconds",
-            "From a request to the headers of its answer, which the first bytes follow",
+            "Time from a request to the headers of its response",
             self.until_headers.clone(),
         );
         registry.register(
             "request_duration_seconds",
-            "From a request to the last byte of its answer, or to its client's leaving",
+            "Time from a request to the last byte of its response, or to the client's disconnect",
             self.until_end.clone(),
         );
     }
 
-    /// Counts an answer whose headers are there, to a request that `began` then; what is returned counts the rest of it,
-    /// its bytes in `sent`.
+    /// Counts a response whose headers are complete, to a request that `began` then; the returned account counts its
+    /// body, its bytes in `sent`.
     pub(crate) fn count(&self, labels: &L, sent: Counter, began: Instant) -> Account {
         self.until_headers.get_or_create(labels).observe(began.elapsed().as_secs_f64());
         Account { sent, until_end: self.until_end.get_or_create_owned(labels), began }

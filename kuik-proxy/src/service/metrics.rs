@@ -1,13 +1,10 @@
-//! What the proxy counts. The names are those that dashboards of kuik read.
+//! Proxy metrics. Their names are those of kuik's existing dashboards.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use http::StatusCode;
-use kuik_core::content::Origin;
+use kuik_core::content::CacheStatus;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -16,10 +13,10 @@ use prometheus_client::{
 
 use super::{Account, Durations};
 
-/// Registries beyond so many are counted together: their names come from requests, and a series is for ever.
+/// Maximum number of registries with their own series: names come from requests, and a series is permanent.
 const MAX_REGISTRIES: usize = 200;
 
-/// What registries are called that are counted together.
+/// Label of all further registries.
 const OTHER: &str = "other";
 
 /// The proxy's counters. Cheap to clone.
@@ -50,7 +47,7 @@ struct OutcomeLabels {
     result: &'static str,
 }
 
-/// How the cache took part in an answer.
+/// Cache result of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Hit,
@@ -58,11 +55,11 @@ pub(super) enum Outcome {
     Miss,
 }
 
-impl From<Origin> for Outcome {
-    fn from(origin: Origin) -> Self {
-        match origin {
-            Origin::Cache => Self::Hit,
-            Origin::Stale(_) => Self::Stale,
+impl From<CacheStatus> for Outcome {
+    fn from(status: CacheStatus) -> Self {
+        match status {
+            CacheStatus::Cache => Self::Hit,
+            CacheStatus::Stale(_) => Self::Stale,
             _ => Self::Miss,
         }
     }
@@ -74,23 +71,19 @@ impl ProxyMetrics {
         let registry = registry.sub_registry_with_prefix("proxy");
         registry.register(
             "http_requests",
-            "Requests for manifests, blobs, tags and referrers, by the registry that they name",
+            "Requests for manifests, blobs, tags and referrers by registry",
             self.requests.clone(),
         );
         registry.register(
             "stale_served",
-            "Manifests served from the cache because upstream could not say whether the tag has moved",
+            "Manifests served stale because revalidation upstream failed",
             self.stale.clone(),
         );
         self.durations.register(registry);
-        registry.register(
-            "sent_bytes",
-            "Bytes of response bodies, by the registry that is named",
-            self.sent.clone(),
-        );
+        registry.register("sent_bytes", "Bytes of response bodies by registry", self.sent.clone());
     }
 
-    /// Counts an answer whose headers are there; what is returned counts the rest of it.
+    /// Counts a response whose headers are complete; the returned account counts its body.
     pub(super) fn count(
         &self,
         registry: &str,
@@ -98,7 +91,7 @@ impl ProxyMetrics {
         outcome: Outcome,
         began: Instant,
     ) -> Account {
-        // Who asks for what is forbidden chooses the name; it is not to fill the table.
+        // Clients of forbidden content choose the name; it must not fill the table.
         let registry = match status {
             StatusCode::FORBIDDEN => self.known(registry),
             _ => self.bounded(registry),
@@ -121,12 +114,12 @@ impl ProxyMetrics {
     }
 
     fn known(&self, registry: &str) -> String {
-        let known = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.registries.lock();
         if known.contains(registry) { registry.to_owned() } else { OTHER.to_owned() }
     }
 
     fn bounded(&self, registry: &str) -> String {
-        let mut known = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.registries.lock();
         if known.contains(registry) {
             return registry.to_owned();
         }
@@ -151,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_names_that_dashboards_read() {
+    fn metric_names_match_existing_dashboards() {
         let metrics = ProxyMetrics::default();
         metrics.count("docker.io", StatusCode::OK, Outcome::Hit, Instant::now());
         metrics.count("docker.io", StatusCode::OK, Outcome::Stale, Instant::now());
@@ -165,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_cannot_make_series_without_end() {
+    fn number_of_series_is_bounded() {
         let metrics = ProxyMetrics::default();
         for n in 0..10 * MAX_REGISTRIES {
             metrics.count(

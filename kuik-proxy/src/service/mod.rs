@@ -1,14 +1,14 @@
 //! The pull half of the OCI distribution API, over any [`ContentSource`], as a tower service.
 //!
-//! Every answer comes within a deadline: its headers, or a refusal that lets the client try again. The service
-//! never fails; its errors are responses.
+//! Every response starts within a deadline: its headers, or a refusal that lets the client retry. The service never
+//! fails; its errors are responses.
 
 mod body;
 mod durations;
 mod metrics;
-mod namesake;
 mod refusal;
 mod respond;
+mod self_namespace;
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ use std::{
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, Uri, header};
 use kuik_core::{
-    content::{BlobLocation, ByteRange, ContentSource, Digest, Freshness, Origin, SourceError, TagPage},
+    content::{BlobLocation, ByteRange, CacheStatus, ContentSource, Digest, Freshness, SourceError, TagPage},
     reference::RepositoryName,
 };
 
@@ -31,25 +31,23 @@ pub use self::{body::ProxyBody, metrics::ProxyMetrics};
 use self::{metrics::Outcome, respond::Answer};
 use crate::route::{Names, Route};
 
-/// How many tags of its own a registry lists in one answer; a link leads to the rest.
-const MOST_TAGS: usize = 10_000;
+/// Maximum number of tags that a local registry lists in one response; a link leads to the rest.
+const MAX_TAGS: usize = 10_000;
 
-/// How long it may take to learn where else a blob is, so that there is time to serve it after all.
-const ELSEWHERE: Duration = Duration::from_secs(5);
+/// Timeout of the lookup of a redirect location; it leaves time to serve the blob directly.
+const REDIRECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-const FROM_HERE: &str = "it is not known where else a blob is to be had; it is served from here";
+const SERVING_DIRECTLY: &str = "no redirect URL for the blob, serving it directly";
 
-/// How a [`ProxyService`] behaves.
+/// Options of [`ProxyService`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProxyOptions {
     /// How paths name repositories.
     pub names: Names,
-    /// Within what time a response begins, or is refused. 19 s: containerd gives up after 30, and a client that
-    /// tries again needs time for that.
+    /// Deadline for the start of a response. 19 s: containerd times out after 30, and a client needs time to retry.
     pub deadline: Duration,
-    /// How long the addresses are good for that clients are sent to for blobs, where the source can say where a blob
-    /// is to be had; `None`, as it is unless said otherwise, sends nobody away.
+    /// Lifetime of redirect URLs for blobs, if the source can provide them; `None`, the default, disables redirects.
     pub redirects: Option<Duration>,
 }
 
@@ -61,7 +59,7 @@ impl Default for ProxyOptions {
 
 /// The pull half of the OCI distribution API over a source. Cheap to clone.
 ///
-/// It takes requests with any body, and does not read it.
+/// It accepts requests with any body, and does not read it.
 #[derive(Debug, Clone)]
 pub struct ProxyService {
     shared: Arc<Shared>,
@@ -75,13 +73,13 @@ struct Shared {
 }
 
 impl ProxyService {
-    /// A service that answers from `source`, and counts in `metrics`.
+    /// Returns a service that answers from `source`, and counts in `metrics`.
     #[must_use]
     pub fn new(source: Arc<dyn ContentSource>, options: ProxyOptions, metrics: ProxyMetrics) -> Self {
         Self { shared: Arc::new(Shared { source, options, metrics }) }
     }
 
-    /// How it reads the names of repositories.
+    /// How paths name repositories.
     pub(crate) fn names(&self) -> Names {
         self.shared.options.names
     }
@@ -91,13 +89,13 @@ impl ProxyService {
         self.answer_from(method, uri, headers).await.0
     }
 
-    /// Answers one request, and says where the content of the answer came from, where it has some.
+    /// Answers one request; also returns the cache status of its content, if it has any.
     pub(crate) async fn answer_from(
         &self,
         method: Method,
         uri: Uri,
         headers: HeaderMap,
-    ) -> (Response<ProxyBody>, Option<Origin>) {
+    ) -> (Response<ProxyBody>, Option<CacheStatus>) {
         self.shared.answer(&method, &uri, &headers).await
     }
 }
@@ -124,37 +122,36 @@ impl Shared {
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> (Response<ProxyBody>, Option<Origin>) {
+    ) -> (Response<ProxyBody>, Option<CacheStatus>) {
         let began = Instant::now();
         let head = method == Method::HEAD;
         if !head && method != Method::GET {
             return (Refusal::method().into_response(false), None);
         }
-        let query = uri.query().map(|query| namesake::without(query, headers));
+        let query = uri.query().map(|query| self_namespace::without(query, headers));
         let route = match Route::parse(uri.path(), query.as_deref(), self.options.names) {
             Ok(route) => route,
             Err(error) => return (Refusal::route(&error).into_response(head), None),
         };
         let limit = self.options.deadline;
-        let (response, origin) = match tokio::time::timeout(limit, self.fetch(&route, head, uri, headers))
-            .await
-        {
-            Ok(Ok(Answer { response, origin })) => (response, origin),
-            Ok(Err(error)) => {
-                tracing::info!(%method, %uri, error = error.chain(), "a request is refused");
-                (Refusal::source(&error, unknown(&route)).into_response(head), None)
-            }
-            Err(_) => {
-                tracing::warn!(%method, %uri, ?limit, "a request is refused: there was no answer in time");
-                (Refusal::deadline(limit).into_response(head), None)
-            }
-        };
+        let (response, cache_status) =
+            match tokio::time::timeout(limit, self.fetch(&route, head, uri, headers)).await {
+                Ok(Ok(Answer { response, cache_status })) => (response, cache_status),
+                Ok(Err(error)) => {
+                    tracing::info!(%method, %uri, error = error.chain(), "request refused");
+                    (Refusal::source(&error, unknown(&route)).into_response(head), None)
+                }
+                Err(_) => {
+                    tracing::warn!(%method, %uri, ?limit, "request refused: deadline exceeded");
+                    (Refusal::deadline(limit).into_response(head), None)
+                }
+            };
         if let Some(repository) = route.repository() {
-            let outcome = origin.map_or(Outcome::Miss, Outcome::from);
+            let outcome = cache_status.map_or(Outcome::Miss, Outcome::from);
             let account = self.metrics.count(repository.registry(), response.status(), outcome, began);
-            return (response.map(|body| body.counted(account)), origin);
+            return (response.map(|body| body.counted(account)), cache_status);
         }
-        (response, origin)
+        (response, cache_status)
     }
 
     async fn fetch(
@@ -177,12 +174,12 @@ impl Shared {
             Route::Blob { repository, digest } => {
                 if headers.contains_key(header::IF_NONE_MATCH) {
                     let size = self.source.blob_size(repository, digest).await?;
-                    if let Some(answer) = respond::unchanged(digest, size.origin, headers) {
+                    if let Some(answer) = respond::unchanged(digest, size.cache_status, headers) {
                         return Ok(answer);
                     }
                 }
-                if let Some(location) = self.elsewhere(repository, digest).await {
-                    return Ok(respond::elsewhere(&location, digest));
+                if let Some(location) = self.redirect_location(repository, digest).await {
+                    return Ok(respond::redirect(&location, digest));
                 }
                 let served = self.source.blob(repository, digest, byte_range(headers, digest)).await?;
                 Ok(respond::blob(served, digest))
@@ -199,17 +196,17 @@ impl Shared {
         }
     }
 
-    /// Where the client is sent for a blob. Whatever speaks against it, the bytes can be served instead.
-    async fn elsewhere(&self, repository: &RepositoryName, digest: &Digest) -> Option<BlobLocation> {
+    /// Returns the redirect location of a blob. On any failure, the blob is served directly.
+    async fn redirect_location(&self, repository: &RepositoryName, digest: &Digest) -> Option<BlobLocation> {
         let found = self.source.blob_location(repository, digest, self.options.redirects?);
-        match tokio::time::timeout(ELSEWHERE, found).await {
+        match tokio::time::timeout(REDIRECT_TIMEOUT, found).await {
             Ok(Ok(location)) => location,
             Ok(Err(error)) => {
-                tracing::warn!(error = error.chain(), "{FROM_HERE}");
+                tracing::warn!(error = error.chain(), "{SERVING_DIRECTLY}");
                 None
             }
             Err(_) => {
-                tracing::warn!(error = "there was no answer in time", "{FROM_HERE}");
+                tracing::warn!(error = "timed out", "{SERVING_DIRECTLY}");
                 None
             }
         }
@@ -217,18 +214,18 @@ impl Shared {
 }
 
 impl Shared {
-    /// The page, of so many tags that an answer is no burden. What lists the tags of other registries asks them as it
-    /// was asked: some refuse a number that they did not choose.
+    /// Bounds the page to a reasonable number of tags. A cache of other registries passes the page on unchanged: some
+    /// refuse a number that they did not choose.
     fn bounded(&self, page: &TagPage) -> TagPage {
         let limit = match self.options.names {
-            Names::Local => Some(page.limit.map_or(MOST_TAGS, |limit| limit.min(MOST_TAGS))),
+            Names::Local => Some(page.limit.map_or(MAX_TAGS, |limit| limit.min(MAX_TAGS))),
             Names::Upstream(_) => page.limit,
         };
         TagPage { limit, after: page.after.clone() }
     }
 }
 
-/// Which of the specification's codes says that a thing does not exist.
+/// Error code of the specification for missing content.
 fn unknown(route: &Route) -> &'static str {
     match route {
         Route::Blob { .. } => "BLOB_UNKNOWN",
@@ -237,24 +234,33 @@ fn unknown(route: &Route) -> &'static str {
     }
 }
 
-/// RFC 9111, section 5.2.1.4: `no-cache` asks for an answer that the origin has confirmed.
+/// RFC 9111, section 5.2.1: `no-cache` requests revalidation at the origin, `only-if-cached` a response without a
+/// request to it.
 fn freshness(headers: &HeaderMap) -> Freshness {
-    let no_cache = headers
-        .get_all(header::CACHE_CONTROL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"));
-    if no_cache { Freshness::Revalidate } else { Freshness::Cached }
+    let has = |name: &str| {
+        headers
+            .get_all(header::CACHE_CONTROL)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|directive| directive.trim().eq_ignore_ascii_case(name))
+    };
+    if has("only-if-cached") {
+        Freshness::OnlyIfCached
+    } else if has("no-cache") {
+        Freshness::Revalidate
+    } else {
+        Freshness::Cached
+    }
 }
 
-/// The range that is asked for. RFC 9110, section 13.1.5: with an `If-Range` that is not about this content, all of it.
+/// Returns the requested range. RFC 9110, section 13.1.5: if an `If-Range` does not match this content, all of it.
 fn byte_range(headers: &HeaderMap, digest: &Digest) -> ByteRange {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match (text(header::RANGE), text(header::IF_RANGE)) {
         (None, _) => ByteRange::Full,
         (Some(range), None) => ByteRange::from_header(range),
-        // Only a strong entity tag will do: there is no date that could be compared.
+        // Only a strong entity tag counts: there is no date to compare.
         (Some(range), Some(tag)) => {
             match tag.trim().strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
                 Some(tag) if tag == digest.as_str() => ByteRange::from_header(range),

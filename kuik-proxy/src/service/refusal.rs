@@ -1,22 +1,24 @@
-//! What a client is told when it does not get what it asked for: a status, and an error body as in the OCI
-//! distribution specification, section "Error Codes".
+//! Error responses: a status, and a body as in the OCI distribution specification, section "Error Codes".
 
 use std::{io, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use kuik_core::content::{InvalidRange, SourceError, SourceErrorKind};
+use kuik_core::{
+    content::{InvalidRange, SourceError, SourceErrorKind},
+    error::causes,
+};
 
 use super::ProxyBody;
 use crate::route::RouteError;
 
-/// After how many seconds a client may try again, where nobody knows better.
+/// Default `Retry-After` in seconds.
 const RETRY_AFTER_SECONDS: u64 = 2;
 
-/// RFC 9110, section 15.5.2: a 401 carries a challenge. What is missing are credentials of ours for the upstream, so
-/// no answer of the client's will do, and one that has none says what people understand: it is not authorised.
+/// RFC 9110, section 15.5.2: a 401 carries a challenge. The missing credentials are the proxy's for the upstream, so
+/// no client credential helps; clients without one report it as "not authorized".
 const CHALLENGE: &str = "Basic realm=\"upstream\"";
 
-/// A response that refuses.
+/// An error response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     status: StatusCode,
@@ -26,26 +28,26 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with one of the specification's codes, or one of our own where it has none that fits.
+    /// Returns a refusal with a code of the specification, or one of our own if none fits.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), headers: Vec::new() }
     }
 
-    /// The same, with another header.
+    /// Adds a header.
     pub(crate) fn with(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// Only `GET` and `HEAD` are answered: pushes and deletes are not a proxy's.
+    /// Only `GET` and `HEAD` are supported: a proxy does not handle pushes and deletes.
     pub(super) fn method() -> Self {
-        let message = "this registry is read through, and only GET and HEAD are answered";
+        let message = "method not allowed: this registry is read-only and supports GET and HEAD";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message).with(header::ALLOW, "GET, HEAD")
     }
 
-    /// Upstream, or the store, took longer than any client waits.
+    /// Upstream, or the store, took longer than clients wait.
     pub(super) fn deadline(limit: Duration) -> Self {
-        let message = format!("there was no answer within {limit:?}");
+        let message = format!("no answer within {limit:?}");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
             .with(header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_string())
     }
@@ -62,7 +64,7 @@ impl Refusal {
         Self::new(status, code, error.to_string())
     }
 
-    /// What a failed source or store means to a client; `unknown` is the code that says what does not exist.
+    /// Maps an error of a source or store; `unknown` is the code for missing content.
     pub(crate) fn source(error: &SourceError, unknown: &'static str) -> Self {
         use SourceErrorKind as Kind;
         let (status, code) = match error.kind() {
@@ -86,7 +88,7 @@ impl Refusal {
             }
             Kind::Unauthorized => refusal.with(header::WWW_AUTHENTICATE, CHALLENGE),
             Kind::RangeNotSatisfiable => match invalid_range(error) {
-                // RFC 9110, section 15.5.17: a 416 says how long the content is.
+                // RFC 9110, section 15.5.17: a 416 carries the length of the content.
                 Some(size) => refusal.with(header::CONTENT_RANGE, format!("bytes */{size}")),
                 None => refusal,
             },
@@ -94,10 +96,10 @@ impl Refusal {
         }
     }
 
-    /// A disk or bucket that fails may be well again soon. What it said, with its addresses and paths, is for the log.
+    /// A failing disk or bucket may recover soon. Its message, with addresses and paths, goes to the log only.
     fn store(error: &SourceError) -> Self {
         tracing::error!(error = error.chain(), "the store failed");
-        let message = format!("{error}: the store failed, and the log of this registry says why");
+        let message = format!("{error}: the store failed, see the log of this registry");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
             .with(header::RETRY_AFTER, RETRY_AFTER_SECONDS.to_string())
     }
@@ -124,11 +126,10 @@ impl Refusal {
     }
 }
 
-/// Whether a store failed for want of space.
+/// Whether a store failed for lack of space.
 pub(crate) fn is_full(error: &SourceError) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
-    let causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
-    causes
+    causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
 }
@@ -137,7 +138,7 @@ fn invalid_range(error: &SourceError) -> Option<u64> {
     Some(std::error::Error::source(error)?.downcast_ref::<InvalidRange>()?.size)
 }
 
-/// Sets a header, where its value can be one.
+/// Sets a header, if the value is valid.
 pub(crate) fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_store_says_is_not_for_its_clients() {
+    fn store_error_details_are_not_sent_to_clients() {
         let cause = io::Error::other("PUT http://10.0.0.1/bucket/key: SignatureDoesNotMatch");
         let refusal = Refusal::source(&SourceError::storage("begin an upload into app", cause), "UNUSED");
         assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -1,8 +1,10 @@
-//! What a client gets: the responses of the OCI distribution specification, section "Pull".
+//! Responses to pulls: OCI distribution specification, section "Pull".
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri, header};
 use kuik_core::{
-    content::{Blob, BlobLocation, Digest, Manifest, Origin, Referrers, Served, SourceErrorKind, TagList},
+    content::{
+        Blob, BlobLocation, CacheStatus, Cached, Digest, Manifest, Referrers, SourceErrorKind, TagList,
+    },
     reference::RepositoryName,
 };
 
@@ -14,20 +16,25 @@ pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-di
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// Warning of a response that could not be revalidated (RFC 7234, section 5.5.1).
+const STALE_WARNING: HeaderValue = HeaderValue::from_static(r#"110 kuik "Response is Stale""#);
 
-/// A response, and where its content came from.
+/// A response, and the cache status of its content.
 pub(super) struct Answer {
     pub response: Response<ProxyBody>,
-    pub origin: Option<Origin>,
+    pub cache_status: Option<CacheStatus>,
 }
 
 impl Answer {
-    fn new(body: ProxyBody, origin: Option<Origin>) -> Self {
+    fn new(body: ProxyBody, cache_status: Option<CacheStatus>) -> Self {
         let mut response = Response::new(body);
-        if let Some(origin) = origin {
-            response.headers_mut().insert(CACHE_STATUS, cache_status(origin));
+        if let Some(cache_status) = cache_status {
+            response.headers_mut().insert(CACHE_STATUS, cache_status_header(cache_status));
+            if let CacheStatus::Stale(_) = cache_status {
+                response.headers_mut().insert(header::WARNING, STALE_WARNING);
+            }
         }
-        Self { response, origin }
+        Self { response, cache_status }
     }
 
     fn headers(&mut self) -> &mut HeaderMap {
@@ -35,16 +42,16 @@ impl Answer {
     }
 }
 
-/// How this cache handled the request (RFC 9211), and what upstream answered where that says more than that it failed: for
-/// another kuik, since a hit has no `fwd-status` in that RFC, which others ignore then.
-fn cache_status(origin: Origin) -> HeaderValue {
-    HeaderValue::from_static(match origin {
-        Origin::Cache => "kuik; hit",
-        Origin::Stale(SourceErrorKind::NotFound) => "kuik; hit; detail=stale; fwd-status=404",
-        Origin::Stale(SourceErrorKind::Unauthorized) => "kuik; hit; detail=stale; fwd-status=401",
-        Origin::Stale(SourceErrorKind::Denied) => "kuik; hit; detail=stale; fwd-status=403",
-        Origin::Stale(SourceErrorKind::RateLimited) => "kuik; hit; detail=stale; fwd-status=429",
-        Origin::Stale(_) => "kuik; hit; detail=stale",
+/// `Cache-Status` of the response (RFC 9211). A stale response has upstream's status if it was more specific than a
+/// failure.
+fn cache_status_header(status: CacheStatus) -> HeaderValue {
+    HeaderValue::from_static(match status {
+        CacheStatus::Cache => "kuik; hit",
+        CacheStatus::Stale(SourceErrorKind::NotFound) => "kuik; fwd=stale; fwd-status=404",
+        CacheStatus::Stale(SourceErrorKind::Unauthorized) => "kuik; fwd=stale; fwd-status=401",
+        CacheStatus::Stale(SourceErrorKind::Denied) => "kuik; fwd=stale; fwd-status=403",
+        CacheStatus::Stale(SourceErrorKind::RateLimited) => "kuik; fwd=stale; fwd-status=429",
+        CacheStatus::Stale(_) => "kuik; fwd=stale",
         _ => "kuik; fwd=miss",
     })
 }
@@ -55,14 +62,14 @@ pub(super) fn version() -> Answer {
     answer
 }
 
-pub(super) fn manifest(served: Served<Manifest>, head: bool, request: &HeaderMap) -> Answer {
-    let Served { content: manifest, origin } = served;
-    if let Some(answer) = unchanged(manifest.digest(), origin, request) {
+pub(super) fn manifest(served: Cached<Manifest>, head: bool, request: &HeaderMap) -> Answer {
+    let Cached { content: manifest, cache_status } = served;
+    if let Some(answer) = unchanged(manifest.digest(), cache_status, request) {
         return answer;
     }
     let length = manifest.bytes().len();
     let body = if head { ProxyBody::empty() } else { ProxyBody::full(manifest.bytes().clone()) };
-    let mut answer = Answer::new(body, Some(origin));
+    let mut answer = Answer::new(body, Some(cache_status));
     let headers = answer.headers();
     insert(headers, header::CONTENT_TYPE, manifest.media_type().as_str());
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -70,20 +77,20 @@ pub(super) fn manifest(served: Served<Manifest>, head: bool, request: &HeaderMap
     answer
 }
 
-pub(super) fn blob_size(served: &Served<u64>, digest: &Digest, request: &HeaderMap) -> Answer {
-    if let Some(answer) = unchanged(digest, served.origin, request) {
+pub(super) fn blob_size(served: &Cached<u64>, digest: &Digest, request: &HeaderMap) -> Answer {
+    if let Some(answer) = unchanged(digest, served.cache_status, request) {
         return answer;
     }
-    let mut answer = Answer::new(ProxyBody::empty(), Some(served.origin));
+    let mut answer = Answer::new(ProxyBody::empty(), Some(served.cache_status));
     answer.headers().insert(header::CONTENT_LENGTH, HeaderValue::from(served.content));
     describe_blob(answer.headers(), digest);
     answer
 }
 
-pub(super) fn blob(served: Served<Blob>, digest: &Digest) -> Answer {
-    let Served { content: blob, origin } = served;
+pub(super) fn blob(served: Cached<Blob>, digest: &Digest) -> Answer {
+    let Cached { content: blob, cache_status } = served;
     let (length, size, range) = (blob.len(), blob.size, blob.range.clone());
-    let mut answer = Answer::new(ProxyBody::stream(blob.body, length), Some(origin));
+    let mut answer = Answer::new(ProxyBody::stream(blob.body, length), Some(cache_status));
     if let Some(range) = range {
         *answer.response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let last = range.end.saturating_sub(1);
@@ -97,17 +104,17 @@ pub(super) fn blob(served: Served<Blob>, digest: &Digest) -> Answer {
     answer
 }
 
-/// A `307` to where the blob is: it is here, and the client gets it there.
-pub(super) fn elsewhere(location: &BlobLocation, digest: &Digest) -> Answer {
-    let mut answer = Answer::new(ProxyBody::empty(), Some(Origin::Cache));
+/// A `307` redirect to the blob's location.
+pub(super) fn redirect(location: &BlobLocation, digest: &Digest) -> Answer {
+    let mut answer = Answer::new(ProxyBody::empty(), Some(CacheStatus::Cache));
     *answer.response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     insert(answer.headers(), header::LOCATION, location.url());
     insert(answer.headers(), DIGEST, digest.as_str());
     answer
 }
 
-/// A `304`, where the client says that it has this content.
-pub(super) fn unchanged(digest: &Digest, origin: Origin, request: &HeaderMap) -> Option<Answer> {
+/// A `304`, if the client states that it has this content.
+pub(super) fn unchanged(digest: &Digest, cache_status: CacheStatus, request: &HeaderMap) -> Option<Answer> {
     let held = request.get(header::IF_NONE_MATCH)?.to_str().ok()?;
     let matches = held.split(',').any(|tag| {
         let tag = tag.trim();
@@ -116,7 +123,7 @@ pub(super) fn unchanged(digest: &Digest, origin: Origin, request: &HeaderMap) ->
     if !matches {
         return None;
     }
-    let mut answer = Answer::new(ProxyBody::empty(), Some(origin));
+    let mut answer = Answer::new(ProxyBody::empty(), Some(cache_status));
     *answer.response.status_mut() = StatusCode::NOT_MODIFIED;
     name(answer.headers(), digest);
     Some(answer)
@@ -132,7 +139,7 @@ pub(super) fn tags(repository: &RepositoryName, uri: &Uri, limit: Option<usize>,
     answer
 }
 
-/// The same request from the tag `last` on: with `ns`, without which it would be about another registry.
+/// Returns the URL of the page after the tag `last`: with `ns`, without which it would name another registry.
 fn next_page(uri: &Uri, n: usize, last: &str) -> String {
     let query = uri.query().unwrap_or_default();
     let namespace = query.split('&').find(|parameter| parameter.starts_with("ns="));
@@ -153,9 +160,9 @@ pub(super) fn referrers(referrers: Referrers) -> Answer {
     answer
 }
 
-fn json(body: String, origin: Option<Origin>) -> Answer {
+fn json(body: String, cache_status: Option<CacheStatus>) -> Answer {
     let length = body.len();
-    let mut answer = Answer::new(ProxyBody::full(body), origin);
+    let mut answer = Answer::new(ProxyBody::full(body), cache_status);
     answer.headers().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     answer
@@ -167,7 +174,7 @@ fn describe_blob(headers: &mut HeaderMap, digest: &Digest) {
     name(headers, digest);
 }
 
-/// Content that is named by its digest never changes under it: the digest is its entity tag.
+/// Content addressed by its digest never changes: the digest is its entity tag.
 fn name(headers: &mut HeaderMap, digest: &Digest) {
     insert(headers, DIGEST, digest.as_str());
     insert(headers, header::ETAG, &format!("\"{digest}\""));

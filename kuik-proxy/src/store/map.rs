@@ -1,7 +1,7 @@
-//! Windows of files as bytes, without a copy: the one file with `unsafe` code.
+//! Memory-mapped windows of files, without a copy: the only file with `unsafe` code.
 //!
-//! A blob hit sends pages of the page cache straight to the socket: no buffer of ours is filled, and what is mapped
-//! is the kernel's to take back.
+//! A blob hit sends pages of the page cache straight to the socket: it fills no buffer, and the kernel can reclaim
+//! mapped pages.
 
 #![allow(unsafe_code, reason = "memory-mapped files; the proof stands at the call")]
 
@@ -10,16 +10,16 @@ use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, sync::Arc};
 use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapOptions};
 
-/// The most bytes that one window has.
+/// Maximum size of a window in bytes.
 pub(crate) const WINDOW: u64 = 4 << 20;
 
 /// Below this a copy is cheaper than a mapping.
 const WORTH_MAPPING: u64 = 64 << 10;
 
-/// The bytes `start..end` of `file`, at most [`WINDOW`] of them. Blocks on the disk.
+/// Returns the bytes `start..end` of `file`, at most [`WINDOW`] of them. Blocks on the disk.
 ///
 /// # Errors
-/// Where the disk fails, or the file ends before `end`.
+/// Fails if the disk fails or the file ends before `end`.
 pub(in crate::store) fn window(file: &File, start: u64, end: u64) -> io::Result<Bytes> {
     let length = end.saturating_sub(start).min(WINDOW);
     let size = usize::try_from(length).map_err(io::Error::other)?;
@@ -33,15 +33,15 @@ pub(in crate::store) fn window(file: &File, start: u64, end: u64) -> io::Result<
     Ok(Bytes::from_owner(map))
 }
 
-/// A whole file of `size` bytes, mapped for all who read it at the time. Its pages come in window by window.
+/// A whole file of `size` bytes, mapped for all concurrent readers. Its pages are loaded window by window.
 #[derive(Debug)]
 pub(in crate::store) struct Whole(Mmap);
 
 impl Whole {
-    /// Maps `file`; `None` where it is too small to be worth it, or too large for this machine's addresses.
+    /// Maps `file`; `None` if it is too small to be worth it, or too large for the address space.
     ///
     /// # Errors
-    /// Where it has fewer bytes, or cannot be mapped.
+    /// Fails if it has fewer bytes or cannot be mapped.
     pub(in crate::store) fn of(file: &File, size: u64) -> io::Result<Option<Self>> {
         let Some(length) = usize::try_from(size).ok().filter(|_| size >= WORTH_MAPPING) else {
             return Ok(None);
@@ -49,10 +49,10 @@ impl Whole {
         map(file, 0, length).map(|map| Some(Self(map)))
     }
 
-    /// The bytes `start..end` of `file`, which this maps, at most [`WINDOW`] of them. Blocks on the disk.
+    /// Returns the bytes `start..end` of `file`, at most [`WINDOW`] of them. Blocks on the disk.
     ///
     /// # Errors
-    /// Where the disk fails, or the file does not have these bytes (any more).
+    /// Fails if the disk fails or the file no longer has these bytes.
     pub(in crate::store) fn window(self: &Arc<Self>, file: &File, start: u64, end: u64) -> io::Result<Bytes> {
         let end = end.min(start.saturating_add(WINDOW));
         let (first, last) = (usize::try_from(start), usize::try_from(end));
@@ -81,22 +81,22 @@ fn map(file: &File, start: u64, size: usize) -> io::Result<Mmap> {
     if file.metadata()?.len() < start + size as u64 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    // SAFETY: a mapping is sound while nobody shrinks or rewrites the bytes that it covers.
+    // SAFETY: a mapping is sound while no code shrinks or rewrites the bytes that it covers.
     // - Files under the layout are never written or truncated after their rename gave them that name: publishing
     //   replaces the directory entry, and this mapping keeps the old inode. Files that are still being filled only
     //   grow, and callers ask only for bytes that were written (`BlobSpool::read`).
     // - The data directory is locked by this process (`filesystem/lock.rs`); that nothing else on the machine truncates files
     //   in it is the condition under which it was given to us, as for any database.
-    // - A file of the scratch directory has no name, so that nobody else can open it, and only grows.
+    // - A file of the scratch directory has no name, so that no other process can open it, and only grows.
     // - The length was checked above, so what is mapped lies within the file, and `populate` turns a disk that fails
-    //   into an error, before anybody touches the pages.
+    //   into an error, before the pages are accessed.
     unsafe { MmapOptions::new().offset(start).len(size).map(file) }
 }
 
-/// Brings pages in, so that whoever touches them does not wait for the disk.
+/// Loads pages, so that accesses do not wait for the disk.
 fn populate(map: &Mmap, offset: usize, length: usize) -> io::Result<()> {
     match map.advise_range(Advice::PopulateRead, offset, length) {
-        // Kernels before 5.14 do not know the advice: the pages then come in when they are touched.
+        // Kernels before 5.14 do not support the advice: they load the pages on access.
         Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
         _ => Ok(()),
     }
@@ -139,9 +139,9 @@ mod tests {
         assert!(whole.window(&file, WINDOW, size + 1).is_err());
         let kept = whole.window(&file, 0, 10).unwrap();
         file.set_len(100).unwrap();
-        assert!(whole.window(&file, 50, 101).is_err(), "it was cut off meanwhile");
+        assert!(whole.window(&file, 50, 101).is_err(), "it was truncated meanwhile");
         drop(whole);
-        assert_eq!(kept.as_ref(), &content[..10], "what was handed out keeps the mapping");
+        assert_eq!(kept.as_ref(), &content[..10], "a window keeps the mapping");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Where content is kept. One layout for every backend: that of Docker's registry, version 2, so that an existing
-//! volume or bucket is adopted in place and can be given back.
+//! Content stores. All backends use the storage layout of Docker's registry, version 2, so that an existing volume or
+//! bucket is adopted in place and can be handed back.
 //!
-//! `layout` names things, a backend says what they lie on: `filesystem`, or `object` (feature `object-storage`).
+//! `layout` names files and objects; the backends are `filesystem`, and `object` (feature `object-storage`).
 
+mod bucket_options;
 mod filesystem;
 mod layout;
 mod map;
@@ -15,18 +16,19 @@ use std::io;
 
 use kuik_core::content::{SourceError, SourceErrorKind};
 
+pub use bucket_options::{BucketOptions, Provider};
 pub use filesystem::{FilesystemStore, OpenError};
 #[cfg(feature = "object-storage")]
-pub use object::{BucketOptions, InvalidBucket, ObjectStorage, Provider};
+pub use object::{InvalidBucket, ObjectStorage};
 
-/// The store holds something else under a digest than the content with that digest.
+/// Stored content does not match its digest.
 ///
-/// It comes as the cause of a `NotFound`: the caller's remedy is to fetch it again, exactly as if it were absent.
+/// It is the cause of a `NotFound`: the caller must fetch the content again, exactly as if it were absent.
 #[derive(Debug, thiserror::Error)]
 #[error("what the store has under this digest is damaged")]
 struct Damaged(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// Runs blocking disk work on tokio's pool, and says what was attempted where it fails.
+/// Runs blocking disk work on tokio's pool; a failure names what was attempted.
 async fn blocking<T: Send + 'static>(
     attempted: impl Into<String>,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

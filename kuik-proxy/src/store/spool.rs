@@ -1,4 +1,4 @@
-//! A file that a blob is written to, and that is read while it grows.
+//! Spool file of a blob, readable while it grows.
 
 use std::{
     fs::File,
@@ -12,8 +12,8 @@ use kuik_core::content::{BlobSpool, SourceError};
 
 use super::{blocking, map};
 
-/// A handle on the file, so that it can be read whatever becomes of its name. Writing appends only: each `append`
-/// writes after the last byte that was kept.
+/// Handle on the file, which stays readable if its name is removed. Writing appends only: each `append` writes after
+/// the last byte stored.
 #[derive(Debug, Clone)]
 pub(super) struct FileSpool {
     file: Arc<File>,

@@ -1,4 +1,4 @@
-//! When an upload was begun, as Docker's registry writes it: RFC 3339, in whole seconds.
+//! Start time of an upload, as Docker's registry writes it: RFC 3339, in whole seconds.
 
 use std::{io, time::SystemTime};
 

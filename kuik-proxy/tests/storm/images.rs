@@ -1,17 +1,15 @@
-//! Images without end that share layers with their neighbours, made from a seed.
+//! Endless sequence of images that share layers with their neighbors, generated from a seed.
 
 use bytes::Bytes;
-use kuik_core::{
-    content::{Digest, Manifest, MediaType},
-    testkit::ScriptedRegistry,
-};
+use kuik_core::content::{Digest, Manifest, MediaType};
+use kuik_testkit::ScriptedRegistry;
 
-use crate::dice::Dice;
+use crate::seeded_rng::SeededRng;
 
-/// How many layers an image has. It shares all but one with the next.
+/// Number of layers per image. It shares all but one with the next.
 const LAYERS: u64 = 4;
 
-/// An image, whole.
+/// A complete image.
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     pub(crate) tag: String,
@@ -44,9 +42,9 @@ pub(crate) fn image(seed: u64, number: u64) -> Image {
 
 /// A blob of up to 400,000 bytes; one in eight is tiny.
 fn blob(seed: u64, number: u64) -> (Digest, Bytes) {
-    let mut dice = Dice::new(seed ^ number.wrapping_mul(0xD134_2543_DE82_EF95));
-    let size = if dice.percent(12) { dice.within(1..2000) } else { dice.within(20_000..400_000) };
-    let bytes = dice.bytes(size);
+    let mut rng = SeededRng::new(seed ^ number.wrapping_mul(0xD134_2543_DE82_EF95));
+    let size = if rng.percent(12) { rng.within(1..2000) } else { rng.within(20_000..400_000) };
+    let bytes = rng.bytes(size);
     (Digest::sha256(&bytes), bytes)
 }
 

@@ -1,5 +1,5 @@
-//! Which pods are left alone altogether, whatever images they have: the second line behind the selectors of the webhook's
-//! configuration, which somebody may have changed.
+//! Pods that are skipped entirely, whatever their images. A second check after the selectors of the webhook configuration,
+//! which users can change.
 
 use std::collections::BTreeSet;
 
@@ -9,78 +9,67 @@ use serde_json::Value;
 use super::review::{Operation, Request};
 use crate::pod::opts_out;
 
-/// What the pods of the control plane itself are in: a cache has to be up for them never.
+/// The namespace of control plane pods, which must never depend on the cache.
 const KUBE_SYSTEM: &str = "kube-system";
 
-/// The kubelet's copy in the API of a pod that a file on its node describes: what it says is not what is pulled.
+/// Annotation of a mirror pod: the API object of a static pod. The kubelet pulls the images in its file, not in the object.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// The namespaces whose pods are left alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IgnoredNamespaces(BTreeSet<String>);
-
-/// Whose pods are looked at: all but those of some namespaces that the selector has.
+/// Selects the pods to mutate: those outside the ignored namespaces that match the selector.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PodFilter {
-    pub(super) ignored: IgnoredNamespaces,
+    /// Ignored namespaces, in addition to kube-system.
+    pub(super) ignored: BTreeSet<String>,
+    /// Label selector of pods.
     pub(super) selector: Selector,
 }
 
-/// Why a pod is left alone.
+/// Why an object is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum LeftAlone {
-    /// It is in a namespace whose pods are.
+pub enum SkipReason {
+    /// Its namespace is ignored.
     Namespace,
-    /// It carries the label that opts out.
+    /// It has the opt-out label.
     OptedOut,
-    /// The selector of pods does not have its labels.
+    /// Its labels do not match the selector.
     NotSelected,
-    /// It mirrors a pod that its node has from a file.
+    /// It is a mirror pod.
     Mirror,
     /// It is being deleted.
     Terminating,
-    /// It is neither made nor changed.
+    /// The operation is neither a create nor an update.
     Operation,
-    /// A part of it is written that has no images.
+    /// The request is for a subresource without images.
     Subresource,
-    /// It is no pod.
+    /// It is of another kind than the path expects.
     OtherKind,
-    /// It has not the shape of a pod.
+    /// It does not have the shape of a pod.
     Malformed,
 }
 
-impl IgnoredNamespaces {
-    /// kube-system is always among them; kuik's own namespace should be.
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self(names.into_iter().collect())
-    }
-
-    /// Whether pods in `namespace` are left alone.
-    #[must_use]
-    pub fn contains(&self, namespace: &str) -> bool {
-        namespace == KUBE_SYSTEM || self.0.contains(namespace)
-    }
-}
-
 impl PodFilter {
-    /// Why the pod that `request` is about is left alone, if it is; `metadata` is what it is to have.
-    pub(super) fn keep_out(&self, request: &Request<'_>, metadata: &Value) -> Option<LeftAlone> {
+    /// Returns why the pod of `request` is skipped, if it is; `metadata` is its new metadata.
+    pub(super) fn skips(&self, request: &Request<'_>, metadata: &Value) -> Option<SkipReason> {
         let labels = metadata.get("labels").unwrap_or(&Value::Null);
         let before = request.old_object.pointer("/metadata/labels");
-        let mirrors = || metadata.pointer("/annotations").is_some_and(|all| all.get(MIRROR).is_some());
-        let ends = || metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null());
+        let is_mirror = || metadata.pointer("/annotations").is_some_and(|all| all.get(MIRROR).is_some());
+        let is_terminating = || metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null());
         match () {
-            () if self.ignored.contains(&request.namespace) => Some(LeftAlone::Namespace),
-            () if opts_out(labels) => Some(LeftAlone::OptedOut),
-            () if !self.selects(labels, before) => Some(LeftAlone::NotSelected),
-            () if mirrors() => Some(LeftAlone::Mirror),
-            () if request.operation == Operation::Update && ends() => Some(LeftAlone::Terminating),
+            () if self.ignores(&request.namespace) => Some(SkipReason::Namespace),
+            () if opts_out(labels) => Some(SkipReason::OptedOut),
+            () if !self.selects(labels, before) => Some(SkipReason::NotSelected),
+            () if is_mirror() => Some(SkipReason::Mirror),
+            () if request.operation == Operation::Update && is_terminating() => Some(SkipReason::Terminating),
             () => None,
         }
     }
 
-    /// As the API server does it: an update is selected by what the pod is to be, or by what it was.
+    fn ignores(&self, namespace: &str) -> bool {
+        namespace == KUBE_SYSTEM || self.ignored.contains(namespace)
+    }
+
+    /// Matches like an API server: an update is selected by the labels before or after it.
     fn selects(&self, labels: &Value, before: Option<&Value>) -> bool {
         let selected = |labels: &Value| {
             let labels = labels.as_object().into_iter().flatten();
@@ -91,8 +80,8 @@ impl PodFilter {
     }
 }
 
-impl LeftAlone {
-    /// A stable name for metrics and machines, of lower-case letters and `_`.
+impl SkipReason {
+    /// Returns a stable identifier for metrics and programs, of lower-case letters and `_`.
     #[must_use]
     pub const fn as_label(self) -> &'static str {
         match self {
@@ -122,28 +111,28 @@ mod tests {
         operation: &str,
         old: &Value,
         new: &Value,
-    ) -> Option<LeftAlone> {
+    ) -> Option<SkipReason> {
         let request = json!({
             "uid": "1", "kind": {}, "namespace": namespace, "operation": operation, "oldObject": { "metadata": old },
         });
         let text = request.to_string();
-        filter.keep_out(&serde_json::from_str(&text).unwrap(), new)
+        filter.skips(&serde_json::from_str(&text).unwrap(), new)
     }
 
     #[test]
-    fn each_reason_is_told() {
-        let ignored = IgnoredNamespaces::new(["kuik".to_owned()]);
+    fn skips_returns_reason() {
+        let ignored = ["kuik".to_owned()].into();
         let filter = PodFilter { ignored, ..PodFilter::default() };
         let label = json!({ "labels": { "kube-image-keeper.enix.io/image-caching-policy": "ignore" } });
         let mirror = json!({ "annotations": { "kubernetes.io/config.mirror": "hash" } });
-        let ends = json!({ "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": null });
+        let terminating = json!({ "deletionTimestamp": "2026-01-01T00:00:00Z", "labels": null });
         for (namespace, operation, metadata, expected) in [
-            ("kube-system", "CREATE", &json!({}), Some(LeftAlone::Namespace)),
-            ("kuik", "UPDATE", &json!({}), Some(LeftAlone::Namespace)),
-            ("shop", "CREATE", &label, Some(LeftAlone::OptedOut)),
-            ("shop", "UPDATE", &mirror, Some(LeftAlone::Mirror)),
-            ("shop", "UPDATE", &ends, Some(LeftAlone::Terminating)),
-            ("shop", "CREATE", &ends, None),
+            ("kube-system", "CREATE", &json!({}), Some(SkipReason::Namespace)),
+            ("kuik", "UPDATE", &json!({}), Some(SkipReason::Namespace)),
+            ("shop", "CREATE", &label, Some(SkipReason::OptedOut)),
+            ("shop", "UPDATE", &mirror, Some(SkipReason::Mirror)),
+            ("shop", "UPDATE", &terminating, Some(SkipReason::Terminating)),
+            ("shop", "CREATE", &terminating, None),
             ("shop", "CREATE", &json!({ "annotations": null, "labels": { "a": "b" } }), None),
             ("shop", "CREATE", &json!(null), None),
         ] {
@@ -153,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_selector_has_not_is_left_alone_before_and_after_an_update() {
+    fn selector_matches_labels_before_or_after_update() {
         let selector = [
             Expression::In("team".into(), ["shop".into(), "search".into()].into()),
             Expression::DoesNotExist("canary".into()),
@@ -163,16 +152,16 @@ mod tests {
         let other = json!({ "labels": { "team": "other" } });
         let canary = json!({ "labels": { "team": "shop", "canary": "" } });
         let none = json!({});
-        let left = Some(LeftAlone::NotSelected);
+        let skipped = Some(SkipReason::NotSelected);
         for (operation, old, new, expected) in [
             ("CREATE", &json!(null), &shop, None),
-            ("CREATE", &json!(null), &other, left),
-            ("CREATE", &json!(null), &canary, left),
-            ("CREATE", &json!(null), &none, left),
-            ("CREATE", &json!(null), &json!({ "labels": { "team": 1 } }), left),
+            ("CREATE", &json!(null), &other, skipped),
+            ("CREATE", &json!(null), &canary, skipped),
+            ("CREATE", &json!(null), &none, skipped),
+            ("CREATE", &json!(null), &json!({ "labels": { "team": 1 } }), skipped),
             ("UPDATE", &shop, &other, None),
             ("UPDATE", &other, &shop, None),
-            ("UPDATE", &none, &canary, left),
+            ("UPDATE", &none, &canary, skipped),
         ] {
             assert_eq!(why(&filter, "web", operation, old, new), expected, "{operation} {old} {new}");
         }

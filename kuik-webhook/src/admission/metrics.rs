@@ -1,6 +1,6 @@
-//! What the webhook counts: reviews, what became of the images in them, and how long an answer takes.
+//! Metrics of the webhook: reviews, decisions about images, and latency.
 //!
-//! Every label has few values, all of them from this crate and from the reasons of the rewrite policy.
+//! Every label is bounded: its values are constants of this crate or static labels of the rewrite policy.
 
 use std::time::Duration;
 
@@ -10,15 +10,16 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Up to when the answer is there, in seconds: at once, and near what API servers wait for.
-const UNTIL_ANSWERED: [f64; 10] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0];
+/// Histogram buckets in seconds: fine for fast reviews, up to the timeout of API servers.
+const LATENCY_BUCKETS: [f64; 10] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 1.0, 10.0];
 
-/// The webhook's counters. Cheap to clone.
+/// The webhook's metrics. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AdmissionMetrics {
     reviews: Family<Review, Counter>,
     images: Family<Image, Counter>,
-    until_answered: Histogram,
+    latency: Histogram,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,22 +40,21 @@ impl Default for AdmissionMetrics {
         Self {
             reviews: Family::default(),
             images: Family::default(),
-            until_answered: Histogram::new(UNTIL_ANSWERED),
+            latency: Histogram::new(LATENCY_BUCKETS),
         }
     }
 }
 
 impl AdmissionMetrics {
-    /// Registers the counters. `registry` carries the prefix `kube_image_keeper`.
+    /// Registers the metrics. `registry` is expected to have the prefix `kube_image_keeper`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("webhook");
-        let help = "Admission reviews, by what they were about and what was answered";
+        let help = "Admission reviews, by resource and outcome";
         registry.register("reviews", help, self.reviews.clone());
-        let help =
-            "Images of pods that were made or changed, by what became of them and why; without dry runs";
+        let help = "Images of created and updated pods, by decision and reason; without dry runs";
         registry.register("images", help, self.images.clone());
-        let help = "From the whole request to its answer";
-        registry.register("answer_duration_seconds", help, self.until_answered.clone());
+        let help = "Time from the complete request to the response";
+        registry.register("review_duration_seconds", help, self.latency.clone());
     }
 
     pub(super) fn reviewed(&self, resource: &'static str, outcome: &'static str, reason: &'static str) {
@@ -65,7 +65,7 @@ impl AdmissionMetrics {
         self.images.get_or_create(&Image { decision, reason }).inc();
     }
 
-    pub(super) fn answered(&self, after: Duration) {
-        self.until_answered.observe(after.as_secs_f64());
+    pub(super) fn responded(&self, after: Duration) {
+        self.latency.observe(after.as_secs_f64());
     }
 }

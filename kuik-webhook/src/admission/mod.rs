@@ -1,27 +1,31 @@
-//! The admission webhook: the API server asks about a pod or a CachedImage, and is told what to change in it.
+//! The mutating admission webhook for pods and CachedImages.
 //!
-//! - [`AdmissionService`] is a tower service over `http::Request`, for any hyper or axum server.
-//! - [`patch_pod`] and [`patch_cached_image`] decide, as pure functions; what they need of a review is all that is read.
-//! - [`IgnoredNamespaces`]: which pods are left alone, besides those that the webhook's configuration does not send.
+//! - [`AdmissionService`] is a tower service over `http::Request`, for any hyper or axum server;
+//!   [`AdmissionOptions`] has its settings.
+//! - [`patch_pod`] and [`patch_cached_image`] are its pure decisions.
 //!
-//! Invariant: a pod is never refused, and changed in nothing but what [`patch_pod`] names. What cannot be understood is
-//! an HTTP error, which the webhook's failure policy turns into a pod as it was written.
+//! Invariant: a pod is never denied, and only the fields that [`patch_pod`] documents change. A body that is not a review
+//! gets an HTTP error, and with `failurePolicy: Ignore` the pod is then created unchanged.
 
-mod answer;
+mod body;
 mod cached_image;
 mod filter;
-mod intake;
-mod mask;
 mod metrics;
+mod options;
 mod patch;
 mod pod;
+mod projection;
+mod response;
 mod review;
 mod service;
 
-pub use cached_image::{Refusal, patch_cached_image};
-pub use filter::{IgnoredNamespaces, LeftAlone};
+pub use kube_core::Selector;
+
+pub use cached_image::{Denial, patch_cached_image};
+pub use filter::SkipReason;
 pub use metrics::AdmissionMetrics;
+pub use options::{AdmissionOptions, CACHED_IMAGE_PATH, POD_PATH};
 pub use patch::{Operation as PatchOperation, Patch};
 pub use pod::{ImageOutcome, PodChange, PodPatch, patch_pod};
 pub use review::Operation;
-pub use service::{Admission, AdmissionService, CACHED_IMAGE_PATH, POD_PATH};
+pub use service::AdmissionService;

@@ -1,11 +1,11 @@
-//! JSON Patch (RFC 6902): the changes that an answer asks the API server for, and nothing else.
+//! JSON Patch (RFC 6902): the changes for the API server to make.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// A list of changes, made one after the other.
+/// A list of changes, applied in order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Patch(Vec<Operation>);
@@ -15,48 +15,47 @@ pub struct Patch(Vec<Operation>);
 #[serde(tag = "op", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Operation {
-    /// A field that was not there.
+    /// Adds a field.
     Add {
-        /// Where.
+        /// JSON pointer to the field.
         path: String,
-        /// What it holds.
+        /// The new value.
         value: Value,
     },
-    /// A field that held something else.
+    /// Replaces the value of a field.
     Replace {
-        /// Where.
+        /// JSON pointer to the field.
         path: String,
-        /// What it holds.
+        /// The new value.
         value: Value,
     },
-    /// A field that goes.
+    /// Removes a field.
     Remove {
-        /// Where.
+        /// JSON pointer to the field.
         path: String,
     },
 }
 
 impl Patch {
-    /// The changes.
+    /// Returns the changes.
     #[must_use]
     pub fn operations(&self) -> &[Operation] {
         &self.0
     }
 
-    /// Whether nothing changes.
+    /// Returns true if nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The string at `pointer` becomes another.
+    /// Replaces the string at `pointer`.
     pub(super) fn replace(&mut self, pointer: &str, value: &str) {
         self.0.push(Operation::Replace { path: pointer.to_owned(), value: value.into() });
     }
 
-    /// The strings of the map at `pointer` in `object` become those that are `wanted` (`None`: there is to be none), and
-    /// its others stay. Where it is absent it is made, if there is something to make it in; where it is something else it
-    /// is left alone.
+    /// Sets or removes (`None`) the `wanted` entries of the string map at `pointer` in `object`. A missing map is created
+    /// if its parent is an object; a value of another type is not changed.
     pub(super) fn entries(&mut self, object: &Value, pointer: &str, wanted: &[(String, Option<String>)]) {
         let present = object.pointer(pointer);
         let Some(Value::Object(present)) = present else {
@@ -70,7 +69,7 @@ impl Patch {
             }
             return;
         };
-        // Of what is wanted twice, the last holds: the first would not find any more what it was to change.
+        // If a key is wanted twice, the last value wins: two changes of one key would conflict.
         let wanted: BTreeMap<&String, &Option<String>> =
             wanted.iter().map(|(key, value)| (key, value)).collect();
         for (key, value) in wanted {
@@ -88,7 +87,7 @@ impl Patch {
     }
 }
 
-/// A key as a part of a JSON pointer (RFC 6901).
+/// Escapes a key for a JSON pointer (RFC 6901).
 fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_changed() {
+    fn entries_changes_only_differences() {
         let present = json!({ "m": { "a/b~c": "1", "same": "2", "gone": "3", "other": "4" } });
         let wanted =
             [("a/b~c", Some("9")), ("same", Some("2")), ("gone", None), ("none", None), ("new", Some("5"))];
@@ -121,17 +120,17 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_absent_is_made_with_what_is_wanted_in_it() {
+    fn entries_creates_missing_map() {
         for present in [json!({}), json!({ "m": null })] {
             let expected = json!([{ "op": "add", "path": "/m", "value": { "a": "1" } }]);
             assert_eq!(entries(&present, &[("a", Some("1")), ("b", None)]), expected);
             assert_eq!(entries(&present, &[("b", None)]), json!([]));
         }
-        assert_eq!(entries(&json!({ "m": "text" }), &[("a", Some("1"))]), json!([]), "that is no object");
+        assert_eq!(entries(&json!({ "m": "text" }), &[("a", Some("1"))]), json!([]), "not an object");
     }
 
     #[test]
-    fn nothing_is_made_where_there_is_nothing_to_make_it_in() {
+    fn entries_does_nothing_without_parent_object() {
         for object in [json!({}), json!({ "metadata": null }), json!({ "metadata": [] })] {
             let mut patch = Patch::default();
             patch.entries(&object, "/metadata/labels", &[("a".to_owned(), Some("1".to_owned()))]);

@@ -1,57 +1,63 @@
-//! What is read of an `AdmissionReview`: who asks about what, and of the objects what decisions are made from.
+//! Deserialization of an `AdmissionReview`: the request, and the fields of its objects that decisions depend on.
 //!
-//! One pass over the text; what nobody looks at is not kept. Only `admission.k8s.io/v1` is understood, which every API
-//! server since 1.16 speaks.
+//! One pass over the text, in which unused fields are discarded. Only `admission.k8s.io/v1` is supported, which API servers
+//! send since 1.16.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, de::DeserializeSeed as _};
 use serde_json::Value;
 
-use super::mask::Mask;
+use super::projection::Projection;
 
-/// The version of reviews that is understood, and answered in.
+/// The supported API version of reviews.
 pub(super) const API_VERSION: &str = "admission.k8s.io/v1";
 
 /// The kind of a review.
 pub(super) const KIND: &str = "AdmissionReview";
 
-const CONTAINERS: Mask = Mask::Items(&Mask::Fields(&[
-    ("name", Mask::Whole),
-    ("image", Mask::Whole),
-    ("imagePullPolicy", Mask::Whole),
-    ("restartPolicy", Mask::Whole),
+const CONTAINERS: Projection = Projection::Items(&Projection::Fields(&[
+    ("name", Projection::Whole),
+    ("image", Projection::Whole),
+    ("imagePullPolicy", Projection::Whole),
+    ("restartPolicy", Projection::Whole),
 ]));
 
-const VOLUMES: Mask = Mask::Items(&Mask::Fields(&[
-    ("name", Mask::Whole),
-    ("image", Mask::Fields(&[("reference", Mask::Whole), ("pullPolicy", Mask::Whole)])),
+const VOLUMES: Projection = Projection::Items(&Projection::Fields(&[
+    ("name", Projection::Whole),
+    ("image", Projection::Fields(&[("reference", Projection::Whole), ("pullPolicy", Projection::Whole)])),
 ]));
 
-/// All that is looked at in a pod or a CachedImage.
-const OBJECT: Mask = Mask::Fields(&[
-    ("kind", Mask::Whole),
+/// The fields of a pod or a CachedImage in use.
+const OBJECT: Projection = Projection::Fields(&[
+    ("kind", Projection::Whole),
     (
         "metadata",
-        Mask::Fields(&[
-            ("labels", Mask::Whole),
-            ("annotations", Mask::Whole),
-            ("deletionTimestamp", Mask::Whole),
+        Projection::Fields(&[
+            ("labels", Projection::Whole),
+            ("annotations", Projection::Whole),
+            ("deletionTimestamp", Projection::Whole),
         ]),
     ),
     (
         "spec",
-        Mask::Fields(&[
+        Projection::Fields(&[
             ("initContainers", CONTAINERS),
             ("containers", CONTAINERS),
             ("ephemeralContainers", CONTAINERS),
             ("volumes", VOLUMES),
-            ("sourceImage", Mask::Whole),
+            ("serviceAccountName", Projection::Whole),
+            ("priorityClassName", Projection::Whole),
+            ("hostNetwork", Projection::Whole),
+            ("os", Projection::Whole),
+            ("nodeSelector", Projection::Whole),
+            ("tolerations", Projection::Whole),
+            ("sourceImage", Projection::Whole),
         ]),
     ),
 ]);
 
-/// A question of the API server.
+/// The body of a review.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Review<'a> {
@@ -63,7 +69,7 @@ struct Review<'a> {
     request: Option<Request<'a>>,
 }
 
-/// What is asked.
+/// The request of a review.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Request<'a> {
@@ -71,7 +77,7 @@ pub(super) struct Request<'a> {
     pub(super) uid: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) kind: Kind<'a>,
-    /// `ephemeralcontainers`, `status`; empty where the object itself is written.
+    /// Such as `ephemeralcontainers` or `status`; empty for the object itself.
     #[serde(borrow, default)]
     pub(super) sub_resource: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -81,13 +87,13 @@ pub(super) struct Request<'a> {
     pub(super) operation: Operation,
     #[serde(default)]
     pub(super) dry_run: Option<bool>,
-    #[serde(default, deserialize_with = "seen")]
+    #[serde(default, deserialize_with = "projected")]
     pub(super) object: Value,
-    #[serde(default, deserialize_with = "seen")]
+    #[serde(default, deserialize_with = "projected")]
     pub(super) old_object: Value,
 }
 
-/// The type of an object.
+/// The group, version and kind of an object.
 #[derive(Debug, Deserialize)]
 pub(super) struct Kind<'a> {
     #[serde(borrow, default)]
@@ -98,34 +104,34 @@ pub(super) struct Kind<'a> {
     pub(super) kind: Cow<'a, str>,
 }
 
-/// What is done to an object.
+/// The operation on an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum Operation {
-    /// It is made.
+    /// Create.
     Create,
-    /// It is changed.
+    /// Update.
     Update,
-    /// It is removed, connected to, or what a later version knows.
+    /// Delete, connect, or an operation of a later version.
     #[serde(other)]
     Other,
 }
 
-/// Why a text is no review that can be answered.
+/// Why a body is not a supported review.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
-    #[error("the body is no {KIND}: {0}")]
+    #[error("the body is not an {KIND}: {0}")]
     NotAReview(serde_json::Error),
-    #[error("the body is {kind:?} of {version:?}: {KIND} of {API_VERSION} is answered")]
+    #[error("the body is a {kind:?} of {version:?}, expected an {KIND} of {API_VERSION}")]
     WrongType { kind: String, version: String },
     #[error("the review has no request")]
     NoRequest,
 }
 
 impl<'a> Request<'a> {
-    /// Reads a review.
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+    /// Parses the body of a review.
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
         let review: Review<'_> = serde_json::from_slice(body).map_err(Malformed::NotAReview)?;
         if review.api_version != API_VERSION || review.kind != KIND {
             let (kind, version) = (short(&review.kind), short(&review.api_version));
@@ -135,12 +141,12 @@ impl<'a> Request<'a> {
     }
 }
 
-/// As much of a stranger's text as is repeated to it.
+/// Truncates text of the client for an error message.
 fn short(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-fn seen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+fn projected<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     OBJECT.deserialize(deserializer)
 }
 
@@ -151,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_looked_at_is_read_whatever_else_there_is() {
+    fn parse_reads_known_fields_and_ignores_others() {
         let body = json!({
             "kind": KIND, "apiVersion": API_VERSION, "new": { "field": [] },
             "request": {
@@ -165,34 +171,34 @@ mod tests {
             },
         });
         let text = body.to_string();
-        let request = Request::read(text.as_bytes()).unwrap();
+        let request = Request::parse(text.as_bytes()).unwrap();
         assert_eq!((&*request.uid, &*request.kind.kind, request.operation), ("1", "Pod", Operation::Create));
         assert_eq!((&*request.namespace, request.dry_run), ("shop", Some(true)));
-        let seen = json!({
+        let expected = json!({
             "metadata": { "labels": { "a": "b" } },
             "spec": { "containers": [{ "name": "c", "image": "nginx" }] },
         });
-        assert_eq!(request.object, seen);
+        assert_eq!(request.object, expected);
         assert_eq!(request.old_object, Value::Null);
     }
 
     #[test]
-    fn what_is_no_review_of_this_version_is_told_apart() {
+    fn parse_rejects_other_kinds_and_versions() {
         let wrong = |version: &str, kind: &str| json!({ "apiVersion": version, "kind": kind }).to_string();
-        let of = |text: &str| Request::read(text.as_bytes()).unwrap_err();
-        assert!(matches!(of(&wrong("admission.k8s.io/v1beta1", KIND)), Malformed::WrongType { .. }));
-        assert!(matches!(of(&wrong("v1", "Pod")), Malformed::WrongType { .. }));
-        assert!(matches!(of("{}"), Malformed::WrongType { .. }));
-        assert!(matches!(of(&wrong(API_VERSION, KIND)), Malformed::NoRequest));
+        let error = |text: &str| Request::parse(text.as_bytes()).unwrap_err();
+        assert!(matches!(error(&wrong("admission.k8s.io/v1beta1", KIND)), Malformed::WrongType { .. }));
+        assert!(matches!(error(&wrong("v1", "Pod")), Malformed::WrongType { .. }));
+        assert!(matches!(error("{}"), Malformed::WrongType { .. }));
+        assert!(matches!(error(&wrong(API_VERSION, KIND)), Malformed::NoRequest));
         for text in ["", "[]", "7", "{", r#"{"apiVersion": 1}"#, "\u{0}"] {
-            assert!(matches!(of(text), Malformed::NotAReview(_)), "{text}");
+            assert!(matches!(error(text), Malformed::NotAReview(_)), "{text}");
         }
         let deep = format!(r#"{{"request": {{"object": {{"metadata": {{"labels": {}"#, "[".repeat(100_000));
-        assert!(matches!(of(&deep), Malformed::NotAReview(_)));
+        assert!(matches!(error(&deep), Malformed::NotAReview(_)));
     }
 
     #[test]
-    fn an_operation_of_tomorrow_is_some_other_one() {
+    fn unknown_operation_is_other() {
         for text in ["\"DELETE\"", "\"CONNECT\"", "\"REPLACE\""] {
             assert_eq!(serde_json::from_str::<Operation>(text).unwrap(), Operation::Other);
         }

@@ -1,12 +1,11 @@
-//! The webhook as a tower service: a request in, a review answered.
+//! The webhook as a tower service: from an HTTP request to a review response.
 //!
-//! What is no review is an HTTP error that says what was expected. A webhook that does not know what it is asked about has
-//! nothing against it.
+//! A request that is not a review gets an HTTP error that states what was expected. An object of an unexpected kind is
+//! allowed unchanged.
 
 use std::{
     convert::Infallible,
     error::Error,
-    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -18,45 +17,33 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
-use kube_core::Selector;
-use kuik_core::{reference::ProxyAuthority, rewrite::RewritePolicy};
 
 use super::{
-    answer,
+    body::{BodyReader, Rejection},
     cached_image::patch_cached_image,
-    filter::{IgnoredNamespaces, LeftAlone, PodFilter},
-    intake::{Intake, Rejection},
-    metrics::AdmissionMetrics,
+    filter::SkipReason,
+    options::AdmissionOptions,
     patch::Patch,
     pod::{PodChange, patch_pod},
+    response,
     review::{self, Operation},
 };
 
-/// Where reviews of pods are answered.
-pub const POD_PATH: &str = "/mutate-core-v1-pod";
-
-/// Where reviews of CachedImages are answered.
-pub const CACHED_IMAGE_PATH: &str = "/mutate-kuik-enix-io-v1alpha1-cachedimage";
-
-/// What reviews are answered by: the policy, the proxy that it leads to, and whose pods are left alone.
-#[derive(Clone)]
-pub struct Admission {
-    policy: Arc<dyn RewritePolicy>,
-    proxy: ProxyAuthority,
-    filter: PodFilter,
-}
-
-/// Answers admission reviews. Cheap to clone.
+/// Responds to admission reviews. Cheap to clone.
+///
+/// Accepts any request body; the body of a response is in memory. To mount it in a server with a body type of its own,
+/// convert the response with `tower::ServiceExt::map_response`.
 ///
 /// ```
-/// use std::sync::Arc;
-/// use kuik_core::{reference::ProxyAuthority, rewrite::StandardPolicy};
-/// use kuik_webhook::admission::{Admission, AdmissionMetrics, AdmissionService, IgnoredNamespaces};
+/// use kuik_core::{
+///     reference::ProxyAuthority,
+///     rewrite::{Rewriter, StandardPolicy},
+/// };
+/// use kuik_webhook::admission::{AdmissionOptions, AdmissionService};
 ///
-/// let proxy = ProxyAuthority::localhost(7439);
-/// let policy = Arc::new(StandardPolicy::new(proxy.clone()));
-/// let ignored = IgnoredNamespaces::new(["kuik-system".to_owned()]);
-/// let service = AdmissionService::new(Admission::new(policy, proxy, ignored), AdmissionMetrics::default());
+/// let rewriter = Rewriter::new(ProxyAuthority::localhost(7439), StandardPolicy::new());
+/// let options = AdmissionOptions::new(rewriter).with_ignored_namespaces(["kuik-system"]);
+/// let service = AdmissionService::new(options);
 /// # let _ = service;
 /// ```
 #[derive(Debug, Clone)]
@@ -66,58 +53,33 @@ pub struct AdmissionService {
 
 #[derive(Debug)]
 struct Shared {
-    admission: Admission,
-    metrics: AdmissionMetrics,
-    intake: Intake,
+    options: AdmissionOptions,
+    body_reader: BodyReader,
 }
 
-/// What a path answers reviews of.
+/// The resource that is reviewed at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Resource {
     Pod,
     CachedImage,
 }
 
-impl Admission {
-    /// Pods outside the `ignored` namespaces get what `policy` decides, which leads to `proxy`.
-    #[must_use]
-    pub fn new(policy: Arc<dyn RewritePolicy>, proxy: ProxyAuthority, ignored: IgnoredNamespaces) -> Self {
-        Self { policy, proxy, filter: PodFilter { ignored, ..PodFilter::default() } }
-    }
-
-    /// The same, for the pods that `selector` has alone: the `objectSelector` of the webhook's configuration again.
-    #[must_use]
-    pub fn selecting(mut self, selector: Selector) -> Self {
-        self.filter.selector = selector;
-        self
-    }
-}
-
-impl fmt::Debug for Admission {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admission")
-            .field("proxy", &self.proxy)
-            .field("filter", &self.filter)
-            .finish_non_exhaustive()
-    }
-}
-
 impl AdmissionService {
-    /// Answers by `admission`, and counts in `metrics`.
+    /// Creates the service.
     #[must_use]
-    pub fn new(admission: Admission, metrics: AdmissionMetrics) -> Self {
-        Self { shared: Arc::new(Shared { admission, metrics, intake: Intake::default() }) }
+    pub fn new(options: AdmissionOptions) -> Self {
+        Self { shared: Arc::new(Shared { options, body_reader: BodyReader::default() }) }
     }
 
-    /// The answer to a review whose body is there already.
+    /// Responds to a review whose body is complete.
     #[must_use]
-    pub fn answer(&self, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
+    pub fn review(&self, path: &str, body: &[u8]) -> Response<Full<Bytes>> {
         let started = Instant::now();
-        let response = match Resource::at(path) {
-            Ok(resource) => self.shared.answer(resource, body),
+        let response = match self.shared.resource(path) {
+            Ok(resource) => self.shared.review(resource, body),
             Err(rejection) => self.shared.reject(&rejection),
         };
-        self.shared.metrics.answered(started.elapsed());
+        self.shared.options.metrics.responded(started.elapsed());
         response
     }
 }
@@ -140,12 +102,12 @@ where
         let service = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let received = match Resource::at(head.uri.path()) {
-                Ok(_) => service.shared.intake.receive(&head, body).await,
+            let received = match service.shared.resource(head.uri.path()) {
+                Ok(_) => service.shared.body_reader.read(&head, body).await,
                 Err(rejection) => Err(rejection),
             };
             Ok(match received {
-                Ok(body) => service.answer(head.uri.path(), &body),
+                Ok(body) => service.review(head.uri.path(), &body),
                 Err(rejection) => service.shared.reject(&rejection),
             })
         })
@@ -153,18 +115,6 @@ where
 }
 
 impl Resource {
-    fn at(path: &str) -> Result<Self, Rejection> {
-        match path {
-            POD_PATH => Ok(Self::Pod),
-            CACHED_IMAGE_PATH => Ok(Self::CachedImage),
-            _ => Err(Rejection {
-                status: StatusCode::NOT_FOUND,
-                reason: "path",
-                message: format!("reviews are answered at {POD_PATH} and {CACHED_IMAGE_PATH}"),
-            }),
-        }
-    }
-
     const fn as_label(self) -> &'static str {
         match self {
             Self::Pod => "pod",
@@ -172,7 +122,7 @@ impl Resource {
         }
     }
 
-    /// Whether a review is about this resource.
+    /// Returns true if `kind` is the kind of this resource.
     fn is_of(self, kind: &review::Kind<'_>) -> bool {
         let expected = match self {
             Self::Pod => ("", "v1", "Pod"),
@@ -183,8 +133,21 @@ impl Resource {
 }
 
 impl Shared {
-    fn answer(&self, resource: Resource, body: &[u8]) -> Response<Full<Bytes>> {
-        let request = match review::Request::read(body) {
+    fn resource(&self, path: &str) -> Result<Resource, Rejection> {
+        let AdmissionOptions { pod_path, cached_image_path, .. } = &self.options;
+        match path {
+            path if path == pod_path => Ok(Resource::Pod),
+            path if path == cached_image_path => Ok(Resource::CachedImage),
+            _ => Err(Rejection {
+                status: StatusCode::NOT_FOUND,
+                reason: "path",
+                message: format!("not found: reviews are served at {pod_path} and {cached_image_path}"),
+            }),
+        }
+    }
+
+    fn review(&self, resource: Resource, body: &[u8]) -> Response<Full<Bytes>> {
+        let request = match review::Request::parse(body) {
             Ok(request) => request,
             Err(error) => {
                 return self.reject(&Rejection {
@@ -197,8 +160,9 @@ impl Shared {
         if !resource.is_of(&request.kind) {
             let kind = &request.kind;
             let (group, version, kind) = (&kind.group, &kind.version, &kind.kind);
-            tracing::debug!(%group, %version, %kind, path = resource.as_label(), "the webhook's configuration sends what is not of its kind");
-            return self.leave_alone(resource, &request, LeftAlone::OtherKind);
+            let path = resource.as_label();
+            tracing::debug!(%group, %version, %kind, path, "unexpected kind, check the webhook configuration");
+            return self.skip(resource, &request, SkipReason::OtherKind);
         }
         match resource {
             Resource::Pod => self.pod(&request),
@@ -211,23 +175,26 @@ impl Shared {
         let change = match (request.operation, &*request.sub_resource) {
             (Operation::Create, "") => PodChange::Create,
             (Operation::Update, "") => PodChange::Update { old },
-            (Operation::Update, "ephemeralcontainers") => PodChange::Debug { old },
+            (Operation::Update, "ephemeralcontainers") => PodChange::EphemeralContainers { old },
             (Operation::Create | Operation::Update, _) => {
-                return self.leave_alone(Resource::Pod, request, LeftAlone::Subresource);
+                return self.skip(Resource::Pod, request, SkipReason::Subresource);
             }
-            (Operation::Other, _) => return self.leave_alone(Resource::Pod, request, LeftAlone::Operation),
+            (Operation::Other, _) => return self.skip(Resource::Pod, request, SkipReason::Operation),
         };
         let Some(metadata) = pod.get("metadata").filter(|metadata| metadata.is_object()) else {
-            return self.leave_alone(Resource::Pod, request, LeftAlone::Malformed);
+            return self.skip(Resource::Pod, request, SkipReason::Malformed);
         };
-        let Admission { policy, proxy, filter } = &self.admission;
-        if let Some(why) = filter.keep_out(request, metadata) {
-            return self.leave_alone(Resource::Pod, request, why);
+        if let Some(reason) = self.options.filter.skips(request, metadata) {
+            return self.skip(Resource::Pod, request, reason);
         }
-        let changed = patch_pod(pod, change, policy.as_ref(), proxy);
-        if request.dry_run != Some(true) {
-            for image in &changed.images {
-                self.metrics.image(image.decision, image.reason);
+        let changed = patch_pod(pod, &request.namespace, change, &self.options.rewriter);
+        let (namespace, name) = (&request.namespace, &request.name);
+        for image in &changed.images {
+            if let Some(reason) = &image.kept {
+                tracing::debug!(%namespace, %name, field = image.pointer, %reason, "image not rewritten");
+            }
+            if request.dry_run != Some(true) {
+                self.options.metrics.image(image.decision, image.reason);
             }
         }
         self.allow(Resource::Pod, request, &changed.patch)
@@ -236,17 +203,17 @@ impl Shared {
     fn cached_image(&self, request: &review::Request<'_>) -> Response<Full<Bytes>> {
         let resource = Resource::CachedImage;
         if request.operation == Operation::Other {
-            return self.leave_alone(resource, request, LeftAlone::Operation);
+            return self.skip(resource, request, SkipReason::Operation);
         }
         if !request.sub_resource.is_empty() {
-            return self.leave_alone(resource, request, LeftAlone::Subresource);
+            return self.skip(resource, request, SkipReason::Subresource);
         }
         match patch_cached_image(&request.object, &request.old_object) {
             Ok(patch) => self.allow(resource, request, &patch),
-            Err(refusal) => {
-                tracing::debug!(name = %request.name, %refusal, "a CachedImage is refused");
-                self.metrics.reviewed(resource.as_label(), "refused", "invalid_image");
-                answer::refused(&request.uid, &refusal.to_string())
+            Err(denial) => {
+                tracing::debug!(name = %request.name, %denial, "CachedImage denied");
+                self.options.metrics.reviewed(resource.as_label(), "denied", "invalid_image");
+                response::deny(&request.uid, &denial.to_string())
             }
         }
     }
@@ -258,24 +225,24 @@ impl Shared {
         patch: &Patch,
     ) -> Response<Full<Bytes>> {
         let outcome = if patch.is_empty() { "unchanged" } else { "patched" };
-        self.metrics.reviewed(resource.as_label(), outcome, "");
-        answer::allowed(&request.uid, patch)
+        self.options.metrics.reviewed(resource.as_label(), outcome, "");
+        response::allow(&request.uid, patch)
     }
 
-    fn leave_alone(
+    fn skip(
         &self,
         resource: Resource,
         request: &review::Request<'_>,
-        why: LeftAlone,
+        reason: SkipReason,
     ) -> Response<Full<Bytes>> {
-        self.metrics.reviewed(resource.as_label(), "left_alone", why.as_label());
-        answer::allowed(&request.uid, &Patch::default())
+        self.options.metrics.reviewed(resource.as_label(), "skipped", reason.as_label());
+        response::allow(&request.uid, &Patch::default())
     }
 
     fn reject(&self, Rejection { status, reason, message }: &Rejection) -> Response<Full<Bytes>> {
-        tracing::debug!(%status, %message, "what was sent is no review");
-        self.metrics.reviewed("none", "rejected", reason);
-        let mut response = answer::error(*status, message);
+        tracing::debug!(%status, %message, "request is not an admission review");
+        self.options.metrics.reviewed("none", "rejected", reason);
+        let mut response = response::error(*status, message);
         if *status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         }

@@ -1,7 +1,7 @@
-//! A certificate, with what decisions are made from: when it holds, for which names, who has signed it.
+//! An X.509 certificate: its validity, names and issuer.
 #![expect(
     clippy::redundant_closure_for_method_calls,
-    reason = "the method itself is of one lifetime, and the reader wants a function of any"
+    reason = "the method has one lifetime, and the reader requires a function for any lifetime"
 )]
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use yasna::{ASN1Error, ASN1ErrorKind, ASN1Result, BERReader, Tag};
 
-/// The longest text that certificates are read from, in bytes.
+/// Size limit of PEM text.
 const MAX_BYTES: usize = 256 << 10;
 
 /// A certificate.
@@ -23,19 +23,19 @@ pub struct Certificate {
     public_key: Vec<u8>,
 }
 
-/// When a certificate begins and ceases to hold, and its public key (RFC 5280, 4.1).
+/// Validity (not before, not after) and public key of a certificate (RFC 5280, 4.1).
 type Parts = ([i64; 2], Vec<u8>);
 
-/// A text that is no certificate.
+/// The text is not a list of certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no list of X.509 certificates as PEM")]
+#[error("not a list of X.509 certificates in PEM format")]
 pub struct InvalidCertificate;
 
 impl Certificate {
-    /// Reads the certificates of a text, one after the other.
+    /// Parses all certificates of a PEM text.
     ///
     /// # Errors
-    /// Where it has something else, or is too long.
+    /// If one is malformed, or the text is too long.
     pub fn read_all(pem: &[u8]) -> Result<Vec<Self>, InvalidCertificate> {
         if pem.len() > MAX_BYTES {
             return Err(InvalidCertificate);
@@ -50,26 +50,26 @@ impl Certificate {
         Ok(Self { der, not_before, not_after, public_key })
     }
 
-    /// Whether it holds at this second since the Unix epoch.
+    /// Returns true if it is valid at this Unix time.
     #[must_use]
-    pub fn holds_at(&self, second: i64) -> bool {
+    pub fn is_valid_at(&self, second: i64) -> bool {
         (self.not_before..=self.not_after).contains(&second)
     }
 
-    /// Whether it will hold no longer at this second.
+    /// Returns true if it has expired at this Unix time.
     #[must_use]
     pub fn has_expired_at(&self, second: i64) -> bool {
         second > self.not_after
     }
 
-    /// Whether two thirds of its life are over: the time to have another.
+    /// Returns true if it is due for renewal: two thirds of its lifetime have passed.
     #[must_use]
     pub fn is_due_at(&self, second: i64) -> bool {
         let third = (self.not_after.saturating_sub(self.not_before)) / 3;
         second >= self.not_after.saturating_sub(third)
     }
 
-    /// Whether it is for every one of these names.
+    /// Returns true if it covers all of these DNS names.
     #[must_use]
     pub fn is_for(&self, names: &[String]) -> bool {
         let Ok(certificate) = EndEntityCert::try_from(&self.der) else { return false };
@@ -79,13 +79,13 @@ impl Certificate {
         })
     }
 
-    /// Whether this is its public key, as it stands in a certificate.
+    /// Returns true if this is its public key, as encoded in a certificate.
     #[must_use]
     pub fn has_key(&self, public_key: &[u8]) -> bool {
         self.public_key == public_key
     }
 
-    /// Whether `authority` has signed it, as a certificate of a server. When it holds is not looked at.
+    /// Returns true if `authority` signed it as a server certificate. Ignores validity periods.
     #[must_use]
     pub fn is_signed_by(&self, authority: &Self) -> bool {
         let Ok(anchor) = anchor_from_trusted_cert(&authority.der) else { return false };
@@ -99,7 +99,7 @@ impl Certificate {
         verified.is_ok()
     }
 
-    /// The certificate as PEM.
+    /// Returns the certificate in PEM format.
     #[must_use]
     pub fn pem(&self) -> String {
         let text = BASE64_STANDARD.encode(&self.der);
@@ -140,7 +140,7 @@ fn read(certificate: BERReader<'_, '_>) -> ASN1Result<Parts> {
     })
 }
 
-/// A time, in seconds since the Unix epoch.
+/// Reads a time as Unix time.
 fn time(reader: BERReader<'_, '_>) -> ASN1Result<i64> {
     let bytes = reader.read_der()?;
     let utc = || yasna::parse_der(&bytes, |time| time.read_utctime()).map(|time| *time.datetime());

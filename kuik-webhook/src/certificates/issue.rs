@@ -1,4 +1,4 @@
-//! Makes authorities and serving certificates.
+//! Issues CA and serving certificates.
 
 use std::time::Duration;
 
@@ -10,86 +10,122 @@ use time::OffsetDateTime;
 
 use super::{
     certificate::Certificate,
-    material::{KeyPair, Material},
-    plan::Needs,
+    plan::RotationPlan,
+    secret::{CertificateSecret, KeyPair},
 };
 
-/// The name of every authority.
+/// Common name of every CA.
 const AUTHORITY: &str = "kuik webhook authority";
 
-/// How many authorities are kept besides the one that signs. There are more than one only where clocks disagree by months.
+/// Maximum number of former CAs. There is more than one only if clocks differ by months.
 const MAX_FORMER: usize = 3;
 
-/// Certificates begin to hold this long before they are made, for clocks that are behind.
-const BEFORE: i64 = 24 * 3600;
+/// Certificates are valid from this many seconds before issuance, for clocks that are behind.
+const BACKDATED_SECONDS: i64 = 24 * 3600;
 
-/// How long certificates hold.
+/// Lifetimes of certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lifetimes {
-    /// An authority.
+    /// Lifetime of a CA.
     pub authority: Duration,
-    /// A serving certificate; no longer than its authority.
+    /// Lifetime of a serving certificate; at most that of its CA.
     pub serving: Duration,
 }
 
-/// A certificate cannot be made.
+/// A certificate cannot be issued.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a certificate for {subject}: {problem}")]
-pub struct CannotIssue {
+#[error("failed to issue a certificate for {subject}: {problem}")]
+pub struct IssueError {
     subject: String,
     problem: String,
 }
 
+/// The serving certificate to issue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CertificateSpec {
+    /// DNS names, such as `webhook.kuik-system.svc`.
+    pub names: Vec<String>,
+    /// Lifetimes.
+    pub lifetimes: Lifetimes,
+}
+
+impl CertificateSpec {
+    /// A certificate for these DNS names, with default lifetimes.
+    pub fn new<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
+        Self { names: names.into_iter().map(Into::into).collect(), lifetimes: Lifetimes::default() }
+    }
+
+    /// Sets the lifetimes.
+    #[must_use]
+    pub fn with_lifetimes(self, lifetimes: Lifetimes) -> Self {
+        Self { lifetimes, ..self }
+    }
+}
+
+impl Lifetimes {
+    /// Sets the lifetime of a CA.
+    #[must_use]
+    pub fn with_authority(self, authority: Duration) -> Self {
+        Self { authority, ..self }
+    }
+
+    /// Sets the lifetime of a serving certificate.
+    #[must_use]
+    pub fn with_serving(self, serving: Duration) -> Self {
+        Self { serving, ..self }
+    }
+}
+
 impl Default for Lifetimes {
-    /// Two years, and ninety days.
+    /// Two years for a CA, ninety days for a serving certificate.
     fn default() -> Self {
         let days = |days: u64| Duration::from_secs(days * 24 * 3600);
         Self { authority: days(730), serving: days(90) }
     }
 }
 
-/// Makes what is needed at second `now`, beside and out of what there is. Keys are random.
+/// Issues the certificates of `plan` at Unix time `now`, with random keys, and returns the new contents of the Secret.
 ///
 /// # Errors
-/// Where a name is none that a certificate can have.
+/// If a name is not valid in a certificate.
 pub fn issue(
-    material: Option<Material>,
-    needs: Needs,
-    names: &[String],
+    secret: Option<CertificateSecret>,
+    plan: RotationPlan,
+    spec: &CertificateSpec,
     now: i64,
-    lifetimes: Lifetimes,
-) -> Result<Material, CannotIssue> {
-    let mut material = match material {
-        Some(material) if !needs.authority => material,
+) -> Result<CertificateSecret, IssueError> {
+    let mut secret = match secret {
+        Some(secret) if !plan.authority => secret,
         old => {
-            let authority = authority(now, lifetimes.authority)?;
+            let authority = authority(now, spec.lifetimes.authority)?;
             let (mut former, serving) = match old {
                 Some(old) => (old.authorities().cloned().collect(), old.serving),
                 None => (Vec::new(), None),
             };
             former.retain(|authority: &Certificate| !authority.has_expired_at(now));
             former.truncate(MAX_FORMER);
-            Material { authority, former, serving }
+            CertificateSecret { authority, former, serving }
         }
     };
-    if needs.serving {
-        material.serving = Some(serving(&material.authority, names, now, lifetimes)?);
+    if plan.serving {
+        secret.serving = Some(serving(&secret.authority, spec, now)?);
     }
-    Ok(material)
+    Ok(secret)
 }
 
-fn authority(now: i64, lifetime: Duration) -> Result<KeyPair, CannotIssue> {
+fn authority(now: i64, lifetime: Duration) -> Result<KeyPair, IssueError> {
     let problem =
-        |error: rcgen::Error| CannotIssue { subject: AUTHORITY.to_owned(), problem: error.to_string() };
+        |error: rcgen::Error| IssueError { subject: AUTHORITY.to_owned(), problem: error.to_string() };
     let mut params = authority_params();
-    holds(&mut params, now, lifetime);
+    set_validity(&mut params, now, lifetime);
     let key = rcgen::KeyPair::generate().map_err(problem)?;
     let certificate = params.self_signed(&key).map_err(problem)?;
     pair(&certificate, &key, AUTHORITY)
 }
 
-/// All authorities have one name, and are told apart by their keys.
+/// All CAs have the same name and differ by their keys.
 fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -99,22 +135,18 @@ fn authority_params() -> CertificateParams {
     params
 }
 
-fn serving(
-    authority: &KeyPair,
-    names: &[String],
-    now: i64,
-    lifetimes: Lifetimes,
-) -> Result<KeyPair, CannotIssue> {
+fn serving(authority: &KeyPair, spec: &CertificateSpec, now: i64) -> Result<KeyPair, IssueError> {
+    let CertificateSpec { names, lifetimes } = spec;
     let subject = names.first().cloned().unwrap_or_else(|| "no name".to_owned());
-    let problem = |error: rcgen::Error| CannotIssue { subject: subject.clone(), problem: error.to_string() };
-    let mut params = CertificateParams::new(names).map_err(problem)?;
-    // A common name has 64 bytes at most, and API servers look at the names alone.
+    let problem = |error: rcgen::Error| IssueError { subject: subject.clone(), problem: error.to_string() };
+    let mut params = CertificateParams::new(names.clone()).map_err(problem)?;
+    // A common name is limited to 64 bytes, and API servers check only the DNS names.
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "kuik webhook");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    holds(&mut params, now, lifetimes.serving.min(lifetimes.authority));
+    set_validity(&mut params, now, lifetimes.serving.min(lifetimes.authority));
     let signer = rcgen::KeyPair::from_pem(&authority.key).map_err(problem)?;
     let issuer = Issuer::new(authority_params(), signer);
     let key = rcgen::KeyPair::generate().map_err(problem)?;
@@ -122,17 +154,17 @@ fn serving(
     pair(&certificate, &key, &subject)
 }
 
-fn holds(params: &mut CertificateParams, now: i64, lifetime: Duration) {
+fn set_validity(params: &mut CertificateParams, now: i64, lifetime: Duration) {
     let at = |second: i64| OffsetDateTime::from_unix_timestamp(second).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    params.not_before = at(now.saturating_sub(BEFORE));
+    params.not_before = at(now.saturating_sub(BACKDATED_SECONDS));
     params.not_after = at(now.saturating_add_unsigned(lifetime.as_secs()));
 }
 
-fn pair(made: &rcgen::Certificate, key: &rcgen::KeyPair, subject: &str) -> Result<KeyPair, CannotIssue> {
-    let read = Certificate::read_all(made.pem().as_bytes()).ok().and_then(|read| read.into_iter().next());
-    let certificate = read.ok_or_else(|| CannotIssue {
+fn pair(issued: &rcgen::Certificate, key: &rcgen::KeyPair, subject: &str) -> Result<KeyPair, IssueError> {
+    let read = Certificate::read_all(issued.pem().as_bytes()).ok().and_then(|read| read.into_iter().next());
+    let certificate = read.ok_or_else(|| IssueError {
         subject: subject.to_owned(),
-        problem: "what was made cannot be read".to_owned(),
+        problem: "the issued certificate cannot be parsed".to_owned(),
     })?;
     Ok(KeyPair { certificate, key: key.serialize_pem() })
 }

@@ -1,7 +1,7 @@
-//! Certificates in a cluster: a Secret, and a MutatingWebhookConfiguration.
+//! Certificate storage in Kubernetes: a Secret and a MutatingWebhookConfiguration.
 //!
-//! Patches name the version that they were decided on, and touch nothing but the four keys and the bundles. What it needs
-//! of the API is `get` and `patch` on the two objects by name, and `create` on Secrets.
+//! Patches include the observed resource version, and change only the four keys and the CA bundles. Required permissions:
+//! `get` and `patch` on the two objects by name, and `create` on Secrets.
 
 use std::collections::BTreeMap;
 
@@ -20,67 +20,67 @@ use tokio::sync::Mutex;
 
 use super::store::{CertificateStore, Observed, StoreError, Version, Written};
 
-/// Who is said to have changed a field.
+/// Field manager of all writes.
 const MANAGER: &str = "kuik-webhook";
 
-/// The names of the objects.
+/// Names of the objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The namespace of the Secret.
+pub struct ObjectNames {
+    /// Namespace of the Secret.
     pub namespace: String,
-    /// The Secret.
+    /// Name of the Secret.
     pub secret: String,
-    /// The MutatingWebhookConfiguration.
+    /// Name of the MutatingWebhookConfiguration.
     pub configuration: String,
 }
 
-/// Keeps certificates in a cluster.
+/// Stores certificates in a cluster.
 pub struct KubernetesStore {
     secrets: Api<Secret>,
     configurations: Api<MutatingWebhookConfiguration>,
-    place: Place,
-    /// The names of the webhooks when they were last seen, for the patch that names each.
+    names: ObjectNames,
+    /// The last observed names of the webhooks: a patch must name each.
     webhooks: Mutex<Vec<String>>,
 }
 
 impl KubernetesStore {
-    /// Keeps them there, over `client`.
+    /// Stores certificates in the objects `names` through `client`.
     #[must_use]
-    pub fn new(client: &Client, place: Place) -> Self {
+    pub fn new(client: &Client, names: ObjectNames) -> Self {
         Self {
-            secrets: Api::namespaced(client.clone(), &place.namespace),
+            secrets: Api::namespaced(client.clone(), &names.namespace),
             configurations: Api::all(client.clone()),
-            place,
+            names,
             webhooks: Mutex::default(),
         }
     }
 
     fn secret(&self) -> String {
-        format!("the Secret {}/{}", self.place.namespace, self.place.secret)
+        format!("the Secret {}/{}", self.names.namespace, self.names.secret)
     }
 
     fn configuration(&self) -> String {
-        format!("the MutatingWebhookConfiguration {}", self.place.configuration)
+        format!("the MutatingWebhookConfiguration {}", self.names.configuration)
     }
 }
 
 impl std::fmt::Debug for KubernetesStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KubernetesStore").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("KubernetesStore").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl CertificateStore for KubernetesStore {
     async fn observe(&self) -> Result<Observed, StoreError> {
-        let secret = self.secrets.get_opt(&self.place.secret).await;
+        let secret = self.secrets.get_opt(&self.names.secret).await;
         let secret = secret.map_err(|error| StoreError::new(format!("read {}", self.secret()), error))?;
         let secret = secret.map(|secret| {
             let data =
                 secret.data.unwrap_or_default().into_iter().map(|(key, ByteString(value))| (key, value));
             (data.collect(), secret.metadata.resource_version.unwrap_or_default())
         });
-        let found = self.configurations.get_opt(&self.place.configuration).await;
+        let found = self.configurations.get_opt(&self.names.configuration).await;
         let found =
             found.map_err(|error| StoreError::new(format!("read {}", self.configuration()), error))?;
         let mut names = self.webhooks.lock().await;
@@ -101,7 +101,7 @@ impl CertificateStore for KubernetesStore {
         version: Option<&Version>,
     ) -> Result<Written, StoreError> {
         let data: BTreeMap<_, _> = data.into_iter().map(|(key, value)| (key, ByteString(value))).collect();
-        let name = &self.place.secret;
+        let name = &self.names.secret;
         let written = match version {
             None => {
                 let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
@@ -118,7 +118,7 @@ impl CertificateStore for KubernetesStore {
             .map_err(|error| StoreError::new(format!("write {}", self.secret()), error))
     }
 
-    async fn trust(&self, bundle: &str, version: &Version) -> Result<Written, StoreError> {
+    async fn publish(&self, bundle: &str, version: &Version) -> Result<Written, StoreError> {
         let bundle = ByteString(bundle.as_bytes().to_vec());
         let names = self.webhooks.lock().await.clone();
         let webhooks: Vec<_> = names
@@ -126,7 +126,7 @@ impl CertificateStore for KubernetesStore {
             .map(|name| json!({ "name": name, "clientConfig": { "caBundle": bundle } }))
             .collect();
         let patch = json!({ "metadata": { "resourceVersion": version }, "webhooks": webhooks });
-        let name = &self.place.configuration;
+        let name = &self.names.configuration;
         let patched = self.configurations.patch(name, &manager(), &Patch::Strategic(patch)).await.map(drop);
         written_or_conflict(patched)
             .map_err(|error| StoreError::new(format!("set the caBundle in {}", self.configuration()), error))
@@ -137,7 +137,7 @@ fn manager() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// Whoever was faster, or has removed the object, is heeded: it is looked again.
+/// Treats a conflict or a deleted object as a reason to observe again.
 fn written_or_conflict(result: Result<(), Error>) -> Result<Written, Error> {
     match result {
         Ok(()) => Ok(Written::Done),

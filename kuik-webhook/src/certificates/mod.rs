@@ -1,27 +1,27 @@
-//! The webhook's certificate, where nobody else makes one: an authority and a serving certificate in a Secret that all
-//! replicas share, and the `caBundle` of the webhook's configuration, by which API servers trust it.
+//! Certificate management of the webhook: a CA and a serving certificate in a Secret that all replicas share, and the
+//! `caBundle` of the webhook configuration, by which API servers trust it. An alternative to cert-manager.
 //!
-//! - [`plan`]: what has to be done now, as a pure function of what was observed and the time.
-//! - [`issue`]: makes authorities and certificates.
-//! - [`Keeper`]: observes, plans, does, again and again; any number of replicas may.
-//! - [`CertificateStore`]: where all of it is kept; [`KubernetesStore`] keeps it in a cluster.
+//! - [`plan`]: what to do now, as a pure function of the observed state and the time.
+//! - [`issue`]: issues CAs and certificates.
+//! - [`Rotator`]: observes, plans and executes in a loop; any number of replicas can run one.
+//! - [`CertificateStore`]: storage; [`KubernetesStore`] is the one in a cluster.
 //!
-//! Invariant: no certificate is served that API servers do not trust yet. A new authority is first added to what they
-//! trust, and only then signs; the old one stays among them until it has expired. Every write names the version that it
-//! was decided on, so that of several replicas one writes, and the others find what it has written.
+//! Invariant: no certificate is served before API servers trust it. A new CA is added to the trusted ones before it signs;
+//! the old one stays trusted until it has expired. Every write includes the observed resource version, so that one of
+//! several replicas writes, and the others use the result.
 
 mod certificate;
 mod issue;
-mod keeper;
 mod kubernetes;
-mod material;
 mod plan;
+mod rotator;
+mod secret;
 mod store;
 
 pub use certificate::{Certificate, InvalidCertificate};
-pub use issue::{CannotIssue, Lifetimes, issue};
-pub use keeper::{KeepError, Keeper};
-pub use kubernetes::{KubernetesStore, Place};
-pub use material::{KeyPair, Material};
-pub use plan::{Needs, plan};
+pub use issue::{CertificateSpec, IssueError, Lifetimes, issue};
+pub use kubernetes::{KubernetesStore, ObjectNames};
+pub use plan::{RotationPlan, plan};
+pub use rotator::{RotationError, Rotator};
+pub use secret::{CertificateSecret, KeyPair};
 pub use store::{CertificateStore, Observed, StoreError, Version, Written};

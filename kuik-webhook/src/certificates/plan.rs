@@ -1,57 +1,64 @@
-//! What has to be done about the certificates now.
+//! The rotation plan: which certificates to issue and publish now.
 
-use super::{certificate::Certificate, material::Material};
+use super::{certificate::Certificate, secret::CertificateSecret};
 
-/// What has to be done, in this order.
+/// The steps to take, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Needs {
-    /// A new authority, beside those that there are.
+pub struct RotationPlan {
+    /// Issue a new CA, in addition to the existing ones.
     pub authority: bool,
-    /// A new serving certificate, by the newest authority.
+    /// Issue a new serving certificate, signed by the current CA.
     pub serving: bool,
-    /// API servers have to be told what to trust.
+    /// Publish the CA bundle to API servers.
     pub trust: bool,
 }
 
-impl Needs {
-    /// Whether something has to be written into the Secret.
+impl RotationPlan {
+    /// Returns true if the Secret changes.
     #[must_use]
     pub fn issues(self) -> bool {
         self.authority || self.serving
     }
 }
 
-/// What has to be done at second `now`, where the Secret holds `material`, API servers trust `bundles` (one for each of the
-/// webhooks), and the service has these `names`.
+/// Plans the rotation at Unix time `now`, given the contents of the Secret, the CA `bundles` that API servers trust (one for
+/// each webhook), and the DNS `names` of the service.
 ///
-/// A certificate that cannot be used is replaced at once. One that is merely due waits until every API server has been
-/// told of the authority that signs its successor. A clock that is wrong by a day makes no difference: certificates begin
-/// to hold a day before they are made, and are due long before they end.
+/// An unusable certificate is replaced immediately. One that is only due for renewal is replaced after the CA that signs its
+/// successor is published to all API servers. Clock skew of up to a day has no effect: certificates are backdated by a day,
+/// and due long before they expire.
 #[must_use]
-pub fn plan(material: Option<&Material>, bundles: &[Vec<u8>], names: &[String], now: i64) -> Needs {
-    let Some(material) = material else { return Needs { authority: true, serving: true, trust: false } };
-    let authority = &material.authority.certificate;
-    let new_authority = !authority.holds_at(now) || authority.is_due_at(now);
+pub fn plan(
+    secret: Option<&CertificateSecret>,
+    bundles: &[Vec<u8>],
+    names: &[String],
+    now: i64,
+) -> RotationPlan {
+    let Some(secret) = secret else {
+        return RotationPlan { authority: true, serving: true, trust: false };
+    };
+    let authority = &secret.authority.certificate;
+    let new_authority = !authority.is_valid_at(now) || authority.is_due_at(now);
 
-    let serving = material.serving.as_ref().map(|pair| &pair.certificate);
-    let by = |serving: &Certificate, authority: &Certificate| {
+    let serving = secret.serving.as_ref().map(|pair| &pair.certificate);
+    let is_signed = |serving: &Certificate, authority: &Certificate| {
         !authority.has_expired_at(now) && serving.is_signed_by(authority)
     };
     let usable = serving.is_some_and(|serving| {
-        let signed = material.authorities().any(|authority| by(serving, authority));
-        serving.holds_at(now) && serving.is_for(names) && signed
+        let signed = secret.authorities().any(|authority| is_signed(serving, authority));
+        serving.is_valid_at(now) && serving.is_for(names) && signed
     });
-    let due = serving.is_none_or(|serving| serving.is_due_at(now) || !by(serving, authority));
+    let due = serving.is_none_or(|serving| serving.is_due_at(now) || !is_signed(serving, authority));
     let trusted = bundles.iter().all(|bundle| trusts(bundle, authority));
     let new_serving = !usable || (due && trusted && !new_authority);
 
-    let wanted = material.bundle(now);
+    let wanted = secret.ca_bundle(now);
     let trust = bundles.iter().any(|bundle| bundle != wanted.as_bytes());
-    Needs { authority: new_authority, serving: new_serving, trust }
+    RotationPlan { authority: new_authority, serving: new_serving, trust }
 }
 
-/// Whether a bundle has the authority in it.
+/// Returns true if a bundle contains the CA.
 fn trusts(bundle: &[u8], authority: &Certificate) -> bool {
     Certificate::read_all(bundle).is_ok_and(|trusted| trusted.contains(authority))
 }

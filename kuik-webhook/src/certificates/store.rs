@@ -1,66 +1,66 @@
-//! Where certificates are kept, and who trusts them: what a [`Keeper`](super::Keeper) needs of a cluster.
+//! Certificate storage: what a [`Rotator`](super::Rotator) needs of a cluster.
 
 use std::{collections::BTreeMap, error::Error};
 
 use async_trait::async_trait;
 
-/// The version of an object that a write is decided on.
+/// Resource version of an object, for optimistic concurrency.
 pub type Version = String;
 
-/// What there was when it was looked.
+/// The observed state of the cluster.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// What the Secret holds, and its version; `None` where there is none.
+    /// Data and version of the Secret, if it exists.
     pub secret: Option<(BTreeMap<String, Vec<u8>>, Version)>,
-    /// What each of the webhooks has as its `caBundle`, and the version of their configuration; `None` where there is none.
+    /// The `caBundle` of each webhook, and the version of their configuration, if it exists.
     pub trust: Option<(Vec<Vec<u8>>, Version)>,
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// It was done.
+    /// Written.
     Done,
-    /// Somebody else has written since it was looked: nothing was done.
+    /// The object changed since it was observed: nothing was written.
     Conflict,
 }
 
-/// A look or a write that failed.
+/// A failed request to the cluster.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action}")]
+#[error("failed to {action}")]
 pub struct StoreError {
     action: String,
     source: Box<dyn Error + Send + Sync>,
 }
 
-/// Keeps certificates, and tells API servers what to trust.
+/// Stores certificates, and publishes the CA bundle to API servers.
 #[async_trait]
 pub trait CertificateStore: Send + Sync {
-    /// What there is now.
+    /// Returns the current state.
     ///
     /// # Errors
-    /// Where that cannot be seen.
+    /// If it cannot be read.
     async fn observe(&self) -> Result<Observed, StoreError>;
 
-    /// Writes the Secret, if it still has this version (`None`: is not there).
+    /// Writes the Secret if it still has this version (`None`: if it does not exist).
     ///
     /// # Errors
-    /// Where that cannot be done.
+    /// If the request fails.
     async fn write(
         &self,
         data: BTreeMap<String, Vec<u8>>,
         version: Option<&Version>,
     ) -> Result<Written, StoreError>;
 
-    /// Gives every webhook this `caBundle`, if their configuration still has this version.
+    /// Sets the `caBundle` of every webhook if their configuration still has this version.
     ///
     /// # Errors
-    /// Where that cannot be done.
-    async fn trust(&self, bundle: &str, version: &Version) -> Result<Written, StoreError>;
+    /// If the request fails.
+    async fn publish(&self, bundle: &str, version: &Version) -> Result<Written, StoreError>;
 }
 
 impl StoreError {
-    /// What was attempted, on what; and why it failed.
+    /// Wraps the cause of a failed `action`, such as `read the Secret NAME`.
     pub fn new(action: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { action: action.into(), source: source.into() }
     }

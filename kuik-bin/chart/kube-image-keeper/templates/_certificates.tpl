@@ -1,6 +1,6 @@
-{{/* Where the webhook's certificate comes from. */}}
+{{/* Source of the webhook's certificate. */}}
 
-{{/* self or cert-manager. Values of a chart that knew cert-manager alone ask for it by its issuer. */}}
+{{/* "self" or "cert-manager". Values of kuik 1.x, which supports only cert-manager, select it by setting an issuer. */}}
 {{- define "kuik.certificates" -}}
 {{- $webhook := .Values.controllers.webhook -}}
 {{- if $webhook.certificates -}}{{ $webhook.certificates }}
@@ -9,11 +9,17 @@
 {{- end -}}
 {{- end -}}
 
+{{/* "true" if the chart creates the issuer: its default name in 1.x is no other. */}}
+{{- define "kuik.certificates.ownIssuer" -}}
+{{- $webhook := .Values.controllers.webhook -}}
+{{- and $webhook.createCertificateIssuer (has (toString $webhook.certificateIssuerRef.name) (list "" "<nil>" "kube-image-keeper-selfsigned-issuer")) -}}
+{{- end -}}
+
 {{- define "kuik.certificateSecret" -}}
 {{ include "kuik.fullname" . }}-webhook-certificate
 {{- end -}}
 
-{{/* true where cert-manager writes a certificate that the webhook serves. */}}
+{{/* "true" if the webhook serves a certificate from cert-manager. */}}
 {{- define "kuik.webhook.certificateMounted" -}}
 {{ and (ne .Values.proxy.mode "containerd") (eq (include "kuik.certificates" .) "cert-manager") }}
 {{- end -}}

@@ -1,10 +1,11 @@
-{{/* Which images are rewritten: the controllers keep the images that the webhook rewrites, so both are told the same. */}}
+{{/* Flags that select the images to rewrite. The controllers cache what the webhook rewrites, so both get the same flags. */}}
 {{- define "kuik.rewriteArguments" -}}
 {{- $webhook := .Values.controllers.webhook }}
 - --proxy-port={{ .Values.proxy.hostPort }}
 - --ignore-pull-policy-always={{ $webhook.ignorePullPolicyAlways }}
+- --ignore-node-critical-pods={{ ne (toString $webhook.ignoreNodeCriticalPods) "false" }}
 {{- range $webhook.ignoredNamespaces }}
-- --ignore-namespaces={{ . }}
+- --ignore-namespaces={{ include "kuik.quantity" . }}
 {{- end }}
 {{- range $webhook.ignoredImages }}
 - {{ printf "--ignore-images=%s" . | quote }}
@@ -21,7 +22,7 @@
 {{- if eq .Values.proxy.mode "containerd" }}
 - --webhook-bind-address=0
 {{- else }}
-- --webhook-bind-address=:9443
+- --webhook-bind-address=:{{ .Values.controllers.webhook.port }}
 {{- if eq (include "kuik.certificates" .) "cert-manager" }}
 - --tls-cert-file=/etc/kuik/certificate/tls.crt
 - --tls-private-key-file=/etc/kuik/certificate/tls.key
@@ -33,7 +34,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Not in a namespace, so that two releases need two names. */}}
+{{/* Cluster-scoped, so the name includes the namespace to be unique per release. */}}
 {{- define "kuik.webhook.name" -}}
 {{ include "kuik.fullname" . }}-{{ .Release.Namespace | trunc 22 | trimSuffix "-" }}
 {{- end -}}

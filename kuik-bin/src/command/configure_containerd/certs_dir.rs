@@ -1,8 +1,7 @@
-//! containerd's folder of registry hosts (`config_path`), and what is changed in it.
+//! containerd's directory of registry hosts (`config_path`), and planned changes to it.
 //!
-//! All changes are planned before the first is made, so that a file that cannot be merged leaves all others as they
-//! are. A file is replaced by renaming, and a new folder appears with its file in it: an empty folder would hide
-//! `_default`.
+//! Invariant: all changes are planned before the first is made, so that if one file cannot be merged, none is changed. A
+//! file is replaced by renaming, and a new directory appears with its file in it: an empty directory would hide `_default`.
 
 use std::{
     ffi::OsStr,
@@ -14,16 +13,16 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::hosts_file::{self, Inserted, Made, Unusable};
+use super::hosts_file::{self, Endpoints, Inserted, Made, Unusable};
 
-/// The folder that is for all registries without one of their own.
+/// Directory for all registries that have none.
 pub(super) const DEFAULT: &str = "_default";
 
 const FILE: &str = "hosts.toml";
-/// The largest file that is read, in bytes.
+/// Maximum file size in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// containerd's folder of registry hosts.
+/// containerd's directory of registry hosts.
 #[derive(Debug, Clone)]
 pub(super) struct CertsDir(PathBuf);
 
@@ -36,19 +35,19 @@ pub(super) struct Change {
 
 #[derive(Debug)]
 enum Step {
-    /// It is as it should be.
+    /// Nothing to change.
     Nothing(&'static str),
-    /// The file is replaced; its owner and mode stay.
+    /// Replace the file; keep its owner and mode.
     Replace { content: String, like: Metadata, done: &'static str },
-    /// The file is written into a folder that is there.
+    /// Write the file into an existing directory.
     Create { content: String },
-    /// The folder is made, with the file in it.
+    /// Create the directory with the file in it.
     CreateFolder { content: String },
-    /// The file goes, and what was made for it where nothing else is in it.
+    /// Delete the file, and the directories created for it if they are empty.
     Delete { made: Made },
 }
 
-/// Why a registry's folder is left as it is, or could not be changed.
+/// Error of planning or making a change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum CertsDirError {
@@ -57,31 +56,31 @@ pub(super) enum CertsDirError {
     File {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// Reason.
         problem: Unusable,
     },
     /// The file is too large, or not UTF-8.
-    #[error("{} is no hosts.toml that containerd reads: it is not UTF-8, or has more than {MAX_BYTES} bytes", .0.display())]
+    #[error("{} is not a hosts.toml that containerd can read: it is not UTF-8, or is larger than {MAX_BYTES} bytes", .0.display())]
     NotText(PathBuf),
-    /// There are certificates that containerd reads only while there is no `hosts.toml`.
+    /// There are certificates that containerd reads only if there is no `hosts.toml`.
     #[error(
-        "{} has {certificate:?}, which containerd reads only while there is no {FILE} beside it: write a {FILE} that \
-         names it (ca = {certificate:?}, or client), then run this again", .folder.display()
+        "{} contains {certificate:?}, which containerd reads only if there is no {FILE} in the directory: write a \
+         {FILE} that names it (ca = {certificate:?}, or client), then run this command again", .folder.display()
     )]
     Certificates {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
         /// One of them.
         certificate: String,
     },
-    /// The system says no.
+    /// A file operation failed.
     #[error("cannot {attempted} {}", .path.display())]
     Io {
-        /// What was attempted.
+        /// The operation.
         attempted: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// What it says.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -91,8 +90,8 @@ impl CertsDir {
         Self(folder)
     }
 
-    /// Plans the entry for `endpoint` in the file of `registry`, or in [`DEFAULT`].
-    pub(super) fn plan_insert(&self, registry: &str, endpoint: &str) -> Result<Change, CertsDirError> {
+    /// Plans the entry for `endpoints` in the file of `registry`, or in [`DEFAULT`].
+    pub(super) fn plan_insert(&self, registry: &str, endpoints: &Endpoints) -> Result<Change, CertsDirError> {
         let folder = self.folder_of(registry);
         let file = real(&folder.join(FILE));
         let existing = read(&file)?;
@@ -107,17 +106,17 @@ impl CertsDir {
             return Err(CertsDirError::Certificates { folder, certificate });
         }
         let text = existing.as_ref().map(|(text, _)| text.as_str());
-        let inserted = hosts_file::insert(text, endpoint, made)
+        let inserted = hosts_file::insert(text, endpoints, made)
             .map_err(|problem| CertsDirError::File { file: file.clone(), problem })?;
         let step = match (inserted, existing) {
-            (Inserted::Theirs, _) => {
-                Step::Nothing("has an entry for the endpoint that is not ours: it stays as it is")
+            (Inserted::Foreign, _) => {
+                Step::Nothing("already has an entry for the endpoint that kuik did not write: unchanged")
             }
             (Inserted::Text(content), Some((before, _))) if content == before => {
-                Step::Nothing("is as it should be")
+                Step::Nothing("is up to date")
             }
             (Inserted::Text(content), Some((_, like))) => {
-                Step::Replace { content, like, done: "has kuik first; what was in it follows" }
+                Step::Replace { content, like, done: "now has kuik first, followed by its previous content" }
             }
             (Inserted::Text(content), None) if made == Made::File => Step::Create { content },
             (Inserted::Text(content), None) => Step::CreateFolder { content },
@@ -125,12 +124,12 @@ impl CertsDir {
         Ok(Change { file, step })
     }
 
-    /// Plans that our entry goes from the file of `registry`.
+    /// Plans removing kuik's entry from the file of `registry`.
     pub(super) fn plan_remove(&self, registry: &str) -> Result<Change, CertsDirError> {
         self.plan_remove_from(&self.folder_of(registry))
     }
 
-    /// Plans that our entries go from every file.
+    /// Plans removing kuik's entries from every file.
     pub(super) fn plan_remove_all(&self) -> Result<Vec<Change>, CertsDirError> {
         let changes: Result<Vec<_>, _> =
             self.folders()?.iter().map(|folder| self.plan_remove_from(folder)).collect();
@@ -140,19 +139,19 @@ impl CertsDir {
     fn plan_remove_from(&self, folder: &Path) -> Result<Change, CertsDirError> {
         let file = real(&folder.join(FILE));
         let Some((text, like)) = read(&file)? else {
-            return Ok(Change { file, step: Step::Nothing("is not there") });
+            return Ok(Change { file, step: Step::Nothing("does not exist") });
         };
         let removed = hosts_file::remove(&text)
             .map_err(|problem| CertsDirError::File { file: file.clone(), problem })?;
         let step = match removed {
             (_, None) => Step::Nothing("has no entry of kuik"),
             (left, Some(made)) if made >= Made::File && left.trim().is_empty() => Step::Delete { made },
-            (content, Some(_)) => Step::Replace { content, like, done: "is as it was without kuik" },
+            (content, Some(_)) => Step::Replace { content, like, done: "is restored" },
         };
         Ok(Change { file, step })
     }
 
-    /// The registries that have a folder of their own, which hides [`DEFAULT`] from them.
+    /// Returns the registries with their own directory, which containerd reads instead of [`DEFAULT`].
     pub(super) fn own_folders(&self) -> Result<Vec<String>, CertsDirError> {
         let names = self.folders()?.into_iter().filter_map(|folder| {
             folder.file_name().and_then(OsStr::to_str).filter(|name| *name != DEFAULT).map(str::to_owned)
@@ -160,11 +159,11 @@ impl CertsDir {
         Ok(names.collect())
     }
 
-    /// Removes the folder of all registries, where it was made for us and nothing is left in it.
+    /// Removes the directory of all registries if kuik created it and it is empty.
     pub(super) fn remove_if_ours(&self, changes: &[Change]) {
         let ours = |change: &Change| matches!(change.step, Step::Delete { made: Made::CertsDir });
         if changes.iter().any(ours) {
-            // What is in it is not ours; then it stays.
+            // Fails if it is not empty, and then it stays.
             let _ = fs::remove_dir(&self.0);
         }
     }
@@ -188,7 +187,7 @@ impl CertsDir {
         Ok(folders)
     }
 
-    /// The folder that containerd reads for a registry: with a port it has two spellings, the first of which wins.
+    /// Returns the directory that containerd reads for a registry: with a port it has two spellings, and the first one wins.
     fn folder_of(&self, registry: &str) -> PathBuf {
         if let Some((host, port)) = registry.rsplit_once(':') {
             let first = self.0.join(format!("{host}_{port}_"));
@@ -201,7 +200,7 @@ impl CertsDir {
 }
 
 impl Change {
-    /// Makes the change, and says what was done.
+    /// Makes the change, and returns a description of it.
     pub(super) fn make(&self) -> Result<String, CertsDirError> {
         let file = &self.file;
         let said = |done: &str| format!("{} {done}", file.display());
@@ -214,27 +213,27 @@ impl Change {
             }
             Step::Create { content } => {
                 replace(file, content, None).map_err(failed("write"))?;
-                Ok(said("is new"))
+                Ok(said("is created"))
             }
             Step::CreateFolder { content } => {
                 create_folder(file, content).map_err(failed("write"))?;
-                Ok(said("is new"))
+                Ok(said("is created"))
             }
             Step::Delete { made } => {
                 fs::remove_file(file).map_err(failed("remove"))?;
                 if *made >= Made::Folder
                     && let Some(folder) = file.parent()
                 {
-                    // Where somebody has put something else into it, it stays.
+                    // Fails if it is not empty, and then it stays.
                     let _ = fs::remove_dir(folder);
                 }
-                Ok(said("is gone"))
+                Ok(said("is removed"))
             }
         }
     }
 }
 
-/// Where a file is that may be a link, so that what is replaced is the file and not the link.
+/// Resolves links, so that the file is replaced and not the link.
 fn real(file: &Path) -> PathBuf {
     fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())
 }
@@ -256,7 +255,7 @@ fn read(file: &Path) -> Result<Option<(String, Metadata)>, CertsDirError> {
     }
 }
 
-/// A certificate or key that containerd finds by its name alone, as Docker does.
+/// Returns a certificate or key that containerd finds by its name alone, as Docker does.
 fn certificate_in(folder: &Path) -> Result<Option<String>, CertsDirError> {
     let failed = |source| CertsDirError::Io { attempted: "list", path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
@@ -275,7 +274,7 @@ fn certificate_in(folder: &Path) -> Result<Option<String>, CertsDirError> {
     Ok(found)
 }
 
-/// Puts `content` in the place of the file, whole or not at all. Owner and mode are those of `like`.
+/// Replaces the file atomically. Owner and mode are those of `like`.
 fn replace(file: &Path, content: &str, like: Option<&Metadata>) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut new = NamedTempFile::with_prefix_in(".hosts.toml.", folder)?;
@@ -293,7 +292,7 @@ fn replace(file: &Path, content: &str, like: Option<&Metadata>) -> io::Result<()
     File::open(folder)?.sync_all()
 }
 
-/// Makes the folder of the file, which appears with the file in it.
+/// Creates the directory of the file, atomically with the file in it.
 fn create_folder(file: &Path, content: &str) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let above = folder.parent().unwrap_or(Path::new("."));

@@ -1,7 +1,7 @@
-//! A `hosts.toml` of containerd as text: our entry goes in and comes out, and every other byte stays.
+//! Editor of containerd's `hosts.toml`: inserts and removes kuik's entry, and preserves every other byte.
 //!
-//! Our entry is a block between two comments, before the first host of the file, because containerd asks hosts in the
-//! order in which they are written. The first comment says what was made for it, so that all of that can go again.
+//! The entry is a block between two comments, before the first host of the file, because containerd tries hosts in file
+//! order. The first comment records what was created for the entry, so that all of it can be removed.
 //! Invariant: `remove(insert(text)) == text`, and what `insert` returns is TOML.
 
 use std::fmt;
@@ -11,81 +11,93 @@ use toml_edit::{Document, Item, Table};
 const BEGIN: &str = "# >>> kuik (made: ";
 const END: &str = "# <<< kuik";
 
-/// What was made to hold our entry, each with all that stands before it.
+/// Extent of what was created for the entry; each variant includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Made {
-    /// The entry alone: the file was there.
+    /// The entry: the file existed.
     Entry,
-    /// The entry, and the end of the line before it, which had none.
+    /// The entry, and a missing line ending before it.
     LineEnd,
-    /// The file: the folder was there.
+    /// The file: the directory existed.
     File,
-    /// The folder of the registry.
+    /// The directory of the registry.
     Folder,
-    /// The folder of all registries.
+    /// The directory of all registries.
     CertsDir,
 }
 
-/// Why a file is left as it is.
+/// Error of a file that cannot be merged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum Unusable {
-    /// The file is not TOML, so nobody knows what containerd makes of it.
-    #[error("it is not TOML (line {line}): mend it, then run this again")]
+    /// The file is not TOML, so its meaning to containerd is unknown.
+    #[error("it is not TOML (line {line}): fix it, then run this command again")]
     NotToml {
         /// The line of the mistake, from 1.
         line: usize,
     },
-    /// Its hosts are written in a way that takes no further table.
-    #[error("its hosts are not written as [host.\"URL\"] tables: write them so, then run this again")]
+    /// Its hosts are written in a form that no table can be added to.
+    #[error(
+        "its hosts are not written as [host.\"URL\"] tables: rewrite them as tables, then run this command again"
+    )]
     NotTables,
-    /// The comment that ends our entry is gone.
-    #[error("the line {END:?} that ended kuik's entry is gone: take the entry out by hand")]
+    /// The comment that ends kuik's entry is missing.
+    #[error("the line {END:?} that ends kuik's entry is missing: remove the entry by hand")]
     Unended,
 }
 
-/// What becomes of a file.
+/// Result of an insertion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Inserted {
     /// Its new text.
     Text(String),
-    /// Somebody else has written an entry for our endpoint: it stays theirs.
-    Theirs,
+    /// The file has an entry for the endpoint that kuik did not write.
+    Foreign,
 }
 
-/// The text with an entry for `endpoint` before every other host, in place of any entry of ours that it has.
-/// `text` is `None` where there is no file; `made` is then what has to be made for it.
-pub(super) fn insert(text: Option<&str>, endpoint: &str, made: Made) -> Result<Inserted, Unusable> {
-    let Some(text) = text else { return Ok(Inserted::Text(block(endpoint, made))) };
+/// The hosts of kuik's entry, as URLs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoints {
+    /// The proxy on the node.
+    pub(super) proxy: String,
+    /// Tried in this order if the proxy does not respond.
+    pub(super) fallbacks: Vec<String>,
+}
+
+/// Inserts an entry for `endpoints` before every other host, replacing an existing entry of kuik. `text` is `None` if there
+/// is no file; `made` is then what has to be created for it. A fallback that the file already has keeps its place.
+pub(super) fn insert(text: Option<&str>, endpoints: &Endpoints, made: Made) -> Result<Inserted, Unusable> {
+    let Some(text) = text else { return Ok(Inserted::Text(block(&endpoints.all(&Table::new()), made))) };
     let (bare, earlier) = remove(text)?;
     let document = parsed(&bare)?;
-    if names(document.as_table(), endpoint) {
-        return Ok(Inserted::Theirs);
+    if names(document.as_table(), &endpoints.proxy) {
+        return Ok(Inserted::Foreign);
     }
+    let hosts = endpoints.all(document.as_table());
     if !are_tables(document.as_table()) {
         return Err(Unusable::NotTables);
     }
     let at =
         first_header(document.as_table()).map_or(bare.len(), |header| before_its_comments(&bare, header));
-    // Where it was is as good, as long as nothing has been written in between.
+    // Keep the previous position, unless something has been written in between.
     let at = line_starting(text, BEGIN)
         .filter(|&before| bare.get(before..at).is_some_and(|between| between.trim().is_empty()))
         .unwrap_or(at);
     let (before, after) = bare.split_at_checked(at).unwrap_or((&bare, ""));
     let unended = !before.is_empty() && !before.ends_with('\n');
-    // A file that is ours stays ours, whatever has been added to it since.
+    // A file that kuik created stays marked as such, whatever has been added to it since.
     let made = match earlier {
         Some(earlier) if earlier >= Made::File => earlier,
         _ if unended => Made::LineEnd,
         _ => Made::Entry,
     };
     let line_end = if made == Made::LineEnd { "\n" } else { "" };
-    let merged = format!("{before}{line_end}{}{after}", block(endpoint, made));
+    let merged = format!("{before}{line_end}{}{after}", block(&hosts, made));
     parsed(&merged).map_err(|_| Unusable::NotTables)?;
     Ok(Inserted::Text(merged))
 }
 
-/// The text without our entry, and what was made for it; `None` where it has none.
+/// Removes kuik's entry, and returns what was created for it; `None` if there is no entry.
 pub(super) fn remove(text: &str) -> Result<(String, Option<Made>), Unusable> {
     let Some(begin) = line_starting(text, BEGIN) else { return Ok((text.to_owned(), None)) };
     let (before, rest) = text.split_at_checked(begin).unwrap_or((text, ""));
@@ -97,18 +109,33 @@ pub(super) fn remove(text: &str) -> Result<(String, Option<Made>), Unusable> {
     Ok((format!("{before}{after}"), Some(made)))
 }
 
-fn block(endpoint: &str, made: Made) -> String {
+fn block(hosts: &[&str], made: Made) -> String {
+    let table = |url: &&str| format!("[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
     format!(
-        "{BEGIN}{made}). Written by `kuik-proxy configure-containerd`, and taken out again with --remove.\n\
-         # Where kuik does not answer, containerd goes on with the next host, and with the registry itself at last.\n\
-         [host.\"{endpoint}\"]\n  capabilities = [\"pull\", \"resolve\"]\n{END}\n"
+        "{BEGIN}{made}). Written by `kuik-proxy configure-containerd`; remove it with --remove.\n\
+         # If kuik does not respond, containerd tries the next host, and finally the registry itself.\n\
+         {}{END}\n",
+        hosts.iter().map(table).collect::<String>()
     )
+}
+
+impl Endpoints {
+    /// Returns the hosts to write into a file with these tables: the proxy, and the fallbacks that the file lacks.
+    fn all(&self, file: &Table) -> Vec<&str> {
+        let mut all = vec![self.proxy.as_str()];
+        for fallback in &self.fallbacks {
+            if !all.contains(&fallback.as_str()) && !names(file, fallback) {
+                all.push(fallback);
+            }
+        }
+        all
+    }
 }
 
 impl Made {
     const ALL: [Self; 5] = [Self::Entry, Self::LineEnd, Self::File, Self::Folder, Self::CertsDir];
 
-    /// What the rest of the first comment says. What cannot be read made nothing but the entry.
+    /// Parses the rest of the first comment; falls back to [`Self::Entry`].
     fn read(rest: &str) -> Self {
         let said = rest.split_once(')').map_or("", |(said, _)| said);
         Self::ALL.into_iter().find(|made| made.to_string() == said).unwrap_or(Self::Entry)
@@ -135,14 +162,14 @@ fn parsed(text: &str) -> Result<Document<&str>, Unusable> {
     })
 }
 
-/// Whether the file has a host at `endpoint`.
+/// Returns whether the file has a host at `endpoint`.
 fn names(root: &Table, endpoint: &str) -> bool {
     let same = |url: &str| url.trim_end_matches('/').eq_ignore_ascii_case(endpoint);
     let hosts = root.get("host").and_then(Item::as_table_like);
     hosts.is_some_and(|hosts| hosts.iter().any(|(url, _)| same(url)))
 }
 
-/// Whether every host is a table with a header, so that another can stand before it.
+/// Returns whether every host is a table with a header, so that another can be inserted before it.
 fn are_tables(root: &Table) -> bool {
     let has_header = |item: &Item| item.as_table().is_some_and(|table| !table.is_dotted());
     root.get("host").is_none_or(|hosts| {
@@ -151,7 +178,7 @@ fn are_tables(root: &Table) -> bool {
     })
 }
 
-/// Where the first `[table]` of a document begins.
+/// Returns the offset of the first `[table]` of a document.
 fn first_header(table: &Table) -> Option<usize> {
     let own = |table: &Table| (!table.is_dotted()).then(|| table.span()).flatten().map(|span| span.start);
     let of = |table: &Table| own(table).into_iter().chain(first_header(table)).min();
@@ -163,7 +190,7 @@ fn first_header(table: &Table) -> Option<usize> {
     table.iter().filter_map(|(_, item)| first(item)).min()
 }
 
-/// The beginning of the line of `header`, or of the comments that stand directly above it and belong to it.
+/// Returns the start of the line of `header`, or of the comments directly above it.
 fn before_its_comments(text: &str, header: usize) -> usize {
     let above = text.get(..header).unwrap_or(text);
     let mut at = above.rfind('\n').map_or(0, |end| end + 1);
@@ -176,7 +203,7 @@ fn before_its_comments(text: &str, header: usize) -> usize {
     at
 }
 
-/// Where the first line begins that starts with `start`.
+/// Returns the offset of the first line that starts with `start`.
 fn line_starting(text: &str, start: &str) -> Option<usize> {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
@@ -196,14 +223,18 @@ mod tests {
 
     const ENDPOINT: &str = "http://127.0.0.1:7439";
 
+    fn at(proxy: &str) -> Endpoints {
+        Endpoints { proxy: proxy.to_owned(), fallbacks: Vec::new() }
+    }
+
     fn inserted(text: &str) -> String {
-        match insert(Some(text), ENDPOINT, Made::Entry).unwrap() {
+        match insert(Some(text), &at(ENDPOINT), Made::Entry).unwrap() {
             Inserted::Text(text) => text,
-            Inserted::Theirs => panic!("{text} is taken for ours"),
+            Inserted::Foreign => panic!("{text} is treated as an entry of kuik"),
         }
     }
 
-    /// The hosts of a file in the order in which they are written.
+    /// Returns the hosts of a file in file order.
     fn hosts(text: &str) -> Vec<String> {
         let document = Document::parse(text).unwrap();
         let table = document.get("host").and_then(Item::as_table).unwrap();
@@ -230,7 +261,7 @@ mod tests {
     ];
 
     #[test]
-    fn ours_is_first_and_everything_else_stays() {
+    fn entry_is_inserted_first_and_removal_restores_the_file() {
         for text in FILES {
             let merged = inserted(text);
             assert_eq!(hosts(&merged)[0], ENDPOINT, "{merged}");
@@ -241,26 +272,44 @@ mod tests {
                 before.get("server").map(|item| item.as_str())
             );
             assert_eq!(remove(&merged).unwrap().0, text, "{merged}");
-            assert_eq!(inserted(&merged), merged, "it is idempotent");
+            assert_eq!(inserted(&merged), merged, "not idempotent");
         }
         let merged = inserted(FILES[3]);
         let comment = merged.find("# the mirror").unwrap();
-        assert!(merged.find(END).unwrap() < comment, "comments stay with what they are about: {merged}");
+        assert!(merged.find(END).unwrap() < comment, "comments stay with their table: {merged}");
     }
 
     #[test]
-    fn another_endpoint_takes_the_place_of_the_first() {
+    fn new_endpoint_replaces_the_previous_one() {
         let once = inserted(FILES[3]);
-        let Inserted::Text(twice) = insert(Some(&once), "http://127.0.0.1:9", Made::Entry).unwrap() else {
-            panic!("it is not theirs")
+        let Inserted::Text(twice) = insert(Some(&once), &at("http://127.0.0.1:9"), Made::Entry).unwrap()
+        else {
+            panic!("a foreign entry")
         };
         assert_eq!(hosts(&twice), ["http://127.0.0.1:9", "https://m.example"]);
         assert_eq!(remove(&twice).unwrap().0, FILES[3]);
     }
 
     #[test]
-    fn a_file_that_is_ours_stays_ours() {
-        let Inserted::Text(new) = insert(None, ENDPOINT, Made::Folder).unwrap() else { panic!() };
+    fn fallbacks_follow_the_proxy_and_precede_other_hosts() {
+        let fallbacks = ["http://10.96.0.7:5000", ENDPOINT, "https://m.example"].map(str::to_owned).to_vec();
+        let endpoints = Endpoints { proxy: ENDPOINT.to_owned(), fallbacks };
+        for (text, expected) in [
+            (None, vec![ENDPOINT, "http://10.96.0.7:5000", "https://m.example"]),
+            (Some(FILES[3]), vec![ENDPOINT, "http://10.96.0.7:5000", "https://m.example"]),
+        ] {
+            let Inserted::Text(merged) = insert(text, &endpoints, Made::File).unwrap() else {
+                panic!("{text:?}")
+            };
+            assert_eq!(hosts(&merged), expected, "{merged}");
+            assert_eq!(insert(Some(&merged), &endpoints, Made::File), Ok(Inserted::Text(merged.clone())));
+            assert_eq!(remove(&merged).unwrap().0, text.unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn created_file_stays_marked_as_created() {
+        let Inserted::Text(new) = insert(None, &at(ENDPOINT), Made::Folder).unwrap() else { panic!() };
         assert_eq!(remove(&new).unwrap(), (String::new(), Some(Made::Folder)));
         let grown = format!("{new}\n[host.\"https://m.example\"]\n");
         assert_eq!(inserted(&grown), grown);
@@ -271,15 +320,15 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_for_our_endpoint_is_theirs() {
+    fn foreign_entry_for_the_endpoint_is_kept() {
         for url in ["http://127.0.0.1:7439", "http://127.0.0.1:7439/", "HTTP://127.0.0.1:7439"] {
             let text = format!("[host.\"{url}\"]\n");
-            assert_eq!(insert(Some(&text), ENDPOINT, Made::Entry), Ok(Inserted::Theirs), "{url}");
+            assert_eq!(insert(Some(&text), &at(ENDPOINT), Made::Entry), Ok(Inserted::Foreign), "{url}");
         }
     }
 
     #[test]
-    fn what_cannot_be_merged_is_left_alone() {
+    fn files_that_cannot_be_merged_are_rejected() {
         for (text, expected) in [
             ("server = \n", Unusable::NotToml { line: 1 }),
             ("a = 1\na = 2\n", Unusable::NotToml { line: 2 }),
@@ -287,13 +336,13 @@ mod tests {
             ("host = {}\n", Unusable::NotTables),
             ("# >>> kuik (made: this entry)\n[host.\"x\"]\n", Unusable::Unended),
         ] {
-            assert_eq!(insert(Some(text), ENDPOINT, Made::Entry), Err(expected), "{text}");
+            assert_eq!(insert(Some(text), &at(ENDPOINT), Made::Entry), Err(expected), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn taking_out_undoes_putting_in(
+        fn remove_reverts_insert(
             before in "(\\PC{0,20}\r?\n){0,3}",
             hosts in prop::collection::btree_set("[a-z]{1,8}", 0..4),
             end in prop::bool::ANY,
@@ -304,7 +353,7 @@ mod tests {
             if end && text.ends_with('\n') {
                 text.pop();
             }
-            if let Ok(Inserted::Text(merged)) = insert(Some(&text), ENDPOINT, Made::Entry) {
+            if let Ok(Inserted::Text(merged)) = insert(Some(&text), &at(ENDPOINT), Made::Entry) {
                 prop_assert_eq!(remove(&merged).unwrap().0, text);
             }
         }

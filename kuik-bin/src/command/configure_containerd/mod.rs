@@ -1,10 +1,11 @@
-//! `kuik-proxy configure-containerd`: nodes pull through the proxy, and no image name changes.
+//! `kuik-proxy configure-containerd`: registry mirror configuration of containerd, without changing image names.
 //!
-//! containerd reads a `hosts.toml` per registry ("registry hosts", in its documentation). Ours is the first host in it;
-//! the registry itself stays the last, so that a node whose proxy is away pulls as it did before.
+//! containerd reads a `hosts.toml` per registry ("registry hosts", in its documentation). The proxy becomes its first
+//! host, and the cache can be the second, for a node whose proxy is down. The registry itself stays the last.
 
 mod certs_dir;
 mod hosts_file;
+mod resolve;
 
 use std::{
     collections::BTreeSet,
@@ -15,80 +16,115 @@ use std::{
 use http::Uri;
 use kuik_core::reference::RepositoryName;
 
-use self::certs_dir::{CertsDir, CertsDirError, Change, DEFAULT};
-use super::Failure;
+use self::{
+    certs_dir::{CertsDir, CertsDirError, Change, DEFAULT},
+    hosts_file::Endpoints,
+};
+use crate::cli_error::CliError;
 
-/// Make containerd pull through this proxy, with every image name as it is.
+/// Configure containerd to pull through this proxy with unchanged image names.
 ///
-/// Writes a hosts.toml for each registry into the folder that containerd's configuration names as config_path: the proxy
-/// first, then what was there before, and the registry itself at last. Without --registries it is for all registries that
-/// have no folder of their own (_default). What others have written stays byte for byte; a file that cannot be merged is
-/// an error, and then nothing is changed. It may be run again at any time, and --remove undoes it. containerd need not be
-/// restarted.
+/// Writes a hosts.toml for each registry into the config_path directory of containerd: the proxy first, then the fallback
+/// endpoints, then existing hosts, then the registry itself. Without --registries, it applies to all registries that have no directory there
+/// (_default). Existing content is preserved byte for byte; if a file cannot be merged, nothing is changed. The command is
+/// idempotent, and --remove reverts it. containerd does not have to be restarted.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The folder of registry hosts: config_path in containerd's configuration, commonly /etc/containerd/certs.d
+    /// Directory of registry hosts: config_path in containerd's configuration, usually /etc/containerd/certs.d
     #[arg(long, value_name = "DIR")]
     certs_dir: PathBuf,
-    /// A registry as images name it: docker.io, registry.example:5000; may be given several times
+    /// Registry as in image names, such as docker.io or registry.example:5000; repeatable
     #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
     registries: Vec<String>,
-    /// The proxy, as the node reaches it
+    /// URL of the proxy on the node
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7439")]
     endpoint: String,
-    /// Take out again what this command has put in: for these registries, or for all
+    /// URL of the cache for a node whose proxy does not respond, tried after the proxy; repeatable
+    #[arg(long, value_name = "URL")]
+    fallback_endpoint: Vec<String>,
+    /// Write the address of each fallback endpoint instead of its name, for nodes that do not use the DNS of the cluster;
+    /// a name without an address is left out. Only for http
+    #[arg(long)]
+    resolve_fallback: bool,
+    /// Remove the entries that this command wrote, for the given registries or for all
     #[arg(long)]
     remove: bool,
 }
 
-/// What the command was told and cannot be.
+/// An invalid argument.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Mistake {
-    #[error("--endpoint: {0:?} is not http://HOST[:PORT] or https://HOST[:PORT]")]
-    Endpoint(String),
-    #[error("--registries: {0:?} is not a registry as images name it, HOST[:PORT]")]
+    #[error("{flag}: {url:?} is not http://HOST[:PORT] or https://HOST[:PORT]")]
+    Endpoint { flag: &'static str, url: String },
+    #[error("--resolve-fallback: the certificate of {0:?} is for its name, not for its address")]
+    ResolvedHttps(String),
+    #[error("--registries: {0:?} is not a registry, HOST[:PORT]")]
     Registry(String),
 }
 
-/// Everything that keeps the changes from being made, together.
+/// All errors that prevent the changes.
 #[derive(Debug, thiserror::Error)]
 #[error("nothing was changed:{}", .0.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
 struct NothingChanged(Vec<CertsDirError>);
 
 impl Arguments {
-    /// Changes the files, and says on standard output what was done with each.
+    /// Changes the files, and prints what was done with each.
     ///
     /// # Errors
-    /// Where a file cannot be read, merged or written.
-    pub fn run(self) -> Result<(), Failure> {
-        let registries = names(&self.registries).map_err(Failure::usage)?;
-        let endpoint = endpoint(&self.endpoint).map_err(Failure::usage)?;
+    /// Fails if a file cannot be read, merged or written.
+    pub fn run(self) -> Result<(), CliError> {
+        let registries = names(&self.registries).map_err(CliError::usage)?;
+        let (endpoints, left_out) = self.endpoints().map_err(CliError::usage)?;
         let folder = CertsDir::new(self.certs_dir);
         let planned = match (self.remove, registries.is_empty()) {
             (true, true) => folder.plan_remove_all().map_err(|error| vec![error]),
             (true, false) => all(registries.iter().map(|registry| folder.plan_remove(registry))),
-            (false, true) => all([folder.plan_insert(DEFAULT, &endpoint)]),
-            (false, false) => all(registries.iter().map(|registry| folder.plan_insert(registry, &endpoint))),
+            (false, true) => all([folder.plan_insert(DEFAULT, &endpoints)]),
+            (false, false) => all(registries.iter().map(|registry| folder.plan_insert(registry, &endpoints))),
         };
-        let changes = planned.map_err(NothingChanged).map_err(Failure::new)?;
+        let changes = planned.map_err(NothingChanged).map_err(CliError::new)?;
         let mut out = io::stdout().lock();
         for change in &changes {
-            let done = change.make().map_err(Failure::new)?;
-            writeln!(out, "{done}").map_err(Failure::new)?;
+            let done = change.make().map_err(CliError::new)?;
+            writeln!(out, "{done}").map_err(CliError::new)?;
+        }
+        for line in &left_out {
+            writeln!(out, "{line}").map_err(CliError::new)?;
         }
         if self.remove {
             folder.remove_if_ours(&changes);
         } else if registries.is_empty() {
-            for name in folder.own_folders().map_err(Failure::new)? {
-                writeln!(out, "{name} has a folder of its own, which containerd reads in place of {DEFAULT}: name it with --registries")
-                    .map_err(Failure::new)?;
+            for name in folder.own_folders().map_err(CliError::new)? {
+                writeln!(out, "{name} has its own directory, which containerd reads instead of {DEFAULT}: add it with --registries")
+                    .map_err(CliError::new)?;
             }
         }
         Ok(())
     }
+
+    /// Returns the hosts of the entry, and a line about each fallback that is left out because it has no address.
+    fn endpoints(&self) -> Result<(Endpoints, Vec<String>), Mistake> {
+        let proxy = endpoint("--endpoint", &self.endpoint)?;
+        let (mut fallbacks, mut left_out) = (Vec::new(), Vec::new());
+        for given in &self.fallback_endpoint {
+            let url = endpoint("--fallback-endpoint", given)?;
+            if !self.resolve_fallback || self.remove {
+                fallbacks.push(url);
+                continue;
+            }
+            if url.starts_with("https") {
+                return Err(Mistake::ResolvedHttps(url));
+            }
+            match resolve::resolved(&url) {
+                Ok(url) => fallbacks.push(url),
+                Err(error) => left_out.push(format!("{url} is left out: {error}")),
+            }
+        }
+        Ok((Endpoints { proxy, fallbacks }, left_out))
+    }
 }
 
-/// All changes, or all that is wrong.
+/// Returns all changes, or all errors.
 fn all(
     planned: impl IntoIterator<Item = Result<Change, CertsDirError>>,
 ) -> Result<Vec<Change>, Vec<CertsDirError>> {
@@ -116,7 +152,7 @@ fn names(given: &[String]) -> Result<BTreeSet<String>, Mistake> {
 }
 
 /// The endpoint as it is written into the file.
-fn endpoint(given: &str) -> Result<String, Mistake> {
+fn endpoint(flag: &'static str, given: &str) -> Result<String, Mistake> {
     let text = given.trim_end_matches('/');
     let uri = text.parse::<Uri>().ok();
     let usable = uri.as_ref().is_some_and(|uri| {
@@ -128,7 +164,7 @@ fn endpoint(given: &str) -> Result<String, Mistake> {
             && uri.query().is_none()
             && !text.contains('#')
     });
-    if usable { Ok(text.to_owned()) } else { Err(Mistake::Endpoint(given.to_owned())) }
+    if usable { Ok(text.to_owned()) } else { Err(Mistake::Endpoint { flag, url: given.to_owned() }) }
 }
 
 #[cfg(test)]
@@ -138,7 +174,7 @@ mod tests {
     #[test]
     fn endpoints_are_urls_of_a_host() {
         for given in ["http://127.0.0.1:7439", "https://proxy.example/", "http://[::1]:7439"] {
-            assert_eq!(endpoint(given).as_deref(), Ok(given.trim_end_matches('/')));
+            assert_eq!(endpoint("--endpoint", given).as_deref(), Ok(given.trim_end_matches('/')));
         }
         for given in [
             "127.0.0.1:7439",
@@ -149,7 +185,8 @@ mod tests {
             "http://h?q",
             "http://h\"]",
         ] {
-            assert_eq!(endpoint(given), Err(Mistake::Endpoint(given.to_owned())));
+            let mistake = Mistake::Endpoint { flag: "--endpoint", url: given.to_owned() };
+            assert_eq!(endpoint("--endpoint", given), Err(mistake));
         }
     }
 

@@ -1,5 +1,5 @@
-//! The image of the demonstration: an index over two platforms, each with a configuration and two layers, which are
-//! real compressed tar archives. Both share their first layer, as images of one base do.
+//! Image of the demonstration: an index of two platforms, each with a configuration and two layers, which are real
+//! compressed tar archives. Both share the first layer, like images with a common base.
 
 use std::{
     collections::BTreeMap,
@@ -15,29 +15,29 @@ use serde::Serialize;
 
 use super::client::Pulled;
 
-/// How large the shared layer is: enough to see a transfer, little enough for a slow disk.
+/// Size of the shared layer: enough to measure a transfer, small enough for a slow disk.
 const BASE_BYTES: usize = 8 << 20;
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 
-/// The image, as a registry holds it.
+/// The image in the form that registries store.
 pub(super) struct DemoImage {
     pub index: Manifest,
     pub manifests: Vec<Manifest>,
     pub blobs: BTreeMap<Digest, Bytes>,
 }
 
-/// Why the image could not be built.
+/// Error of building the image.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BuildError {
     #[error("cannot write a layer")]
     Layer(#[from] io::Error),
     #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),
-    #[error("the manifest is not one")]
+    #[error("the built manifest is invalid")]
     Manifest(#[from] InvalidManifest),
 }
 
-/// A layer, compressed, and the digest of what it was before.
+/// A compressed layer, and the digest of its uncompressed content.
 struct Layer {
     descriptor: Descriptor,
     diff_id: Digest,
@@ -70,7 +70,7 @@ impl DemoImage {
         Ok(Self { index, manifests, blobs })
     }
 
-    /// Whether everything that was pulled is of this image, and nothing is missing.
+    /// Returns whether `pulled` is exactly this image.
     pub(super) fn is_what(&self, pulled: &[Pulled]) -> bool {
         let manifests = self.manifests.iter().chain([&self.index]);
         let mut built: Vec<_> = manifests.map(|m| (m.digest().clone(), m.bytes().len() as u64)).collect();
@@ -81,7 +81,7 @@ impl DemoImage {
         built == got
     }
 
-    /// How many bytes the image has, each blob counted once.
+    /// Returns the size of the image in bytes, each blob counted once.
     pub(super) fn bytes(&self) -> u64 {
         self.blobs.values().map(|blob| blob.len() as u64).sum()
     }
@@ -110,7 +110,7 @@ fn add(blobs: &mut BTreeMap<Digest, Bytes>, media_type: MediaType, content: Byte
     descriptor
 }
 
-/// Bytes that do not compress: a xorshift generator with a fixed seed.
+/// Returns incompressible bytes: a xorshift generator with a fixed seed.
 fn noise(length: usize) -> Vec<u8> {
     let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
     let words = std::iter::repeat_with(|| {

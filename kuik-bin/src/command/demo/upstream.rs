@@ -1,10 +1,6 @@
-//! The registry that goes away: a store on disk behind the same API, with a log of what it was asked.
+//! Upstream registry of the demonstration: a filesystem store behind the distribution API, with a request log.
 
-use std::{
-    convert::Infallible,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{convert::Infallible, path::Path, sync::Arc};
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -13,35 +9,37 @@ use kuik_core::{
     reference::{RepositoryName, Tag},
 };
 use kuik_proxy::{
-    server::{self, BindAddress},
+    serve::{self, BindAddress},
     service::{ProxyBody, ProxyMetrics, ProxyOptions, ProxyService},
     store::FilesystemStore,
 };
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use super::{Failure, LIMIT, REPOSITORY, TAG, image::DemoImage};
+use crate::cli_error::CliError;
+
+use super::{LIMIT, REPOSITORY, TAG, image::DemoImage};
 
 /// The upstream registry.
 pub(super) struct Upstream {
     port: u16,
-    log: Arc<Mutex<Vec<Asked>>>,
+    log: Arc<Mutex<Vec<Download>>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<usize>)>,
 }
 
-/// A request that the upstream answered.
+/// A download from the upstream.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct Download {
     pub path: String,
-    /// How many bytes of content it sent.
     pub bytes: u64,
 }
 
 impl Upstream {
     /// Starts a registry that holds `image`.
-    pub(super) async fn start(dir: &Path, image: &DemoImage) -> Result<Self, Failure> {
-        let store = FilesystemStore::open(dir).map_err(Failure::new)?;
+    pub(super) async fn start(dir: &Path, image: &DemoImage) -> Result<Self, CliError> {
+        let store = FilesystemStore::open(dir).map_err(CliError::new)?;
         fill(&store, image).await?;
-        let listeners = BindAddress::localhost(0).listen().map_err(Failure::new)?;
+        let listeners = BindAddress::localhost(0).listen().map_err(CliError::new)?;
         let port = port_of(&listeners)?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let proxy = ProxyService::new(Arc::new(store), ProxyOptions::default(), ProxyMetrics::default());
@@ -50,7 +48,7 @@ impl Upstream {
             tower::service_fn(move |request| answer_and_log(proxy.clone(), written.clone(), request));
         let (stop, stopped) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
-        let serving = tokio::spawn(server::serve(listeners, service, stopped, LIMIT));
+        let serving = tokio::spawn(serve::serve(listeners, service, stopped, LIMIT));
         Ok(Self { port, log, running: Some((stop, serving)) })
     }
 
@@ -58,9 +56,9 @@ impl Upstream {
         self.port
     }
 
-    /// What it was asked since the last time.
-    pub(super) fn take_log(&self) -> Vec<Asked> {
-        std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns the downloads since the last call.
+    pub(super) fn take_log(&self) -> Vec<Download> {
+        std::mem::take(&mut *self.log.lock())
     }
 
     pub(super) async fn stop(&mut self) {
@@ -71,45 +69,44 @@ impl Upstream {
     }
 }
 
-/// The port that `listeners` share.
-pub(super) fn port_of(listeners: &[TcpListener]) -> Result<u16, Failure> {
-    let first = listeners.first().ok_or_else(|| Failure::new("no loopback address could be listened on"))?;
-    Ok(first.local_addr().map_err(Failure::new)?.port())
+/// Returns the port that `listeners` share.
+pub(super) fn port_of(listeners: &[TcpListener]) -> Result<u16, CliError> {
+    let first = listeners.first().ok_or_else(|| CliError::new("cannot listen on a loopback address"))?;
+    Ok(first.local_addr().map_err(CliError::new)?.port())
 }
 
-async fn fill(store: &FilesystemStore, image: &DemoImage) -> Result<(), Failure> {
-    // Without a registry in its name: this is what the upstream itself calls the repository.
-    let repository = RepositoryName::new("docker.io", REPOSITORY).map_err(Failure::new)?;
+async fn fill(store: &FilesystemStore, image: &DemoImage) -> Result<(), CliError> {
+    // Without a registry: the name of the repository in the upstream itself.
+    let repository = RepositoryName::new("docker.io", REPOSITORY).map_err(CliError::new)?;
     for (digest, content) in &image.blobs {
         let mut verifier =
-            Verifier::new(digest).ok_or_else(|| Failure::new("the digest cannot be computed"))?;
+            Verifier::new(digest).ok_or_else(|| CliError::new("the digest cannot be computed"))?;
         verifier.update(content);
-        let mut writer = store.write_blob().await.map_err(Failure::new)?;
-        writer.append(std::slice::from_ref(content)).await.map_err(Failure::new)?;
-        let verified = verifier.finish().map_err(Failure::new)?;
-        writer.publish(verified, std::slice::from_ref(&repository)).await.map_err(Failure::new)?;
+        let mut writer = store.write_blob().await.map_err(CliError::new)?;
+        writer.append(std::slice::from_ref(content)).await.map_err(CliError::new)?;
+        let verified = verifier.finish().map_err(CliError::new)?;
+        writer.publish(verified, std::slice::from_ref(&repository)).await.map_err(CliError::new)?;
     }
     for manifest in &image.manifests {
-        store.put_manifest(&repository, manifest, None).await.map_err(Failure::new)?;
+        store.put_manifest(&repository, manifest, None).await.map_err(CliError::new)?;
     }
-    let tag: Tag = TAG.parse().map_err(Failure::new)?;
-    store.put_manifest(&repository, &image.index, Some(&tag)).await.map_err(Failure::new)
+    let tag: Tag = TAG.parse().map_err(CliError::new)?;
+    store.put_manifest(&repository, &image.index, Some(&tag)).await.map_err(CliError::new)
 }
 
-/// Answers as `proxy` does, and writes down what it was asked and how much it sent.
+/// Forwards to `proxy`, and records each download. A `HEAD`, with which the cache revalidates the tag, is none.
 async fn answer_and_log(
     proxy: ProxyService,
-    log: Arc<Mutex<Vec<Asked>>>,
+    log: Arc<Mutex<Vec<Download>>>,
     request: Request<Incoming>,
 ) -> Result<Response<ProxyBody>, Infallible> {
     let (parts, _) = request.into_parts();
-    let (path, head) = (parts.uri.path().to_owned(), parts.method == Method::HEAD);
+    let (path, is_get) = (parts.uri.path().to_owned(), parts.method == Method::GET);
     let response = proxy.answer(parts.method, parts.uri, parts.headers).await;
     let length = response.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
-    let bytes = if head { 0 } else { length };
-    if response.status() == StatusCode::OK {
-        log.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { path, bytes });
+    let bytes = length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    if is_get && response.status() == StatusCode::OK {
+        log.lock().push(Download { path, bytes });
     }
     Ok(response)
 }

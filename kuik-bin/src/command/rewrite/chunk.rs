@@ -1,11 +1,10 @@
-//! A manifest's text in the pieces that the YAML parser is given, and the way back from its places to bytes.
+//! Chunks of a manifest for the YAML parser, and the mapping from parser positions to byte offsets.
 //!
-//! Every JSON text is YAML but for three things, which are mended here: JSON documents may follow each other without
-//! a separator, so each is a chunk of its own; JSON may write a character as two `\u` surrogates, which YAML refuses,
-//! so the parser is shown replacement characters of the same length in their stead. (What it is shown is never
-//! printed.) And JSON has no comments, anchors or block scalars, which needs no mending.
+//! JSON is YAML with two exceptions, which are handled here. JSON documents may follow each other without a separator, so
+//! each becomes a chunk. JSON may write a character as two `\u` surrogates, which YAML rejects, so the parser gets
+//! replacement characters of the same length instead, which are never printed.
 //!
-//! The parser counts characters; everything else here counts bytes of the text as it was read.
+//! The parser counts characters; everything else counts bytes of the original text.
 
 use std::borrow::Cow;
 
@@ -14,25 +13,25 @@ use serde::de::IgnoredAny;
 
 use super::error::{BadManifest, Position};
 
-/// One byte offset is kept for every so many characters.
+/// Number of characters per stored byte offset.
 const STRIDE: usize = 64;
 
 pub(super) struct Chunk<'t> {
-    /// What the parser is shown: as many characters as the chunk has.
+    /// Text for the parser, with as many characters as the chunk.
     view: Cow<'t, str>,
-    /// Where the chunk starts in the whole text.
+    /// Byte offset of the chunk in the whole text.
     start: usize,
     start_at: Position,
-    /// The byte offset in `view` of every [`STRIDE`]th character; `None` where every character is one byte.
+    /// Byte offset in `view` of every [`STRIDE`]th character; `None` if the text is ASCII.
     strides: Option<Vec<usize>>,
 }
 
-/// Cuts a text into chunks: one for each document of a stream of JSON, else one for all.
+/// Splits a text into chunks: one for each document of a JSON stream, otherwise one in total.
 pub(super) fn chunks(text: &str) -> Vec<Chunk<'_>> {
     json_documents(text).unwrap_or_else(|| vec![Chunk::new(text.into(), 0, Position::START)])
 }
 
-/// Whether a text is one JSON document or several.
+/// Returns whether a text consists of one or more JSON documents.
 pub(super) fn is_json(text: &str) -> bool {
     json_documents(text).is_some()
 }
@@ -61,7 +60,7 @@ fn json_documents(text: &str) -> Option<Vec<Chunk<'_>>> {
     Some(chunks)
 }
 
-/// Valid JSON with each `\ud800` to `\udfff` as `\ufffd`.
+/// Replaces each `\ud800` to `\udfff` in valid JSON with `\ufffd`.
 fn without_surrogates(json: &str) -> Cow<'_, str> {
     let is_surrogate = |escape: &str| {
         let hex = escape.get(2..6).and_then(|digits| u32::from_str_radix(digits, 16).ok());
@@ -77,7 +76,7 @@ fn without_surrogates(json: &str) -> Cow<'_, str> {
             rest = rest.get(backslash + 6..).unwrap_or_default();
             from = 0;
         } else {
-            // A backslash and the character that it escapes.
+            // A backslash and the escaped character.
             let escaped = rest.get(backslash + 1..).and_then(|tail| tail.chars().next());
             from = backslash + 1 + escaped.map_or(0, char::len_utf8);
         }
@@ -100,7 +99,7 @@ impl<'t> Chunk<'t> {
         Parser::new_from_str(&self.view)
     }
 
-    /// The bytes of the whole text that `span` covers.
+    /// Returns the byte range of `span` in the whole text.
     pub(super) fn range(&self, span: Span) -> std::ops::Range<usize> {
         self.start + self.byte(span.start.index())..self.start + self.byte(span.end.index())
     }
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_documents_are_chunks_of_their_own() {
+    fn json_documents_become_separate_chunks() {
         let text = "\u{feff}{\"a\":\n1}\n {\"b\":2} [3]\n";
         let chunks = chunks(text);
         let views: Vec<_> = chunks.iter().map(|chunk| chunk.view.as_ref()).collect();
@@ -141,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_one_chunk() {
+    fn yaml_is_one_chunk() {
         for text in ["", "a: b", "{a: b}", "{\"a\": 1}\n---\n{\"b\": 2}\n", "[1, 2"] {
             assert_eq!(chunks(text).len(), 1, "{text:?}");
         }
     }
 
     #[test]
-    fn surrogates_are_hidden_at_the_same_length() {
+    fn surrogates_are_replaced_at_the_same_length() {
         let json = r#"{"a":"\ud83d\ude00 é \\ud83d \\\ud83d\ude00 \u0041"}"#;
         let shown = without_surrogates(json);
         assert_eq!(shown, r#"{"a":"\ufffd\ufffd é \\ud83d \\\ufffd\ufffd \u0041"}"#);
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_become_bytes() {
+    fn character_positions_map_to_bytes() {
         let text: String = "aé日😀".chars().cycle().take(1000).collect();
         let chunk = Chunk::new(text.as_str().into(), 0, Position::START);
         for (index, (offset, _)) in text.char_indices().enumerate() {

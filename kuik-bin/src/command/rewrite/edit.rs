@@ -1,8 +1,8 @@
-//! Edits of a text, by byte ranges, and the proof that they changed nothing else.
+//! Text edits by byte range, verified to change nothing else.
 //!
-//! After the edits the text is parsed again, side by side with the original: event by event both must say the same,
-//! but for the edited scalars, which must say what they were edited to. So no mistake about a range, here or in the
-//! parser, can leave a manifest that means something else: it ends in an error instead.
+//! After the edits, the text is parsed again alongside the original: all parser events must be equal, except for the
+//! edited scalars, which must have their new values. A wrong range, from here or from the parser, thus causes an error
+//! and never a manifest with a different meaning.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -13,18 +13,18 @@ use super::{
     error::{BadManifest, Position},
 };
 
-/// One value, and what it is to be.
+/// Replacement of one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Edit {
-    /// The bytes to replace.
+    /// Byte range to replace.
     pub(super) range: Range<usize>,
-    /// What replaces them.
+    /// New text.
     pub(super) text: String,
-    /// The number of the event, counted from 1, that the parser makes of the value.
+    /// Number of the value's parser event, from 1.
     pub(super) event: usize,
 }
 
-/// Makes the edits.
+/// Applies the edits.
 pub(super) fn apply(text: &str, edits: &[Edit]) -> Result<String, BadManifest> {
     let mut ordered: Vec<_> = edits.iter().collect();
     ordered.sort_by_key(|edit| edit.range.start);
@@ -75,7 +75,7 @@ fn verify_chunk(
                 Event::Scalar(_, style, anchor, tag),
                 Event::Scalar(new, new_style, new_anchor, new_tag),
             ) => new == text && (style, anchor, tag) == (new_style, new_anchor, new_tag),
-            // An alias that is written out.
+            // An alias that was replaced by a value.
             (Some(text), Event::Alias(_), Event::Scalar(new, _, 0, None)) => new == text,
             _ => false,
         };
@@ -86,7 +86,7 @@ fn verify_chunk(
 }
 
 fn unsound(at: Position) -> BadManifest {
-    at.bad("this cannot be edited in place without changing more than images")
+    at.bad("cannot edit this in place without changing more than images")
 }
 
 #[cfg(test)]
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn edits_are_made_in_any_order() {
+    fn edits_apply_in_any_order() {
         let edits = [edit(26..31, "b:2", 7), edit(7..12, "a/1", 5)];
         assert_eq!(apply(TEXT, &edits).unwrap(), "image: a/1 # web\nother: b:2\n");
         assert_eq!(apply(TEXT, &[]).unwrap(), TEXT);
     }
 
     #[test]
-    fn an_edit_that_changes_anything_else_is_refused() {
+    fn edit_that_changes_anything_else_is_rejected() {
         for wrong in [
             edit(7..12, "a: b", 5),  // becomes a map, or an error
             edit(7..12, "a #b", 5),  // the rest becomes a comment

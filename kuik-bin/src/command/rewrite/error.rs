@@ -1,15 +1,15 @@
-//! Why a manifest cannot be rewritten, and where.
+//! Error of a manifest, with its position.
 
 use std::fmt;
 
-/// A place in a manifest's text, as editors count: from 1, in characters.
+/// A position in a manifest, as editors show it: in characters, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) line: usize,
     pub(super) column: usize,
 }
 
-/// A manifest that cannot be read, or not be edited without a risk of changing more than its images.
+/// A manifest that cannot be parsed, or cannot be edited without a risk of changing more than its images.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{at}: {problem}")]
 pub(super) struct BadManifest {

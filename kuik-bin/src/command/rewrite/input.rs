@@ -1,4 +1,4 @@
-//! Reads manifests, and no more of them than there is room for.
+//! Manifest reader with a total size limit.
 
 use std::{
     error::Error as _,
@@ -10,17 +10,17 @@ use std::{
 
 use super::error::{BadManifest, Position};
 
-/// How many bytes all manifests may have together.
+/// Maximum total size of all manifests, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// A manifest as it was read, and what to call it.
+/// A manifest and its name in messages.
 #[derive(Debug)]
 pub(super) struct Manifest {
     pub(super) name: String,
     pub(super) text: String,
 }
 
-/// A manifest that cannot be used, and why.
+/// Error of a manifest.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadInput {
     /// It cannot be read.
@@ -30,19 +30,19 @@ pub(super) enum BadInput {
         #[source]
         source: io::Error,
     },
-    /// With those before it, it is too large.
-    #[error("{name}: manifests may have {} MiB together, and with this one they have more", MAX_BYTES >> 20)]
+    /// The total size limit is exceeded.
+    #[error("{name}: exceeds the limit of {} MiB for all manifests together", MAX_BYTES >> 20)]
     TooLarge { name: String },
-    /// It is no manifest.
+    /// It is not a manifest.
     #[error("{name}:{bad}")]
     Bad { name: String, bad: BadManifest },
 }
 
-/// Every manifest that cannot be used, one a line.
+/// All errors of manifests, one per line.
 #[derive(Debug)]
 pub(super) struct BadInputs(pub(super) Vec<BadInput>);
 
-/// Reads one manifest after the other; `-` is standard input.
+/// Reads manifests in sequence; `-` is standard input.
 #[derive(Debug)]
 pub(super) struct Inputs {
     left: u64,
@@ -57,7 +57,7 @@ impl Inputs {
         let standard = path == Path::new("-");
         let name = if standard { "standard input".to_owned() } else { path.display().to_string() };
         let mut bytes = Vec::new();
-        // A byte more than allowed tells a manifest that is too large from one that fits exactly.
+        // One byte more than allowed distinguishes a manifest that is too large from one that fits exactly.
         let limit = self.left + 1;
         let read = if standard {
             io::stdin().lock().take(limit).read_to_end(&mut bytes)
@@ -75,7 +75,7 @@ impl Inputs {
             Ok(text) => Ok(Manifest { name, text }),
             Err(error) => {
                 let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-                let bad = end_of(&String::from_utf8_lossy(good)).bad("this is not UTF-8 text");
+                let bad = end_of(&String::from_utf8_lossy(good)).bad("not UTF-8 text");
                 Err(BadInput::Bad { name, bad })
             }
         }
@@ -91,7 +91,7 @@ impl fmt::Display for BadInputs {
                 f.write_str("\n")?;
             }
             write!(f, "{bad}")?;
-            // The chain ends here: an error has one source, and these have one each.
+            // The sources are printed here: an error can have only one source, and each of these has its own.
             if let Some(source) = bad.source() {
                 write!(f, ": {source}")?;
             }
@@ -100,7 +100,7 @@ impl fmt::Display for BadInputs {
     }
 }
 
-/// The position after all of `text`.
+/// Returns the position at the end of `text`.
 fn end_of(text: &str) -> Position {
     let last = text.rsplit('\n').next().unwrap_or_default();
     Position { line: text.matches('\n').count() + 1, column: last.chars().count() + 1 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_counted_as_editors_do() {
+    fn end_position_matches_editors() {
         for (text, line, column) in [("", 1, 1), ("é", 1, 2), ("a\n", 2, 1), ("a\r\nbc", 2, 3)] {
             assert_eq!(end_of(text), Position { line, column }, "{text:?}");
         }

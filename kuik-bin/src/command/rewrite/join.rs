@@ -1,13 +1,13 @@
-//! Several manifests as one: with a separator between them where they do not bring their own.
+//! Concatenation of manifests, with a document separator between them if needed.
 
 use super::chunk::is_json;
 
-/// What to print one after the other. A single manifest is itself, to the byte.
+/// Returns the pieces to print in sequence. A single manifest is unchanged, byte for byte.
 pub(super) fn pieces<'t>(texts: &[&'t str]) -> Vec<&'t str> {
     let mut pieces = Vec::new();
     let mut before: Option<&str> = None;
     for text in texts {
-        // A byte order mark belongs at the start of all, and nowhere else.
+        // A byte order mark is valid only at the start of the output.
         let text = if before.is_some() { text.trim_start_matches('\u{feff}') } else { text };
         if let Some(before) = before {
             pieces.extend(between(before, text));
@@ -25,10 +25,10 @@ fn between(before: &str, after: &str) -> Vec<&'static str> {
     }
     let first = after.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
     match first {
-        // Documents of JSON follow each other with nothing between them.
+        // JSON documents need no separator.
         _ if is_json(before) && is_json(after) => {}
         Some(line) if line.starts_with("---") => {}
-        // A directive is one only after the end of the document before it.
+        // A directive is valid only after the end of the previous document.
         Some(line) if line.starts_with('%') => pieces.push("...\n"),
         _ => pieces.push("---\n"),
     }
@@ -44,14 +44,14 @@ mod tests {
     }
 
     #[test]
-    fn one_manifest_is_itself() {
+    fn single_manifest_is_unchanged() {
         for text in ["", "\u{feff}a: b", "---\r\na: b\r\n...\r\n", "{}"] {
             assert_eq!(joined(&[text]), text);
         }
     }
 
     #[test]
-    fn several_are_kept_apart() {
+    fn manifests_are_separated() {
         assert_eq!(joined(&["a: b", "c: d\n"]), "a: b\n---\nc: d\n");
         assert_eq!(joined(&["a: b\n", "# c\n---\nd: e\n"]), "a: b\n# c\n---\nd: e\n");
         assert_eq!(joined(&["a: b\n", "%YAML 1.2\n---\nd: e\n"]), "a: b\n...\n%YAML 1.2\n---\nd: e\n");

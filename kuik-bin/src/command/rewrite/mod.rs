@@ -1,12 +1,12 @@
-//! `kuik rewrite`: manifests in, the same manifests with their images rewritten out.
+//! `kuik rewrite`: rewrites the images in Kubernetes manifests.
 //!
-//! Images are edited in place in the text: comments, order, quotes, indentation, line ends and whatever this build
-//! has never heard of come out byte for byte as they went in. The way through: `input` reads, `chunk` and `tree`
-//! parse, `value` says what a document means, `workload` finds its pod specs, `kuik_webhook::pod` decides about
-//! their images, `shared` finds the texts to edit, `edit` edits and proves that nothing else changed; `plan`
-//! puts these together for one text, and this file for all of them.
+//! Images are edited in place in the text: comments, order, quotes, indentation, line endings and unknown fields are
+//! preserved byte for byte. Pipeline: `input` reads, `chunk` and `tree` parse, `value` evaluates a document, `workload`
+//! finds its pod specs, `scope` selects pods, `kuik_webhook::pod` decides about their images, `shared` finds the text
+//! ranges to edit, `edit` edits and verifies that nothing else changed; `plan` combines these for one text, and this file
+//! for all.
 //!
-//! Invariant: standard output gets every manifest, or, where anything is wrong with any of them, nothing.
+//! Invariant: standard output gets every manifest, or nothing if there is an error in any of them.
 
 mod chunk;
 mod edit;
@@ -15,6 +15,7 @@ mod input;
 mod join;
 mod plan;
 mod scalar;
+mod scope;
 mod shared;
 mod tree;
 mod value;
@@ -27,46 +28,63 @@ use std::{
 
 use kuik_core::{
     reference::ProxyAuthority,
-    rewrite::{ImagePatterns, InvalidPatterns, StandardPolicy},
+    rewrite::{ImagePatterns, InvalidPatterns, Rewriter, StandardPolicy},
 };
 
-use super::Failure;
+use crate::{cli_error::CliError, config::origins::insecure_hosts};
 
 use self::{
     input::{BadInput, BadInputs, Inputs},
     plan::Rewritten,
+    scope::Scope,
 };
 
 /// Rewrite the images in manifests to the proxy, and print the manifests.
 ///
-/// Reads YAML or JSON, many documents: Pods, everything that holds a pod template, and Lists of these. Only images
-/// change, where they are written; everything else comes out byte for byte. What became of each image is said on
-/// standard error, one line a container. The exit code is 1 where a manifest cannot be read, and nothing is printed
-/// then; it is 2 where the command line is wrong.
+/// Reads YAML or JSON with any number of documents: Pods, every resource with a pod template, and Lists of these. Pods are
+/// selected as by the webhook: by namespace, opt-out label and the annotation kuik.enix.io/rewrite-images. Only
+/// image values are edited, in place; everything else is preserved byte for byte. The decision about each image is printed
+/// to standard error, one line per container. If a manifest cannot be rewritten, nothing is printed, and the exit code is
+/// 1; it is 2 if the arguments are invalid.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A manifest, or `-` for standard input; may be given several times.
+    /// Manifest file, or `-` for standard input; repeatable.
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// The port of the proxy on every node.
+    /// Port of the proxy on every node.
     #[arg(long, default_value_t = 7439, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// Keep the images that this regular expression matches; may be given several times.
+    /// Do not rewrite images that match this regular expression; repeatable.
     #[arg(long, value_name = "REGEX")]
     ignore_images: Vec<String>,
-    /// Keep the images that none of these regular expressions matches; may be given several times.
+    /// Rewrite only images that match one of these regular expressions; repeatable [default: all]
     #[arg(long, value_name = "REGEX")]
     accept_images: Vec<String>,
-    /// Keep images whose pull policy is Always, or becomes that because their tag is `latest` or none.
+    /// Do not rewrite images whose pull policy is Always, or defaults to it because the tag is latest or missing.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true")]
     ignore_pull_policy_always: bool,
+    /// Do not rewrite pods that a node may need before it can run the proxy: those with the priority class
+    /// system-node-critical, and those on the host network that tolerate the taint node.kubernetes.io/not-ready.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
+        num_args = 0..=1, default_missing_value = "true")]
+    ignore_node_critical_pods: bool,
+    /// Namespace whose pods are not rewritten, in addition to kube-system; repeatable.
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
+    ignore_namespaces: Vec<String>,
+    /// Namespace of the objects that set none, as for `kubectl apply`.
+    #[arg(short = 'n', long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Insecure registry of the proxies, HOST[:PORT] or http(s)://HOST[:PORT]: its images are rewritten even if it is on
+    /// a loopback address; repeatable.
+    #[arg(long, value_name = "REGISTRY", value_delimiter = ',')]
+    insecure_registries: Vec<String>,
 }
 
-/// What is wrong with the command line.
+/// An invalid combination of arguments.
 #[derive(Debug, thiserror::Error)]
 enum Misuse {
-    #[error("standard input (`-`) can be read once")]
+    #[error("standard input (`-`) can be given only once")]
     StandardInputTwice,
     #[error(transparent)]
     Patterns(#[from] InvalidPatterns),
@@ -76,37 +94,49 @@ impl Arguments {
     /// Rewrites the manifests and prints them.
     ///
     /// # Errors
-    /// Where the command line is wrong, manifests cannot be rewritten, or output cannot be written.
-    pub fn run(&self) -> Result<(), Failure> {
-        let policy = self.policy().map_err(Failure::usage)?;
+    /// Fails if the arguments are invalid, a manifest cannot be rewritten, or output cannot be written.
+    pub fn run(&self) -> Result<(), CliError> {
+        let rewriter = self.rewriter().map_err(CliError::usage)?;
+        let scope = Scope {
+            ignored: self.ignore_namespaces.iter().cloned().collect(),
+            default_namespace: self.namespace.clone(),
+        };
         let mut inputs = Inputs::new();
         let (mut rewritten, mut refused) = (Vec::with_capacity(self.files.len()), Vec::new());
         for path in &self.files {
-            match rewrite(&mut inputs, path, &policy) {
+            match rewrite(&mut inputs, path, &scope, &rewriter) {
                 Ok(manifest) => rewritten.push(manifest),
                 Err(error) => refused.push(error),
             }
         }
         if !refused.is_empty() {
-            return Err(Failure::new(BadInputs(refused)));
+            return Err(CliError::new(BadInputs(refused)));
         }
-        print(&rewritten).map_err(Failure::new)
+        print(&rewritten).map_err(CliError::new)
     }
 
-    fn policy(&self) -> Result<StandardPolicy, Misuse> {
+    fn rewriter(&self) -> Result<Rewriter, Misuse> {
         if self.files.iter().filter(|path| *path == Path::new("-")).count() > 1 {
             return Err(Misuse::StandardInputTwice);
         }
         let patterns = ImagePatterns::new(&self.ignore_images, &self.accept_images)?;
-        Ok(StandardPolicy::new(ProxyAuthority::localhost(self.port))
+        let policy = StandardPolicy::new()
             .with_patterns(patterns)
-            .with_always_kept(self.ignore_pull_policy_always))
+            .with_always_kept(self.ignore_pull_policy_always)
+            .with_node_critical_kept(self.ignore_node_critical_pods)
+            .with_loopback_registries(insecure_hosts(&self.insecure_registries));
+        Ok(Rewriter::new(ProxyAuthority::localhost(self.port), policy))
     }
 }
 
-fn rewrite(inputs: &mut Inputs, path: &PathBuf, policy: &StandardPolicy) -> Result<Rewritten, BadInput> {
+fn rewrite(
+    inputs: &mut Inputs,
+    path: &PathBuf,
+    scope: &Scope,
+    rewriter: &Rewriter,
+) -> Result<Rewritten, BadInput> {
     let manifest = inputs.read(path)?;
-    plan::rewrite(&manifest.text, policy).map_err(|bad| BadInput::Bad { name: manifest.name, bad })
+    plan::rewrite(&manifest.text, scope, rewriter).map_err(|bad| BadInput::Bad { name: manifest.name, bad })
 }
 
 fn print(manifests: &[Rewritten]) -> io::Result<()> {

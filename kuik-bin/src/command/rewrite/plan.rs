@@ -1,31 +1,32 @@
-//! What becomes of a manifest: its text with the images rewritten, and a line about each of them. Pure.
+//! Rewrite plan of a manifest: its text with the images rewritten, and a report line for each image. Pure.
 
 use std::fmt;
 
-use kuik_core::rewrite::{Decision, KeepReason, RewritePolicy};
-use kuik_webhook::pod::{self, OptedOut, Problem, SiteKind};
+use kuik_core::rewrite::{ImageRewrite, KeepReason, Rewriter};
+use kuik_webhook::pod::{self, ImageField, KeepAll, Problem};
 
 use super::{
     edit::{Edit, apply},
     error::{BadManifest, Position},
+    scope::Scope,
     shared::{Conflict, Wish, settle},
     tree::{Slot, Tree, documents},
     workload::workloads,
 };
 
-/// A manifest after its images were rewritten.
+/// A rewritten manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rewritten {
     pub(super) text: String,
     pub(super) lines: Vec<Line>,
 }
 
-/// What became of one image: `Pod/default/web, container web: nginx -> localhost:7439/nginx`.
+/// Report about one image: `Pod/default/web, container web: nginx -> localhost:7439/nginx`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Kind, namespace and name of what holds the pod spec.
+    /// Kind, namespace and name of the object with the pod spec.
     object: String,
-    kind: SiteKind,
+    field: ImageField,
     name: String,
     image: Option<String>,
     outcome: Outcome,
@@ -40,11 +41,11 @@ enum Outcome {
     Skipped { pointer: String, problem: Problem },
 }
 
-/// Rewrites every image of every pod spec in `text` that `policy` wants rewritten.
-pub(super) fn rewrite(text: &str, policy: &dyn RewritePolicy) -> Result<Rewritten, BadManifest> {
+/// Rewrites the images of every pod spec in `text` that is in scope with `rewriter`.
+pub(super) fn rewrite(text: &str, scope: &Scope, rewriter: &Rewriter) -> Result<Rewritten, BadManifest> {
     let (mut edits, mut lines) = (Vec::new(), Vec::new());
     for tree in documents(text)? {
-        document(text, &tree, policy, &mut edits, &mut lines)?;
+        document(text, &tree, (scope, rewriter), &mut edits, &mut lines)?;
     }
     Ok(Rewritten { text: apply(text, &edits)?, lines })
 }
@@ -52,19 +53,21 @@ pub(super) fn rewrite(text: &str, policy: &dyn RewritePolicy) -> Result<Rewritte
 fn document(
     text: &str,
     tree: &Tree,
-    policy: &dyn RewritePolicy,
+    (scope, rewriter): (&Scope, &Rewriter),
     edits: &mut Vec<Edit>,
     lines: &mut Vec<Line>,
 ) -> Result<(), BadManifest> {
     let value = tree.to_value()?;
-    // The slot of each line that wants one, and the line.
+    // Slots of the lines whose image may change, with the lines.
     let mut wishes: Vec<(Slot, usize)> = Vec::new();
     for workload in workloads(&value) {
         let object = workload.of.to_string();
-        let policy = if workload.opts_out { &OptedOut } else { policy };
-        let decisions = pod::decide(workload.pod_spec, &workload.pointer, policy);
+        let kept = scope.excludes(&workload).map(|reason| rewriter.clone().with_policy(KeepAll(reason)));
+        let rewriter = kept.as_ref().unwrap_or(rewriter);
+        let decisions =
+            pod::decide(workload.pod_spec, &workload.pointer, workload.metadata.context(), rewriter);
         for decided in &decisions.decided {
-            wishes.push((slot(tree, &decided.site)?, lines.len()));
+            wishes.push((slot(tree, &decided.source)?, lines.len()));
             lines.push(Line::decided(&object, decided));
         }
         lines.extend(decisions.skipped.into_iter().map(|skipped| Line::skipped(&object, skipped)));
@@ -85,28 +88,28 @@ fn document(
     Ok(())
 }
 
-/// Where in the tree an image is; it must say there what it says in the value that was made of the tree.
-fn slot(tree: &Tree, site: &pod::ImageSite<'_>) -> Result<Slot, BadManifest> {
-    let slot = tree.resolve(&site.pointer);
-    let same = |slot: &Slot| tree.scalar(slot.node).is_some_and(|scalar| &*scalar.text == site.image);
+/// Returns the position of an image in the tree; the text there must equal the value made from the tree.
+fn slot(tree: &Tree, source: &pod::PodImage<'_>) -> Result<Slot, BadManifest> {
+    let slot = tree.resolve(&source.pointer);
+    let same = |slot: &Slot| tree.scalar(slot.node).is_some_and(|scalar| &*scalar.text == source.image);
     slot.filter(same).ok_or_else(|| {
         let at = tree.node(tree.root.node).map_or(Position::START, |root| root.at);
-        at.bad(format!("in the document that starts here, {} is not to be found again", site.pointer))
+        at.bad(format!("cannot find {} in the document that starts here", source.pointer))
     })
 }
 
 impl Line {
     fn decided(object: &str, decided: &pod::Decided<'_>) -> Self {
-        let outcome = match (&decided.decision, decided.change()) {
-            (Decision::Keep(reason), _) => Outcome::Kept(reason.clone()),
-            (Decision::Rewrite { .. }, Some(to)) => Outcome::Rewritten { to: to.to_owned() },
-            (Decision::Rewrite { .. }, None) => Outcome::Already,
+        let outcome = match (&decided.rewrite, decided.change()) {
+            (_, Some(image)) => Outcome::Rewritten { to: image.to_owned() },
+            (ImageRewrite::Kept(reason), None) => Outcome::Kept(reason.clone()),
+            (ImageRewrite::AlreadyRewritten | ImageRewrite::Rewritten { .. }, None) => Outcome::Already,
         };
         Self {
             object: object.to_owned(),
-            kind: decided.site.kind,
-            name: decided.site.name.unwrap_or("-").to_owned(),
-            image: Some(decided.site.image.to_owned()),
+            field: decided.source.field,
+            name: decided.source.name.unwrap_or("-").to_owned(),
+            image: Some(decided.source.image.to_owned()),
             outcome,
         }
     }
@@ -114,14 +117,14 @@ impl Line {
     fn skipped(object: &str, skipped: pod::Skipped) -> Self {
         Self {
             object: object.to_owned(),
-            kind: skipped.kind,
+            field: skipped.field,
             name: skipped.name.unwrap_or_else(|| "-".to_owned()),
             image: None,
             outcome: Outcome::Skipped { pointer: skipped.pointer, problem: skipped.problem },
         }
     }
 
-    /// The image as it is to be.
+    /// Returns the resulting image.
     fn result(&self) -> &str {
         match &self.outcome {
             Outcome::Rewritten { to } => to,
@@ -137,13 +140,13 @@ impl fmt::Display for Line {
             f,
             "{}, {} {}: {} ",
             Printable(&self.object),
-            self.kind,
+            self.field,
             Printable(&self.name),
             Printable(image)
         )?;
         match &self.outcome {
             Outcome::Rewritten { to } => write!(f, "-> {}", Printable(to)),
-            Outcome::Already => f.write_str("kept: it points to the proxy already"),
+            Outcome::Already => f.write_str("kept: already points to the proxy"),
             Outcome::Kept(reason) => write!(f, "kept: {}", Printable(&reason.to_string())),
             Outcome::Conflict(conflict) => write!(f, "kept: {conflict}"),
             Outcome::Skipped { pointer, problem } => write!(f, "kept: {} {problem}", Printable(pointer)),
@@ -151,7 +154,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// A text from a manifest, in one line and without what a terminal would obey.
+/// A string from a manifest, on one line and without control characters.
 struct Printable<'a>(&'a str);
 
 impl fmt::Display for Printable<'_> {
@@ -169,12 +172,19 @@ impl fmt::Display for Printable<'_> {
 
 #[cfg(test)]
 mod tests {
-    use kuik_core::{reference::ProxyAuthority, rewrite::StandardPolicy};
+    use kuik_core::{
+        reference::ProxyAuthority,
+        rewrite::{Rewriter, StandardPolicy},
+    };
 
     use super::*;
 
-    fn policy() -> StandardPolicy {
-        StandardPolicy::new(ProxyAuthority::localhost(7439))
+    fn rewriter() -> Rewriter {
+        Rewriter::new(ProxyAuthority::localhost(7439), StandardPolicy::new())
+    }
+
+    fn rewrite(text: &str, rewriter: &Rewriter) -> Result<Rewritten, BadManifest> {
+        super::rewrite(text, &Scope::default(), rewriter)
     }
 
     const MANIFEST: &str = "\u{feff}x: &i 'nginx:1' # é\r\n\
@@ -186,11 +196,11 @@ mod tests {
         \u{20} - {\"image\":\"quay.io\\/app:1\"}\n\
         ---\n{\"kind\": \"Pod\"}\n";
 
-    /// Whatever becomes of a manifest on its way here, it is an error or it is rewritten soundly.
+    /// A damaged manifest either causes an error or is rewritten correctly.
     #[test]
-    fn no_damage_to_a_manifest_makes_an_unsound_rewrite() {
-        let policy = policy();
-        assert_ne!(rewrite(MANIFEST, &policy).unwrap().text, MANIFEST);
+    fn damaged_manifests_fail_or_are_rewritten_correctly() {
+        let rewriter = rewriter();
+        assert_ne!(rewrite(MANIFEST, &rewriter).unwrap().text, MANIFEST);
         let cuts = MANIFEST.char_indices().map(|(at, _)| MANIFEST[..at].to_owned());
         let damages = MANIFEST.char_indices().flat_map(|(at, old)| {
             "\n\t :-*&!|>'\"{}[]#,%@\\é"
@@ -199,8 +209,8 @@ mod tests {
         });
         let mut sound = 0;
         for text in cuts.chain(damages) {
-            if let Ok(once) = rewrite(&text, &policy) {
-                let twice = rewrite(&once.text, &policy).unwrap();
+            if let Ok(once) = rewrite(&text, &rewriter) {
+                let twice = rewrite(&once.text, &rewriter).unwrap();
                 assert_eq!(twice.text, once.text, "{text:?}");
                 sound += 1;
             }
@@ -209,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_opts_out_is_left_alone() {
+    fn pod_with_opt_out_label_is_not_rewritten() {
         let pod = |labels: &str| {
             format!(
                 "metadata: {{labels: {{{labels}}}}}\nspec: {{containers: [{{name: a, image: 'nginx:1'}}]}}\n"
@@ -217,20 +227,20 @@ mod tests {
         };
         let label = "kube-image-keeper.enix.io/image-caching-policy: ignore";
         let text = format!("kind: Pod\n{}", pod(label));
-        let kept = rewrite(&text, &policy()).unwrap();
+        let kept = rewrite(&text, &rewriter()).unwrap();
         assert_eq!(kept.text, text);
-        assert!(kept.lines[0].to_string().ends_with("kept: its pod opts out by label"), "{}", kept.lines[0]);
-        // A Deployment's own labels are not those of its pods.
+        assert!(kept.lines[0].to_string().ends_with("kept: pod opted out by label"), "{}", kept.lines[0]);
+        // The labels of a Deployment are not those of its pods.
         let text = format!(
             "kind: Deployment\nmetadata: {{labels: {{{label}}}}}\nspec: {{template: {{spec: {{containers: [{{name: a, image: 'nginx:1'}}]}}}}}}\n"
         );
-        assert_ne!(rewrite(&text, &policy()).unwrap().text, text);
+        assert_ne!(rewrite(&text, &rewriter()).unwrap().text, text);
     }
 
     #[test]
-    fn a_line_is_one_line_and_obeyed_by_no_terminal() {
+    fn report_lines_escape_control_characters() {
         let text = "kind: \"Po\\nd\"\nspec: {template: {spec: {containers: [{name: \"\\e[2J\", image: \"\\u009b1m\"}]}}}";
-        let rewritten = rewrite(text, &policy()).unwrap();
+        let rewritten = rewrite(text, &rewriter()).unwrap();
         let line = rewritten.lines[0].to_string();
         assert!(line.starts_with("Po\\nd/-/-, container \\u{1b}[2J: \\u{9b}1m kept: "), "{line}");
         assert!(!line.contains(char::is_control));

@@ -1,15 +1,15 @@
-//! Where in a scalar's source its value is written, so that the value alone is replaced.
+//! Byte range of a value within the source of a YAML scalar, so that only the value is replaced.
 //!
-//! The parser's range of a scalar takes in its anchor and tag, and after a closing quote blanks and a comment; a block
-//! scalar's is that of its lines. What replaces an image is an image reference, of which no character needs quoting
-//! or escaping in any style, so quotes, block headers, indentation and line ends all stay as they are.
+//! The parser's range of a scalar includes its anchor and tag, and blanks and a comment after a closing quote; that of a
+//! block scalar consists of its lines. The replacement is an image reference, in which no character needs quoting or
+//! escaping in any style, so quotes, block headers, indentation and line endings are preserved.
 
 use std::ops::Range;
 
 use saphyr_parser::ScalarStyle;
 
-/// The bytes of `source` (the parser's range of the scalar) that a new value is to replace; `None` where the value
-/// is not to be found there.
+/// Returns the bytes of `source` (the parser's range of the scalar) to replace with a new value; `None` if the value is not
+/// found there.
 pub(super) fn value_range(source: &str, style: ScalarStyle, value: &str) -> Option<Range<usize>> {
     let start = after_properties(source);
     let body = source.get(start..)?;
@@ -25,12 +25,12 @@ pub(super) fn value_range(source: &str, style: ScalarStyle, value: &str) -> Opti
         }
     };
     let written = body.get(inner.clone())?;
-    // In quotes the value may be written with escapes, or over several lines: then all that is between them goes.
+    // A quoted value may contain escapes or line breaks, so everything between the quotes is replaced.
     let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
     (quoted || written == value).then_some(start + inner.start..start + inner.end)
 }
 
-/// Past the anchor, the tag, and the blanks and comments that follow them.
+/// Returns the offset after the anchor and the tag, and the blanks and comments that follow them.
 fn after_properties(source: &str) -> usize {
     let mut rest = source;
     loop {
@@ -47,7 +47,7 @@ fn after_properties(source: &str) -> usize {
     }
 }
 
-/// Past the header of a block scalar (`>-`), where the range begins with one.
+/// Returns the offset after the header of a block scalar (`>-`), if there is one.
 fn after_header(body: &str) -> usize {
     if !body.starts_with(['|', '>']) {
         return 0;
@@ -55,7 +55,7 @@ fn after_header(body: &str) -> usize {
     body.find('\n').map_or(body.len(), |end| end + 1)
 }
 
-/// Where the quote closes that `body` begins with.
+/// Returns the offset of the quote that closes the one at the start of `body`.
 fn closing(body: &str, quote: char) -> Option<usize> {
     let mut characters = body.char_indices();
     let (_, opening) = characters.next()?;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_value_is_replaced() {
+    fn value_range_excludes_everything_but_the_value() {
         let cases = [
             ("nginx", Plain, "nginx", "NEW"),
             ("&nginx nginx", Plain, "nginx", "&nginx NEW"),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_otherwise_is_not_touched() {
+    fn value_range_is_none_if_the_source_differs() {
         for (source, style, value) in [
             ("foo\n  bar", Plain, "foo bar"),
             ("  a\n  b\n", Folded, "a b"),

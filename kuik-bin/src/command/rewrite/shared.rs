@@ -1,8 +1,8 @@
-//! Which text is edited for which image, where anchors let one text stand for several.
+//! Resolution of shared values: selects the text to edit for each image when anchors and aliases share values.
 //!
-//! An image that aliases share is edited once, where it is anchored, as long as everything that the anchor stands for
-//! is an image that becomes the same. Otherwise an alias that must change is written out in its place, and an anchored
-//! image that must change stays as it is, because changing it would change what is no image, or is to be kept.
+//! An image shared through aliases is edited once, at its anchor, if all uses of the anchor are images with the same
+//! result. Otherwise an alias that must change is replaced by the new value, and an anchored image that must change is
+//! kept, because editing it would also change other values or images that are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,30 +12,30 @@ use super::{
     tree::{Content, NodeId, Slot, Tree},
 };
 
-/// The fields at the top of Kubernetes objects. An anchor under any other key (`x-image: &image nginx`) is there to
-/// be shared, and is nothing but what its aliases are.
+/// Top-level fields of Kubernetes objects. An anchor under any other key (`x-image: &image nginx`) is a definition, which
+/// has no meaning besides that of its aliases.
 const FIELDS_OF_OBJECTS: [&str; 7] =
     ["apiVersion", "kind", "metadata", "spec", "status", "template", "items"];
 
-/// Why a wanted change is not made.
+/// Reason that a change is not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Conflict {
     /// The same text is the image of a container that keeps it.
     SharedWithKept,
-    /// An alias of the same text is no image, or is to be kept.
+    /// An alias of the same text is not an image, or must not change.
     AnchorOfOthers,
-    /// Its text could not be found.
+    /// Its text was not found.
     NotFound,
 }
 
-/// An image in the tree, and what it is to be (itself, where it is kept).
+/// An image in the tree, and its target (the same image if it is kept).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wish<'a> {
     pub(super) slot: Slot,
     pub(super) image: &'a str,
 }
 
-/// The edits that grant the wishes, and for each wish that is not granted why.
+/// Returns the edits for the wishes, and a conflict for each wish that cannot be fulfilled.
 pub(super) fn settle(text: &str, tree: &Tree, wishes: &[Wish<'_>]) -> (Vec<Edit>, BTreeMap<usize, Conflict>) {
     let mut settlement = Settlement { text, tree, edits: Vec::new(), conflicts: BTreeMap::new() };
     let mut by_node: BTreeMap<NodeId, BTreeMap<Slot, Vec<usize>>> = BTreeMap::new();
@@ -72,7 +72,7 @@ impl Settlement<'_> {
             let lost = slots.values().flatten().map(|index| (*index, Conflict::NotFound));
             return self.conflicts.extend(lost);
         };
-        // What each place is to be: what all of its images want, and as it is where they do not agree.
+        // Target of each position: the common target of its images, or unchanged if they differ.
         let mut targets: BTreeMap<Slot, &str> = BTreeMap::new();
         for (slot, indices) in slots {
             let wanted: BTreeSet<_> =
@@ -130,13 +130,13 @@ impl Settlement<'_> {
         self.conflicts.extend(indices.iter().filter(changes).map(|index| (*index, why)));
     }
 
-    /// Whether `node` stands under a key at the top of the document that is none of a Kubernetes object.
+    /// Returns whether `node` is under a top-level key that is not a field of Kubernetes objects.
     fn is_there_to_be_shared(&self, node: NodeId) -> bool {
         let Some(Content::Map(entries)) = self.tree.node(self.tree.root.node).map(|root| &root.content)
         else {
             return false;
         };
-        // Nodes are numbered in the order of the text: it is under the last key that comes before it.
+        // Nodes are numbered in text order, so `node` is under the last key before it.
         let mut keys =
             entries.iter().map(|(key, _)| key).filter(|key| key.alias.is_none() && key.node < node);
         let key = keys.next_back().and_then(|key| self.tree.scalar(key.node));
@@ -147,10 +147,8 @@ impl Settlement<'_> {
 impl std::fmt::Display for Conflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::SharedWithKept => {
-                "it shares its text, through an anchor, with a container that keeps its image"
-            }
-            Self::AnchorOfOthers => "its anchor stands for something else too",
+            Self::SharedWithKept => "shared through an anchor with a container that keeps its image",
+            Self::AnchorOfOthers => "its anchor is also used for other values",
             Self::NotFound => "its text cannot be edited in place",
         })
     }

@@ -1,7 +1,7 @@
-//! The documents of a manifest as trees in which every scalar knows where in the text it is written.
+//! Document trees of a manifest, in which every scalar has its position in the text.
 //!
-//! Aliases are kept as what they are, a second way to a node, so that a tree is never larger than its text; what they
-//! amount to is for [`super::value`]. Nodes are numbered in the order of the text.
+//! Aliases remain references to a node, so a tree is never larger than its text; [`super::value`] expands them. Nodes are
+//! numbered in text order.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -12,7 +12,7 @@ use super::{
     error::{BadManifest, Position},
 };
 
-/// How many nodes all documents of one file may have together.
+/// Maximum number of nodes in all documents of one file.
 const MAX_NODES: usize = 4_000_000;
 
 /// The number of a node in its tree.
@@ -23,7 +23,7 @@ pub(super) struct NodeId(usize);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AliasId(usize);
 
-/// A place in a list or map: the node that is there, and the alias that leads to it where it is not written out.
+/// An entry of a list or map: its node, and the alias that refers to it, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Slot {
     pub(super) node: NodeId,
@@ -51,20 +51,20 @@ pub(super) struct Scalar {
     pub(super) text: Box<str>,
     pub(super) style: ScalarStyle,
     pub(super) tag: Tag,
-    /// The bytes of the text that the parser reported for it: more than its own, see [`super::scalar`].
+    /// Byte range that the parser reported, which exceeds the value: see [`super::scalar`].
     pub(super) range: Range<usize>,
-    /// The number of its event in the whole text.
+    /// Number of its parser event in the whole text.
     pub(super) event: usize,
 }
 
-/// What a scalar's tag says of its type.
+/// Type that a scalar's tag specifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// It has none: its style and its text tell.
+    /// No tag: the type follows from style and text.
     None,
-    /// `!!str` or `!`: it is a string.
+    /// `!!str` or `!`: a string.
     String,
-    /// Something else, which may turn its text into anything.
+    /// Any other tag: the value is unknown.
     Other,
 }
 
@@ -103,14 +103,14 @@ impl Tree {
         self.aliases.get(id.0)
     }
 
-    /// Every alias: its number, and what it stands for.
+    /// Returns every alias, with its number and its target.
     pub(super) fn aliases(&self) -> impl Iterator<Item = Slot> + '_ {
         let numbered = self.aliases.iter().enumerate();
         numbered.map(|(index, alias)| Slot { node: alias.target, alias: Some(AliasId(index)) })
     }
 }
 
-/// What is being built. Deep nesting costs memory here, not stack.
+/// Tree builder. Deep nesting uses memory here, not stack.
 #[derive(Default)]
 struct Builder {
     done: Vec<Tree>,
@@ -152,7 +152,7 @@ impl Builder {
             }
             Event::Alias(anchor) => {
                 let Some(&target) = self.anchors.get(&anchor) else {
-                    return Err(at.bad("this alias stands for an anchor that is not there"));
+                    return Err(at.bad("this alias refers to an undefined anchor"));
                 };
                 let alias = Some(AliasId(self.aliases.len()));
                 self.aliases.push(Alias { target, range: chunk.range(span), event: self.events });
@@ -175,7 +175,7 @@ impl Builder {
 
     fn start(&mut self, at: Position, anchor: usize, content: Content) -> Result<NodeId, BadManifest> {
         if self.nodes_done + self.nodes.len() >= MAX_NODES {
-            return Err(at.bad(format!("there are more than {MAX_NODES} values")));
+            return Err(at.bad(format!("more than {MAX_NODES} values")));
         }
         let id = NodeId(self.nodes.len());
         self.nodes.push(Node { at, content });

@@ -1,8 +1,7 @@
-//! What a document means: its tree as plain JSON, with aliases and merge keys (`<<`) carried out; and the way back
-//! from a JSON pointer to the place in the tree.
+//! Evaluation of a document: its tree as plain JSON, with aliases and merge keys (`<<`) expanded, and the mapping from a
+//! JSON pointer back to the tree.
 //!
-//! Invariant: whatever the document, the work and the memory stay in proportion to its text: what aliases may add is
-//! bounded, and so is depth.
+//! Invariant: for any document, time and memory are proportional to its text: alias expansion and depth are bounded.
 
 use std::collections::BTreeMap;
 
@@ -14,20 +13,20 @@ use super::{
     tree::{Content, Node, Scalar, Slot, Tag, Tree},
 };
 
-/// How deep values may be nested, aliases included.
+/// Maximum nesting depth, including aliases.
 const MAX_DEPTH: usize = 128;
-/// How much may come from aliases in one document: bytes of text, and [`VALUE_COST`] for each value.
+/// Maximum cost of alias expansion in one document: bytes of text, plus [`VALUE_COST`] for each value.
 const MAX_EXPANSION: usize = 64 << 20;
 const VALUE_COST: usize = 64;
 
 impl Tree {
-    /// The document as JSON.
+    /// Returns the document as JSON.
     pub(super) fn to_value(&self) -> Result<Value, BadManifest> {
         Expansion { tree: self, left: MAX_EXPANSION }.value(self.root, 0, false)
     }
 
-    /// The place that `pointer` leads to; `pointer` must be of the form that [`kuik_webhook::pod`] makes, on a tree
-    /// that [`Tree::to_value`] has read.
+    /// Returns the entry at `pointer`, which must be in the form of [`kuik_webhook::pod`], in a tree that
+    /// [`Tree::to_value`] accepts.
     pub(super) fn resolve(&self, pointer: &str) -> Option<Slot> {
         pointer.split('/').skip(1).try_fold(self.root, |slot, step| match &self.node(slot.node)?.content {
             Content::Scalar(_) => None,
@@ -36,7 +35,7 @@ impl Tree {
         })
     }
 
-    /// The value of `key`, by the rules of [`Expansion::entries`].
+    /// Returns the value of `key`, by the rules of [`Expansion::entries`].
     fn lookup(&self, entries: &[(Slot, Slot)], key: &str) -> Option<Slot> {
         let own =
             entries.iter().rev().find(|(name, _)| self.key(*name) == Some(key) && !self.is_merge(*name));
@@ -57,7 +56,7 @@ impl Tree {
         self.scalar(slot.node).is_some_and(|key| key.style == ScalarStyle::Plain && &*key.text == "<<")
     }
 
-    /// The maps that a merge key's value names: itself, or its items.
+    /// Returns the maps of a merge key's value: the value itself, or its items.
     fn merged(&self, value: Slot) -> Vec<Slot> {
         match self.node(value.node).map(|node| &node.content) {
             Some(Content::List(items)) => items.clone(),
@@ -73,7 +72,7 @@ struct Expansion<'t> {
 }
 
 impl<'t> Expansion<'t> {
-    /// `aliased`: it is reached through an alias, so that its text may be counted more than once.
+    /// Evaluates an entry. `aliased`: it is reached through an alias, so its text may count more than once.
     fn value(&mut self, slot: Slot, depth: usize, aliased: bool) -> Result<Value, BadManifest> {
         let Some(node) = self.tree.node(slot.node) else { return Ok(Value::Null) };
         if depth > MAX_DEPTH {
@@ -103,8 +102,8 @@ impl<'t> Expansion<'t> {
         }
     }
 
-    /// The entries of a map: its own, of which the last of a name counts, and where it has none of a name those that
-    /// it merges, of which the first counts.
+    /// Returns the entries of a map: its own, of which the last with a name wins, and merged ones with other names, of which
+    /// the first wins.
     fn entries(
         &mut self,
         map: &'t Node,
@@ -139,13 +138,13 @@ impl<'t> Expansion<'t> {
     fn spend(&mut self, aliased: bool, bytes: usize, at: Position) -> Result<(), BadManifest> {
         if aliased {
             let left = self.left.checked_sub(bytes.saturating_add(VALUE_COST));
-            self.left = left.ok_or_else(|| at.bad("the document's aliases stand for too much"))?;
+            self.left = left.ok_or_else(|| at.bad("the document's aliases expand to too much content"))?;
         }
         Ok(())
     }
 }
 
-/// A scalar by the core schema of YAML 1.2. One with a tag of its own could mean anything, and becomes null.
+/// Converts a scalar by the core schema of YAML 1.2. With an unknown tag, it becomes null.
 fn typed(scalar: &Scalar) -> Value {
     let text = scalar.text.as_ref();
     match (scalar.tag, scalar.style) {
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_and_merges_are_carried_out() {
+    fn aliases_and_merges_are_expanded() {
         let text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: [*a, *b], x: 0}\nd: *b\ne: {x: 9, <<: *a}\nf: {x: 1, x: 2}\n";
         let c = json!({ "x": 0, "y": 1, "z": 2 });
         let got = value(text).unwrap();
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_are_refused() {
+    fn alias_bombs_and_deep_nesting_are_rejected() {
         let mut laughs = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
         let mut merges = "a0: &a0 {k: v}\n".to_owned();
         for level in 1..40 {
@@ -215,7 +214,10 @@ mod tests {
             merges.push_str(&format!("a{level}: &a{level} {{<<: [{aliases}]}}\n"));
         }
         for text in [laughs, merges] {
-            assert_eq!(value(&text).unwrap_err().problem, "the document's aliases stand for too much");
+            assert_eq!(
+                value(&text).unwrap_err().problem,
+                "the document's aliases expand to too much content"
+            );
         }
         for text in ["a: &a [*a]", "a: &a {b: *a}", "a: &a {<<: *a}"] {
             assert!(value(text).unwrap_err().problem.contains("deep"), "{text}");
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_anchor_of_another_document_is_unknown() {
+    fn anchor_of_another_document_is_undefined() {
         assert!(documents("a: &x 1\n---\nb: *x\n").is_err_and(|error| error.at.line == 3));
     }
 }

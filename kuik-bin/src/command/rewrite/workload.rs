@@ -1,13 +1,13 @@
-//! Finds what holds a pod spec in a document: pods, what has a pod template, and lists of these.
+//! Workload discovery: finds the pod specs in a document, in Pods, resources with a pod template, and Lists.
 //!
-//! Kinds that this build has never heard of are found by their shape (an Argo Rollout, a Knative Service).
+//! Unknown kinds are found by their shape (an Argo Rollout, a Knative Service).
 
 use std::fmt;
 
-use kuik_webhook::pod;
+use kuik_webhook::pod::PodMetadata;
 use serde_json::Value;
 
-/// An object that holds a pod spec.
+/// Identity of an object with a pod spec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity<'a> {
     pub(super) kind: &'a str,
@@ -15,17 +15,17 @@ pub(super) struct Identity<'a> {
     pub(super) name: Option<&'a str>,
 }
 
-/// A pod spec, whose it is, and the JSON pointer to it.
+/// A pod spec, its object, and the JSON pointer to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Workload<'a> {
     pub(super) of: Identity<'a>,
     pub(super) pod_spec: &'a Value,
     pub(super) pointer: String,
-    /// Whether the pod's label says that it wants to be left alone.
-    pub(super) opts_out: bool,
+    /// Pod metadata: of the pod itself, next to its spec, and not that of a Deployment around it.
+    pub(super) metadata: PodMetadata<'a>,
 }
 
-/// Where the kinds of Kubernetes keep their pod specs, so that a malformed one is reported rather than passed over.
+/// Pod spec paths of the built-in kinds, so that a malformed one is reported and not ignored.
 const KNOWN: [(&str, &str); 9] = [
     ("Pod", "/spec"),
     ("PodTemplate", "/template/spec"),
@@ -40,15 +40,15 @@ const KNOWN: [(&str, &str); 9] = [
 const TEMPLATE: &str = "/spec/template/spec";
 const JOB_TEMPLATE: &str = "/spec/jobTemplate/spec/template/spec";
 
-/// Every pod spec of a document, in its order.
+/// Returns every pod spec of a document, in document order.
 pub(super) fn workloads(document: &Value) -> Vec<Workload<'_>> {
     let mut found = Vec::new();
     collect(document, "", "", &mut found);
     found
 }
 
-/// `implied` is the kind of an object that does not say it: the API server leaves it out inside a `PodList`.
-// Recursion is as deep as lists of lists are, which the depth of a value bounds.
+/// Collects pod specs. `implied` is the kind of an object without one: the API server omits it inside a `PodList`.
+// Recursion depth is that of nested lists, which the depth of a value bounds.
 fn collect<'a>(object: &'a Value, base: &str, implied: &'a str, found: &mut Vec<Workload<'a>>) {
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or(implied);
     if let Some(implied) = kind.strip_suffix("List") {
@@ -66,11 +66,10 @@ fn collect<'a>(object: &'a Value, base: &str, implied: &'a str, found: &mut Vec<
         let metadata =
             |field| object.pointer("/metadata").and_then(|data| data.get(field)).and_then(Value::as_str);
         let of = Identity { kind, namespace: metadata("namespace"), name: metadata("name") };
-        // The labels of the pod, which stand beside its spec; those of a Deployment are not its pods'.
-        let labels =
-            at.strip_suffix("/spec").and_then(|pod| object.pointer(&format!("{pod}/metadata/labels")));
-        let opts_out = labels.is_some_and(pod::opts_out);
-        found.push(Workload { of, pod_spec, pointer: format!("{base}{at}"), opts_out });
+        let of_pod = at.strip_suffix("/spec").and_then(|pod| object.pointer(&format!("{pod}/metadata")));
+        let metadata = PodMetadata::new(of_pod.unwrap_or(&Value::Null), pod_spec)
+            .with_namespace(of.namespace.unwrap_or_default());
+        found.push(Workload { of, pod_spec, pointer: format!("{base}{at}"), metadata });
     }
 }
 

@@ -1,16 +1,16 @@
-//! Between the objects of the API and the plain types of plans.
+//! Conversions between API objects and the plain types of plans.
 //!
-//! The API's times are whole seconds of another version of the same library; plans know one kind of time.
+//! API times are whole seconds, of another version of the same library; plans use one time type.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::{
-    crd::{CachedImageStatus, PodReference, UsedBy},
-    plan::{Readiness, Status, Used},
+    controller::cached_image::plan::{PodUsage, Readiness, Status, Transfer},
+    crd::{CachedImageStatus, PodReference, PullProgress, UsedBy},
 };
 
-/// The type of the condition that says whether the image is in the cache.
+/// Type of the condition that reports whether the image is in the cache.
 pub(super) const READY: &str = "Ready";
 
 pub(super) fn from_api(time: &Time) -> Timestamp {
@@ -22,9 +22,9 @@ pub(super) fn to_api(time: Timestamp) -> Time {
     Time(time.unwrap_or(k8s_openapi::jiff::Timestamp::UNIX_EPOCH))
 }
 
-/// What the status of an object says.
+/// Converts the status of an object.
 pub(super) fn status(status: &CachedImageStatus) -> Status {
-    let used = |used: &UsedBy| Used {
+    let used = |used: &UsedBy| PodUsage {
         pods: used.pods.iter().map(|pod| pod.namespaced_name.clone()).collect(),
         count: used.count,
     };
@@ -32,6 +32,11 @@ pub(super) fn status(status: &CachedImageStatus) -> Status {
         is_cached: status.is_cached,
         phase: status.phase,
         used_by: status.used_by.as_ref().map(used),
+        size: status.size.and_then(|size| u64::try_from(size).ok()),
+        progress: status.progress.as_ref().map(|progress| Transfer {
+            done: u64::try_from(progress.done_bytes).unwrap_or_default(),
+            total: u64::try_from(progress.total_bytes).unwrap_or_default(),
+        }),
         digest: status.digest.clone(),
         upstream_digest: status.upstream_digest.clone(),
         up_to_date: status.up_to_date,
@@ -48,14 +53,18 @@ pub(super) fn status(status: &CachedImageStatus) -> Status {
     }
 }
 
+fn number(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 fn condition(status: &CachedImageStatus) -> Option<&Condition> {
     status.conditions.iter().flatten().find(|condition| condition.type_ == READY)
 }
 
-/// The status of an object that says `plain`. Conditions that are not ours stay, and so does the time since when ours has
-/// been as it is.
+/// Returns the status of an object for `plain`. Foreign conditions are preserved, and so is the transition time of ours
+/// if its status is unchanged.
 pub(super) fn to_status(plain: &Status, before: &CachedImageStatus, now: Timestamp) -> CachedImageStatus {
-    let used = |used: &Used| UsedBy {
+    let used = |used: &PodUsage| UsedBy {
         pods: used.pods.iter().map(|pod| PodReference { namespaced_name: pod.clone() }).collect(),
         count: used.count,
     };
@@ -78,6 +87,12 @@ pub(super) fn to_status(plain: &Status, before: &CachedImageStatus, now: Timesta
         is_cached: plain.is_cached,
         phase: plain.phase,
         used_by: plain.used_by.as_ref().map(used),
+        size: plain.size.map(number),
+        progress: plain.progress.map(|transfer| PullProgress {
+            done_bytes: number(transfer.done),
+            total_bytes: number(transfer.total),
+            percent: format!("{}%", transfer.done.saturating_mul(100) / transfer.total.max(1)),
+        }),
         digest: plain.digest.clone(),
         upstream_digest: plain.upstream_digest.clone(),
         up_to_date: plain.up_to_date,

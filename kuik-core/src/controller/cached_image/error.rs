@@ -1,6 +1,6 @@
-//! Why a plan could not be carried out. It is made again after a while.
+//! Reconcile errors. The object is planned again after a delay.
 
-/// Why a plan could not be carried out.
+/// A step of a plan failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{attempted}")]
 pub(super) struct ReconcileError {
@@ -17,7 +17,7 @@ impl ReconcileError {
         Self { attempted: format!("{what} CachedImage {name}"), conflict, cause: error.into() }
     }
 
-    /// What is there already, or cannot be, stays so for a while: nobody was quicker.
+    /// A failed creation. Not a conflict even for 409: the other object stays, so an immediate retry would fail again.
     pub(super) fn create(what: &str, name: &str, error: kube_client::Error) -> Self {
         Self { attempted: format!("create the {what} {name}"), conflict: false, cause: error.into() }
     }
@@ -30,7 +30,7 @@ impl ReconcileError {
         }
     }
 
-    /// Whether somebody else was quicker, so that it is planned again from what is there now.
+    /// Whether another writer changed or deleted the object, so that it is planned again from its current version.
     pub(super) fn is_conflict(&self) -> bool {
         self.conflict
     }

@@ -1,7 +1,8 @@
-//! Carries out the steps of a plan, in order.
+//! Plan execution: carries out the steps of a plan, in order.
 //!
-//! Invariant: every write is for the version of the object that the plan was made for, or for what the write before it
-//! has made of that. Where somebody else was quicker nothing is written, and it is planned again.
+//! Invariant: every write uses optimistic concurrency. It applies to the version of the object that the plan was made
+//! for, or to the result of the previous write of the same plan. On a conflict nothing is written, and the object is
+//! planned again.
 
 use jiff::Timestamp;
 use kube_client::{
@@ -14,27 +15,34 @@ use serde_json::Value;
 use super::{
     Context,
     error::ReconcileError,
-    observe::{Sight, share_tag},
-    patch, tell,
+    events,
+    observe::{Snapshot, share_tag},
+    patch,
 };
 use crate::{
+    controller::cached_image::plan::{JobResult, Step},
     copy::SourceImage,
     crd::{CachedImage, CachedImageSpec, Repository, RepositorySpec},
-    plan::{Ended, Step},
     reference::{ImageReference, RepositoryName},
 };
 
-/// Carries out `steps` on `object`, and returns when to plan again.
+/// Carries out `steps` on `object`. Returns when to plan again.
 pub(super) async fn execute(
     context: &Context,
     object: &CachedImage,
-    sight: &Sight,
+    snapshot: &Snapshot,
     steps: Vec<Step>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, ReconcileError> {
     let api: Api<CachedImage> = Api::all(context.client.clone());
-    let mut work =
-        Work { context, api, sight, object: object.clone(), outcome: sight.observed.outcome.clone(), now };
+    let mut work = Work {
+        context,
+        api,
+        snapshot,
+        object: object.clone(),
+        outcome: snapshot.observed.outcome.clone(),
+        now,
+    };
     let mut wake = None;
     for step in steps {
         if let Step::WakeAt(at) = step {
@@ -49,10 +57,10 @@ pub(super) async fn execute(
 struct Work<'a> {
     context: &'a Context,
     api: Api<CachedImage>,
-    sight: &'a Sight,
-    /// The object as it is after what was written so far.
+    snapshot: &'a Snapshot,
+    /// The object after the writes so far.
     object: CachedImage,
-    outcome: Option<Ended>,
+    outcome: Option<JobResult>,
     now: Timestamp,
 }
 
@@ -62,17 +70,18 @@ impl Work<'_> {
         let version = self.object.resource_version().unwrap_or_default();
         match step {
             Step::Adopt { finalizer, label, owner } => {
-                let repository = &self.sight.observed.others.repository_name;
+                let repository = &self.snapshot.observed.siblings.repository_name;
                 let owner = owner.as_deref().map(|uid| (repository.as_str(), uid));
                 let patch = patch::adopt(&self.object, &version, finalizer, label.as_deref(), owner);
                 self.patch("adopt", &patch).await?;
             }
             Step::SetExpiry(date) => self.patch("set expiresAt of", &patch::expiry(&version, date)).await?,
-            Step::ClearForce => {
-                self.patch("take the mark for a refresh off", &patch::unforce(&version)).await?;
+            Step::ClearForceUpdate => {
+                self.patch("remove the forceUpdate annotation of", &patch::clear_force_update(&version))
+                    .await?;
             }
             Step::RemoveFinalizer => {
-                self.patch("take the finalizer off", &patch::release(&self.object, &version)).await?;
+                self.patch("remove the finalizer of", &patch::release(&self.object, &version)).await?;
                 self.context.jobs.forget(&name);
             }
             Step::SetStatus(status) => {
@@ -85,21 +94,22 @@ impl Work<'_> {
                 }
             }
             Step::Recreate { name: right } => self.recreate(&right).await?,
-            Step::LetGo { image } => self.let_go(&image),
-            Step::GiveWay => self.delete().await?,
+            Step::Untag { image } => self.untag(&image),
+            Step::DeleteDuplicate => self.delete().await?,
             Step::Expire => self.expire().await?,
             Step::CreateRepository { name } => self.create_repository(&name).await?,
             Step::Start(job) => {
-                if let (Some(image), Some(reference)) = (&self.sight.image, &self.sight.observed.image) {
+                if let (Some(image), Some(reference)) = (&self.snapshot.image, &self.snapshot.observed.image)
+                {
                     self.context.jobs.start(&name, job, image.clone(), reference);
                 }
             }
             Step::Abandon => self.context.jobs.abandon(&name),
             Step::Remember(memory) => self.context.jobs.remember(&name, self.outcome.as_ref(), memory),
-            Step::Tell(occasion) => {
-                let registry = self.sight.repository.as_ref().map_or("", RepositoryName::registry);
+            Step::EmitEvent(kind) => {
+                let registry = self.snapshot.repository.as_ref().map_or("", RepositoryName::registry);
                 let Context { events, metrics, .. } = self.context;
-                tell::occasion(&**events, metrics, &self.object, registry, &occasion);
+                events::record(&**events, metrics, &self.object, registry, &kind);
             }
             Step::WakeAt(_) => {}
         }
@@ -113,7 +123,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Deletes the object as it was seen, or not at all.
+    /// Deletes the object if it has not changed since it was read.
     async fn delete(&self) -> Result<(), ReconcileError> {
         let name = self.object.name_any();
         let preconditions =
@@ -126,24 +136,24 @@ impl Work<'_> {
     }
 
     async fn expire(&self) -> Result<(), ReconcileError> {
-        let tell = |warning, reason, message: String| {
-            tell::event(&*self.context.events, &self.object, warning, reason, &message);
+        let emit = |warning, reason, message: String| {
+            events::event(&*self.context.events, &self.object, warning, reason, &message);
         };
         let image = &self.object.spec.source_image;
-        tell(false, "Expiring", format!("{image} is used by no pod and its time is over"));
+        emit(false, "Expiring", format!("{image} is unused and past its expiry date"));
         let deleted = self.delete().await;
         match &deleted {
             Ok(()) => {
-                tell(false, "Expired", format!("{image} was deleted: no pod has used it for long enough"));
+                emit(false, "Expired", format!("deleted {image}: unused past its expiry date"));
             }
-            // Somebody was quicker, and may need it.
+            // Another writer changed the object, and the image may be needed again.
             Err(error) if error.is_conflict() => {}
-            Err(error) => tell(true, "ExpiringFailed", format!("{image} could not be deleted: {error}")),
+            Err(error) => emit(true, "ExpiringFailed", format!("failed to delete expired {image}: {error}")),
         }
         deleted
     }
 
-    /// Creates the object of the same image under its right name, where it is not there already.
+    /// Creates the object of the same image under its canonical name, unless it exists already.
     async fn recreate(&self, right: &str) -> Result<(), ReconcileError> {
         let CachedImageSpec { source_image, expires_at, retain } = self.object.spec.clone();
         let annotations = self.object.meta().annotations.clone().map(|mut annotations| {
@@ -172,28 +182,29 @@ impl Work<'_> {
         }
     }
 
-    /// Lets go of an image's tag, beside, unless an object keeps it or a pod uses it, which gets an object soon.
-    fn let_go(&self, normalized: &str) {
+    /// Removes an image's tag in the background, unless an object still needs it or a pod uses it (and will get an
+    /// object soon).
+    fn untag(&self, normalized: &str) {
         let parsed = ImageReference::parse(normalized).ok();
         let Some(image) = parsed.and_then(|reference| SourceImage::new(&reference).ok()) else { return };
         let (images, usage) = (self.context.images.store(), self.context.usage.clone());
-        let (normalized, kept) = (normalized.to_owned(), image.clone());
+        let (normalized, wanted) = (normalized.to_owned(), image.clone());
         let is_needed = move || {
             let is_used = usage.of(&normalized).is_none_or(|usage| usage.count > 0);
-            is_used || share_tag(&images, None, &kept)
+            is_used || share_tag(&images, None, &wanted)
         };
-        self.context.jobs.let_go(image, is_needed);
+        self.context.jobs.untag(image, is_needed);
     }
 
     async fn is_of_this_image(&self, name: &str) -> bool {
         let Ok(Some(object)) = self.api.get_opt(name).await else { return false };
         let same = ImageReference::parse(&object.spec.source_image)
-            .is_ok_and(|reference| Some(reference.normalized()) == self.sight.observed.image);
+            .is_ok_and(|reference| Some(reference.normalized()) == self.snapshot.observed.image);
         same && object.meta().deletion_timestamp.is_none()
     }
 
     async fn create_repository(&self, name: &str) -> Result<(), ReconcileError> {
-        let Some(repository) = &self.sight.repository else { return Ok(()) };
+        let Some(repository) = &self.snapshot.repository else { return Ok(()) };
         let spec = RepositorySpec { name: repository.to_string(), ..RepositorySpec::default() };
         let api: Api<Repository> = Api::all(self.context.client.clone());
         match api.create(&PostParams::default(), &Repository::new(name, spec)).await {

@@ -1,39 +1,37 @@
-//! The patterns that say which images of a repository are checked again, compiled once.
+//! Cache of compiled `updateFilters`, which select the images of a repository that are checked for updates.
 
-use std::{
-    num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use regex::RegexSet;
 
-use crate::controller::update_filters::compile;
+use crate::controller::repository::update_filters::compile;
 
-/// How many lists of patterns are kept.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+/// Maximum number of cached pattern lists.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// Compiled lists of patterns.
+/// LRU cache of compiled pattern lists.
 pub(super) struct Filters(Mutex<LruCache<Vec<String>, Option<Arc<RegexSet>>>>);
 
 impl Default for Filters {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(REMEMBERED)))
+        Self(Mutex::new(LruCache::new(CAPACITY)))
     }
 }
 
 impl Filters {
-    /// Whether one of the patterns is found in `image`; none at all means that it is. A list with a mistake in it
-    /// matches nothing.
+    /// Returns whether one of the patterns is found in `image`. An empty list matches everything, an invalid list
+    /// nothing.
     pub(super) fn matches(&self, patterns: &[String], image: &str) -> bool {
         if patterns.is_empty() {
             return true;
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         let compiled = known.get_or_insert(patterns.to_vec(), || match compile(patterns) {
             Ok(set) => Some(Arc::new(set)),
             Err(error) => {
-                tracing::warn!(?patterns, %error, "updateFilters has a mistake: no image of it is checked again");
+                tracing::warn!(?patterns, %error, "invalid updateFilters, no image matches");
                 None
             }
         });
@@ -46,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_searched() {
+    fn filters_match_substrings_and_empty_list_matches_all() {
         let filters = Filters::default();
         let matches = |patterns: &[&str], image| {
             filters.matches(&patterns.iter().map(|&pattern| pattern.to_owned()).collect::<Vec<_>>(), image)

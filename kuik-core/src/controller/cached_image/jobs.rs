@@ -1,13 +1,9 @@
-//! The work that goes on beside: what is running for which object, what it came to, and what is remembered.
+//! Background jobs: running jobs, their results and in-memory state per object.
 //!
-//! Invariant: an object has one job at most, and its outcome is kept until a plan has dealt with it. Copies are few at a
-//! time and looks many, so that a slow pull holds up no check.
+//! Invariant: an object has at most one job, and its result is kept until a plan has handled it. Copies and checks have
+//! separate concurrency limits, so that a slow pull does not delay checks.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{
     FutureExt as _,
@@ -16,26 +12,28 @@ use futures::{
 };
 use jiff::Timestamp;
 use kube_runtime::reflector::ObjectRef;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 use super::Clock;
+use super::progress::Transferred;
 use crate::{
+    controller::cached_image::plan::{Backoff, Failure, Job, JobResult, Memory, Outcome, Running},
     copy::{CopyError, ImageCopier, SourceImage, Verdict},
     crd::CachedImage,
-    plan::{Backoff, Ended, Failure, Job, Memory, Outcome, Running},
 };
 
-/// How many jobs that only ask something run at a time.
-const LOOKS_AT_A_TIME: usize = 8;
-/// How much of an error's text is kept: it goes into status and events.
+/// Concurrency limit of all jobs except copies.
+const MAX_CONCURRENT_CHECKS: usize = 8;
+/// Maximum length of an error message: it goes into status and events.
 const MAX_PROBLEM: usize = 1000;
-/// What the cache is called among registries.
+/// Backoff key of the cache; registries use their name.
 const CACHE: &str = "";
 
-/// A job, ready to be run.
+/// A job, ready to run.
 pub(super) type Task = BoxFuture<'static, ()>;
 
-/// Everything that is running and remembered. Clones are the same.
+/// All running jobs and in-memory state. Clones share it.
 #[derive(Clone)]
 pub(super) struct Jobs {
     shared: Arc<Shared>,
@@ -45,7 +43,7 @@ struct Shared {
     copier: Arc<dyn ImageCopier>,
     clock: Clock,
     copies: Semaphore,
-    looks: Semaphore,
+    checks: Semaphore,
     state: Mutex<State>,
     tasks: mpsc::UnboundedSender<Task>,
     changed: mpsc::UnboundedSender<ObjectRef<CachedImage>>,
@@ -58,26 +56,34 @@ struct State {
     next: u64,
 }
 
-/// What there is of one object.
+/// Job and memory of one object.
 #[derive(Default)]
 struct Entry {
     uid: String,
-    running: Option<(u64, Running, AbortHandle)>,
-    outcome: Option<Ended>,
+    running: Option<RunningJob>,
+    outcome: Option<JobResult>,
     memory: Memory,
 }
 
-/// What a plan wants to know.
-pub(super) struct Seen {
+/// A job that is queued or runs.
+struct RunningJob {
+    id: u64,
+    running: Running,
+    transferred: Arc<Transferred>,
+    abort: AbortHandle,
+}
+
+/// State of an object's jobs, as input for a plan.
+pub(super) struct JobState {
     pub(super) job: Option<Running>,
-    pub(super) outcome: Option<Ended>,
+    pub(super) outcome: Option<JobResult>,
     pub(super) memory: Memory,
-    pub(super) registry_free_at: Option<Timestamp>,
-    pub(super) cache_free_at: Option<Timestamp>,
+    pub(super) registry_retry_at: Option<Timestamp>,
+    pub(super) cache_retry_at: Option<Timestamp>,
 }
 
 impl Jobs {
-    /// Nothing is running. Tasks go to `tasks`, to be run, and objects to plan for again to `changed`.
+    /// Starts with no jobs. Tasks to run are sent to `tasks`, objects to plan again to `changed`.
     pub(super) fn new(
         copier: Arc<dyn ImageCopier>,
         clock: Clock,
@@ -85,61 +91,64 @@ impl Jobs {
         tasks: mpsc::UnboundedSender<Task>,
         changed: mpsc::UnboundedSender<ObjectRef<CachedImage>>,
     ) -> Self {
-        let (copies, looks) = (Semaphore::new(copies.max(1)), Semaphore::new(LOOKS_AT_A_TIME));
+        let (copies, checks) = (Semaphore::new(copies.max(1)), Semaphore::new(MAX_CONCURRENT_CHECKS));
         let state = Mutex::default();
-        Self { shared: Arc::new(Shared { copier, clock, copies, looks, state, tasks, changed }) }
+        Self { shared: Arc::new(Shared { copier, clock, copies, checks, state, tasks, changed }) }
     }
 
-    /// What there is of an object. One of the same name that was there before is forgotten.
-    pub(super) fn see(&self, name: &str, uid: &str, registry: Option<&str>, now: Timestamp) -> Seen {
+    /// Returns the state of an object. Discards the state of an earlier object of the same name.
+    pub(super) fn get(&self, name: &str, uid: &str, registry: Option<&str>, now: Timestamp) -> JobState {
         let mut state = self.shared.state();
-        let free =
-            |state: &State, key: &str| state.backoffs.get(key).and_then(|backoff| backoff.free_at(now));
-        let registry_free_at = registry.and_then(|registry| free(&state, registry));
-        let cache_free_at = free(&state, CACHE);
+        let retry_at =
+            |state: &State, key: &str| state.backoffs.get(key).and_then(|backoff| backoff.retry_at(now));
+        let registry_retry_at = registry.and_then(|registry| retry_at(&state, registry));
+        let cache_retry_at = retry_at(&state, CACHE);
         let entry = state.entries.entry(name.to_owned()).or_default();
         if entry.uid != uid {
-            if let Some((_, _, abort)) = entry.running.take() {
-                abort.abort();
+            if let Some(job) = entry.running.take() {
+                job.abort.abort();
             }
             *entry = Entry { uid: uid.to_owned(), ..Entry::default() };
         }
-        Seen {
-            job: entry.running.as_ref().map(|(_, running, _)| running.clone()),
+        JobState {
+            job: entry
+                .running
+                .as_ref()
+                .map(|job| Running { transfer: job.transferred.get(), ..job.running.clone() }),
             outcome: entry.outcome.clone(),
             memory: entry.memory.clone(),
-            registry_free_at,
-            cache_free_at,
+            registry_retry_at,
+            cache_retry_at,
         }
     }
 
-    /// Remembers this of an object, and that its outcome was dealt with.
-    pub(super) fn remember(&self, name: &str, dealt_with: Option<&Ended>, memory: Memory) {
+    /// Stores the memory of an object, and discards its outcome if it is `handled`.
+    pub(super) fn remember(&self, name: &str, handled: Option<&JobResult>, memory: Memory) {
         let mut state = self.shared.state();
         if let Some(entry) = state.entries.get_mut(name) {
             entry.memory = memory;
-            if entry.outcome.as_ref() == dealt_with {
+            if entry.outcome.as_ref() == handled {
                 entry.outcome = None;
             }
         }
     }
 
-    /// Forgets an object that is no more.
+    /// Discards the state of a deleted object.
     pub(super) fn forget(&self, name: &str) {
         self.abandon(name);
         self.shared.state().entries.remove(name);
     }
 
-    /// Abandons the job of an object.
+    /// Cancels the job of an object.
     pub(super) fn abandon(&self, name: &str) {
         let mut state = self.shared.state();
         let running = state.entries.get_mut(name).and_then(|entry| entry.running.take());
-        if let Some((_, _, abort)) = running {
-            abort.abort();
+        if let Some(job) = running {
+            job.abort.abort();
         }
     }
 
-    /// Starts a job for an object whose normalised reference is `reference`.
+    /// Starts a job for an object whose normalized reference is `reference`.
     pub(super) fn start(&self, name: &str, job: Job, image: SourceImage, reference: &str) {
         let (abort, registration) = AbortHandle::new_pair();
         let since = (self.shared.clock)();
@@ -150,39 +159,41 @@ impl Jobs {
         if entry.running.is_some() {
             return;
         }
-        let running = Running { job, image: reference.to_owned(), since, begun: false };
-        entry.running = Some((id, running, abort));
+        let running = Running { job, image: reference.to_owned(), since, begun: false, transfer: None };
+        let transferred = Arc::<Transferred>::default();
+        entry.running = Some(RunningJob { id, running, transferred: transferred.clone(), abort });
         entry.outcome = None;
         drop(state);
         let (shared, name, reference) = (self.shared.clone(), name.to_owned(), reference.to_owned());
         let task = async move {
-            let turns = if matches!(job, Job::Pull { .. }) { &shared.copies } else { &shared.looks };
+            let semaphore = if matches!(job, Job::Pull { .. }) { &shared.copies } else { &shared.checks };
             // The semaphore is never closed.
-            let Ok(_turn) = turns.acquire().await else { return };
+            let Ok(_permit) = semaphore.acquire().await else { return };
             shared.begun(&name, id);
-            // A copier that panics has failed, and the image is tried again.
-            let outcome = AssertUnwindSafe(shared.run(job, &image)).catch_unwind().await;
+            // A panic of the copier counts as a failure, and the job is retried.
+            let outcome = AssertUnwindSafe(shared.run(job, &image, &transferred)).catch_unwind().await;
             let outcome = outcome.unwrap_or_else(|_| panicked(job));
-            shared.ended(&name, id, Ended { job, image: reference, outcome });
+            shared.finished(&name, id, JobResult { job, image: reference, outcome });
         };
         let task = Abortable::new(task, registration);
-        // Where nobody runs tasks any more, the reconciler has ended.
+        // Fails only if the controller has stopped.
         let _ = self.shared.tasks.unbounded_send(Box::pin(async move {
             let _ = task.await;
         }));
     }
 
-    /// Removes an image's tag, where it is not needed when its turn comes. Where that fails the tag stays, which is said.
-    pub(super) fn let_go(&self, image: SourceImage, is_needed: impl Fn() -> bool + Send + 'static) {
+    /// Removes an image's tag in the background unless `is_needed` returns true when it runs. A failure is logged, and
+    /// the tag stays.
+    pub(super) fn untag(&self, image: SourceImage, is_needed: impl Fn() -> bool + Send + 'static) {
         let shared = self.shared.clone();
         let _ = self.shared.tasks.unbounded_send(Box::pin(async move {
-            let Ok(_turn) = shared.looks.acquire().await else { return };
+            let Ok(_permit) = shared.checks.acquire().await else { return };
             if is_needed() {
                 return;
             }
-            if let Err(error) = shared.noted_of_cache(shared.copier.remove(&image).await) {
+            if let Err(error) = shared.track_cache(shared.copier.remove(&image).await) {
                 let problem = error.chain();
-                tracing::warn!(%image, %problem, "the cache keeps a tag that nobody needs");
+                tracing::warn!(%image, %problem, "failed to delete a stale tag from the cache");
             }
         }));
     }
@@ -190,44 +201,52 @@ impl Jobs {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
-    async fn run(&self, job: Job, image: &SourceImage) -> Outcome {
+    async fn run(&self, job: Job, image: &SourceImage, transferred: &Transferred) -> Outcome {
         match job {
-            Job::Check => match self.noted(image, self.copier.ask_source(image).await) {
+            Job::Check => match self.track_registry(image, self.copier.resolve_upstream(image).await) {
                 Ok(digest) => Outcome::Checked { digest: digest.encoded().to_owned() },
                 Err(error) => Outcome::CheckFailed(failure(&error)),
             },
-            Job::Pull { .. } => match self.noted(image, self.copier.copy(image, &()).await) {
-                Ok(copied) => {
-                    self.cache_answered();
-                    if !copied.without.is_empty() {
-                        let without = copied.without.join("; ");
-                        tracing::warn!(%image, without, "an image is cached without what refers to it");
+            Job::Pull { .. } => {
+                match self.track_registry(image, self.copier.copy(image, transferred).await) {
+                    Ok(copied) => {
+                        self.cache_answered();
+                        if !copied.skipped.is_empty() {
+                            let skipped = copied.skipped.join("; ");
+                            tracing::warn!(%image, skipped, "cached image without some of its referrers");
+                        }
+                        let digest = copied.digest.encoded().to_owned();
+                        Outcome::Pulled { digest, skipped: copied.skipped, size: copied.size }
                     }
-                    let digest = copied.digest.encoded().to_owned();
-                    Outcome::Pulled { digest, without: copied.without }
+                    Err(error) if error.is_cache_full() => {
+                        self.cache_answered();
+                        Outcome::CacheFull(failure(&error))
+                    }
+                    Err(error) => Outcome::PullFailed(failure(&error)),
                 }
-                Err(error) => Outcome::PullFailed(failure(&error)),
-            },
-            Job::Verify => match self.noted_of_cache(self.copier.verify(image).await) {
-                Ok(Verdict::Complete { digest }) => Outcome::Complete { digest: digest.encoded().to_owned() },
-                Ok(Verdict::Missing { what }) => Outcome::Incomplete { what },
+            }
+            Job::Verify => match self.track_cache(self.copier.verify(image).await) {
+                Ok(Verdict::Complete { digest, size }) => {
+                    Outcome::Complete { digest: digest.encoded().to_owned(), size }
+                }
+                Ok(Verdict::Missing { what, room }) => Outcome::Incomplete { what, room },
                 Err(error) => Outcome::VerifyFailed(failure(&error)),
             },
-            Job::Remove => match self.noted_of_cache(self.copier.remove(image).await) {
+            Job::Remove => match self.track_cache(self.copier.remove(image).await) {
                 Ok(()) => Outcome::Removed,
                 Err(error) => Outcome::RemoveFailed(failure(&error)),
             },
         }
     }
 
-    /// Takes note of how the image's registry, or the cache, has fared.
-    fn noted<T>(&self, image: &SourceImage, result: Result<T, CopyError>) -> Result<T, CopyError> {
+    /// Updates the backoff of the image's registry, or of the cache if that failed.
+    fn track_registry<T>(&self, image: &SourceImage, result: Result<T, CopyError>) -> Result<T, CopyError> {
         let registry = image.repository().registry();
         match &result {
-            Err(error) if error.is_of_cache() => return self.noted_of_cache(result),
+            Err(error) if error.is_of_cache() => return self.track_cache(result),
             Err(error) if error.is_of_registry() => self.failed(registry, error),
             _ => {
                 self.state().backoffs.remove(registry);
@@ -236,7 +255,7 @@ impl Shared {
         result
     }
 
-    fn noted_of_cache<T>(&self, result: Result<T, CopyError>) -> Result<T, CopyError> {
+    fn track_cache<T>(&self, result: Result<T, CopyError>) -> Result<T, CopyError> {
         match &result {
             Err(error) if error.is_of_registry() => self.failed(CACHE, error),
             _ => self.cache_answered(),
@@ -263,29 +282,29 @@ impl Shared {
     fn begun(&self, name: &str, id: u64) {
         let mut state = self.state();
         let running = state.entries.get_mut(name).and_then(|entry| entry.running.as_mut());
-        if let Some((_, running, _)) = running.filter(|(known, _, _)| *known == id) {
-            running.begun = true;
+        if let Some(job) = running.filter(|job| job.id == id) {
+            job.running.begun = true;
         }
         drop(state);
         let _ = self.changed.unbounded_send(ObjectRef::new(name));
     }
 
-    fn ended(&self, name: &str, id: u64, ended: Ended) {
+    fn finished(&self, name: &str, id: u64, result: JobResult) {
         let mut state = self.state();
         if let Some(entry) = state.entries.get_mut(name)
-            && entry.running.as_ref().is_some_and(|(known, _, _)| *known == id)
+            && entry.running.as_ref().is_some_and(|job| job.id == id)
         {
             entry.running = None;
-            entry.outcome = Some(ended);
+            entry.outcome = Some(result);
         }
         drop(state);
         let _ = self.changed.unbounded_send(ObjectRef::new(name));
     }
 }
 
-/// The outcome of a job whose task has panicked; the log has its words.
+/// Returns the outcome of a job that panicked. The panic message is in the log.
 fn panicked(job: Job) -> Outcome {
-    let problem = "an error of this program ended it: its log says where".to_owned();
+    let problem = "internal error: the job panicked, see the controller's log".to_owned();
     let failure = Failure { problem, not_found: false, retry_after: None };
     match job {
         Job::Check => Outcome::CheckFailed(failure),

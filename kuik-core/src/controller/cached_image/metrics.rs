@@ -1,26 +1,26 @@
-//! What the reconciler counts. The names are those that dashboards of kuik read.
+//! Metrics of the CachedImage controller. The names are those that kuik dashboards read.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-/// Registries beyond so many are counted together: their names come from pods, and a series is for ever.
+/// Maximum number of registry label values; further ones count as `other`. Names come from pods, and a series is never
+/// dropped.
 const MAX_REGISTRIES: usize = 200;
 
-/// The counters of what is put into the cache and removed from it. Cheap to clone.
+/// Counters of images put into the cache and removed from it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    // A counter whose name has never ended in `_total`, which the library would put there.
+    // A counter, but its name must not end in `_total`, which the library appends to counters.
     requests: Family<Labels, Gauge>,
     put: Counter,
     removed: Counter,
+    full: Counter,
     registries: Arc<Mutex<HashSet<Box<str>>>>,
 }
 
@@ -36,14 +36,15 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("controller");
         registry.register(
             "image_caching_request",
-            "Attempts to put an image into the cache, by outcome and by the registry that it comes from",
+            "Attempts to put an image into the cache, by outcome and upstream registry",
             self.requests.clone(),
         );
-        registry.register("image_put_in_cache", "Images that were put into the cache", self.put.clone());
+        registry.register("image_put_in_cache", "Images put into the cache", self.put.clone());
+        registry.register("image_removed_from_cache", "Images removed from the cache", self.removed.clone());
         registry.register(
-            "image_removed_from_cache",
-            "Images that were removed from the cache",
-            self.removed.clone(),
+            "image_cache_full",
+            "Images that the cache had no room for, or did not keep",
+            self.full.clone(),
         );
     }
 
@@ -60,8 +61,12 @@ impl Metrics {
         self.removed.inc();
     }
 
+    pub(super) fn full(&self) {
+        self.full.inc();
+    }
+
     fn request(&self, registry: &str, successful: bool) {
-        let mut known = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.registries.lock();
         let has_room = known.len() < MAX_REGISTRIES;
         let registry = if known.contains(registry) || (has_room && known.insert(registry.into())) {
             registry

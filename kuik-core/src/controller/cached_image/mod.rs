@@ -1,16 +1,16 @@
-//! Every CachedImage is in the cache for as long as it is needed, and its status says the truth.
+//! CachedImage controller: keeps every CachedImage in the cache as long as it is needed, and its status accurate.
 //!
-//! [`Reconciler`] watches nothing itself: it is given [`Informer`]s of CachedImages and Repositories and a [`Usage`],
-//! which others share, and an [`ImageCopier`] that knows the cache. What is to be done is
-//! [planned](crate::plan::plan); a reconcile of an unchanged object reads nothing from the API server and writes
-//! nothing. Copies and looks into the cache are [jobs](crate::plan::Job) that go on beside, so that a slow pull holds up
-//! nothing else.
+//! [`CachedImageController`] opens no watch itself. It takes shared [`Informer`]s of CachedImages and Repositories, a
+//! shared [`Usage`], and an [`ImageCopier`] for the cache. Its decisions are [plans](plan::plan). Reconciling an
+//! unchanged object sends no request to the API server. Copies and checks of the cache are background
+//! [jobs](plan::Job), so that a slow pull delays nothing else.
 //!
-//! What is remembered between plans (failures, when the cache was last looked into) is lost with the process, and costs a
-//! look into the cache for each image when another takes over.
+//! State between plans (failures, time of the last cache check) is in memory only. After a failover, each image costs
+//! one check of the cache.
 
 mod convert;
 mod error;
+mod events;
 mod execute;
 mod filters;
 mod jobs;
@@ -18,7 +18,8 @@ mod metrics;
 mod observe;
 mod options;
 mod patch;
-mod tell;
+pub mod plan;
+mod progress;
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,29 +43,29 @@ use self::{
 };
 use super::{EventRecorder, Informer, NoEvents, Usage};
 use crate::{
+    controller::cached_image::plan::plan,
     copy::ImageCopier,
     crd::{CachedImage, Repository, cached_image_name, disambiguated, repository_label},
-    plan::plan,
     reference::{ImageReference, RepositoryName},
 };
 
-/// Says what time it is.
+/// Returns the current time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// How many objects are planned for at a time. A plan is quick, and waits for the API server alone.
-const AT_A_TIME: u16 = 16;
-/// How long requests to look at an object are gathered.
-const GATHER: Duration = Duration::from_millis(50);
-/// After how long a plan that somebody else's write came between is made again.
+/// Number of concurrent reconciles. A reconcile is quick and waits only for the API server.
+const MAX_CONCURRENT_RECONCILES: u16 = 16;
+/// Debounce interval of reconcile requests for an object.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Delay before planning again after a write conflict.
 const AFTER_CONFLICT: Duration = Duration::from_millis(250);
-/// After how long a plan that could not be carried out is made again.
+/// Delay before planning again after an error.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
-/// How long an object is left alone at most: clocks jump, and a timer does not see it.
-const LONGEST_REST: Duration = Duration::from_secs(300);
+/// Maximum time between reconciles of an object: timers do not notice clock jumps.
+const MAX_REQUEUE: Duration = Duration::from_secs(300);
 
-/// Looks after CachedImages.
+/// Reconciles CachedImages.
 #[derive(Clone)]
-pub struct Reconciler {
+pub struct CachedImageController {
     client: Client,
     images: Informer<CachedImage>,
     repositories: Informer<Repository>,
@@ -76,7 +77,7 @@ pub struct Reconciler {
     options: Options,
 }
 
-/// What carrying out a plan needs.
+/// Dependencies of a reconcile.
 struct Context {
     client: Client,
     images: Informer<CachedImage>,
@@ -90,8 +91,8 @@ struct Context {
     filters: Filters,
 }
 
-impl Reconciler {
-    /// A reconciler that writes through `client`, and tells nobody of events.
+impl CachedImageController {
+    /// Creates a controller that writes through `client` and records no events.
     #[must_use]
     pub fn new(
         client: Client,
@@ -105,34 +106,34 @@ impl Reconciler {
         Self { client, images, repositories, usage, copier, events, metrics, clock, options }
     }
 
-    /// The same, with events that go to `events`.
+    /// Records events in `events`.
     #[must_use]
     pub fn with_events(self, events: Arc<dyn EventRecorder>) -> Self {
         Self { events, ..self }
     }
 
-    /// The same, counting in `metrics`.
+    /// Counts in `metrics`.
     #[must_use]
     pub fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics, ..self }
     }
 
-    /// The same, with another clock.
+    /// Replaces the clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// Looks after CachedImages until `shutdown` resolves: then what is going on is abandoned, and nothing is written
-    /// any more. A leader gives the end of its lease.
+    /// Reconciles CachedImages until `shutdown` resolves. Then running jobs are canceled and nothing more is written. A
+    /// leader passes the end of its lease.
     ///
-    /// Jobs are tasks of the runtime that this is polled on; they end with it.
+    /// Jobs are tasks of the runtime that polls this future; they end with it.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         let (tasks, to_run) = mpsc::unbounded();
         let (changed, ended) = mpsc::unbounded();
         let copies = self.options.max_concurrent_copies;
         let jobs = Jobs::new(self.copier.clone(), self.clock.clone(), copies, tasks, changed);
-        // Not before Repositories are known: one that is only not seen yet would be made once more.
+        // Wait until Repositories are synced: otherwise one not yet received would be created again.
         let repositories = self.repositories.store();
         let known = async move { repositories.wait_until_ready().await.is_ok() };
         let triggers = stream::select(self.triggers(), ended);
@@ -157,7 +158,7 @@ impl Reconciler {
             context.clone(),
             store,
             queue.map(Ok::<_, std::convert::Infallible>),
-            Config::default().debounce(GATHER).concurrency(AT_A_TIME),
+            Config::default().debounce(DEBOUNCE).concurrency(MAX_CONCURRENT_RECONCILES),
         );
         let reconciling = reconciling.for_each(|reconciled| {
             settle(&context, reconciled);
@@ -170,7 +171,7 @@ impl Reconciler {
         }
     }
 
-    /// Names objects that are to be looked at, because they or what they depend on has changed.
+    /// Returns the objects to reconcile because they or something they depend on has changed.
     fn triggers(&self) -> impl Stream<Item = ObjectRef<CachedImage>> + Send + use<> {
         let of_repositories = {
             let (images, repositories) = (self.images.store(), self.repositories.store());
@@ -197,13 +198,13 @@ impl Reconciler {
     }
 }
 
-/// The names that the object of an image can have.
+/// Returns the possible names of the object of an image.
 fn names(image: &str) -> Vec<String> {
     let name = ImageReference::parse(image).map(|reference| cached_image_name(&reference));
     name.into_iter().chain([disambiguated(image)]).collect()
 }
 
-/// Runs tasks as they come, until nobody is there to give any.
+/// Runs tasks as they arrive, until the sender is dropped.
 async fn run_all(mut to_run: mpsc::UnboundedReceiver<Task>) {
     let mut running = JoinSet::new();
     loop {
@@ -214,7 +215,7 @@ async fn run_all(mut to_run: mpsc::UnboundedReceiver<Task>) {
             },
             Some(ended) = running.join_next(), if !running.is_empty() => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "a job ended in an unexpected way");
+                    tracing::error!(%error, "job task ended unexpectedly");
                 }
             }
         }
@@ -232,11 +233,11 @@ async fn reconcile(object: Arc<CachedImage>, context: Arc<Context>) -> Result<Ac
         filters: &context.filters,
         options: &context.options,
     };
-    let sight = view.look(&object, now);
-    let steps = plan(&sight.observed, now);
-    let wake = execute::execute(&context, &object, &sight, steps, now).await?;
+    let snapshot = view.observe(&object, now);
+    let steps = plan(&snapshot.observed, now);
+    let wake = execute::execute(&context, &object, &snapshot, steps, now).await?;
     let rest = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-    Ok(Action::requeue(rest.unwrap_or(LONGEST_REST).min(LONGEST_REST)))
+    Ok(Action::requeue(rest.unwrap_or(MAX_REQUEUE).min(MAX_REQUEUE)))
 }
 
 type Reconciled = Result<(ObjectRef<CachedImage>, Action), Error<ReconcileError, std::convert::Infallible>>;
@@ -246,22 +247,16 @@ fn settle(context: &Context, reconciled: Reconciled) {
         Ok(_) => {}
         Err(Error::ObjectNotFound(object)) => context.jobs.forget(&object.name),
         Err(Error::ReconcilerFailed(error, _)) if error.is_conflict() => {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "somebody else was quicker: it is planned again"
-            );
+            tracing::debug!(error = &error as &dyn std::error::Error, "write conflict, planning again");
         }
         Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a plan could not be carried out: it is made again"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "reconcile failed, retrying");
         }
     }
 }
 
-impl std::fmt::Debug for Reconciler {
+impl std::fmt::Debug for CachedImageController {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reconciler").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("CachedImageController").field("options", &self.options).finish_non_exhaustive()
     }
 }

@@ -1,19 +1,19 @@
-//! How CachedImages are looked after.
+//! Options of the CachedImage controller.
 
 use std::time::Duration;
 
-/// How CachedImages are looked after. The defaults are those of the binaries.
+/// Options of the CachedImage controller. The defaults are those of the binaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// How long an image stays that no pod uses: 30 days.
+    /// How long an unused image is kept: 30 days.
     pub expiry_delay: Duration,
-    /// How many images are put into the cache at a time (`--max-concurrent-cached-image-reconciles`): 3.
+    /// Number of concurrent copies (`--max-concurrent-cached-image-reconciles`): 3.
     pub max_concurrent_copies: usize,
-    /// How often what status says is checked against the cache: 50 s.
+    /// How often the status is verified against the cache: 50 s.
     pub verify_interval: Duration,
-    /// A copy that takes longer than this is shown in status while it goes on: 1 s. One that is quicker costs one
-    /// write to the API server, not two.
+    /// A copy that takes longer than this is reported in the status while it runs: 1 s. A quicker one costs one write
+    /// to the API server, not two.
     pub show_after: Duration,
 }
 

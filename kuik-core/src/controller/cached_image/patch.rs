@@ -1,7 +1,7 @@
-//! What is written to the API: merge patches of what differs, and nothing else.
+//! JSON merge patches that contain only the changed fields.
 //!
-//! Invariant: a patch names the version of the object that it was made for. Where that is no longer the newest the API
-//! server refuses it, and nothing that somebody else has written is lost.
+//! Invariant: a patch carries the `resourceVersion` it was made for. If that is no longer current, the API server
+//! rejects the patch, so that no concurrent write is lost.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -10,20 +10,20 @@ use serde_json::{Map, Value, json};
 
 use super::convert::{to_api, to_status};
 use crate::{
+    controller::cached_image::plan::Status,
     crd::{
         CACHED_IMAGE_FINALIZER, CachedImage, CachedImageStatus, FORCE_UPDATE_ANNOTATION, GROUP,
         REPOSITORY_LABEL, VERSION,
     },
-    plan::Status,
 };
 
-/// A patch of `metadata`, for this version of `object`.
+/// Returns a patch of `metadata` for this version of the object.
 fn metadata(version: &str, mut fields: Map<String, Value>) -> Value {
     fields.insert("resourceVersion".to_owned(), json!(version));
     json!({"metadata": fields})
 }
 
-/// Puts what is missing on the object.
+/// Adds the missing finalizer, label and owner reference.
 pub(super) fn adopt(
     object: &CachedImage,
     version: &str,
@@ -54,29 +54,29 @@ pub(super) fn adopt(
     metadata(version, fields)
 }
 
-/// Whether an owner is one of our Repositories, and not what others call so.
+/// Returns whether an owner is a Repository of our API group.
 pub(super) fn is_repository(owner: &OwnerReference) -> bool {
     owner.kind == "Repository" && owner.api_version.split('/').next() == Some(GROUP)
 }
 
-/// Takes our finalizer off the object.
+/// Removes our finalizer.
 pub(super) fn release(object: &CachedImage, version: &str) -> Value {
     let finalizers = object.meta().finalizers.iter().flatten();
     let others: Vec<&String> = finalizers.filter(|finalizer| *finalizer != CACHED_IMAGE_FINALIZER).collect();
     metadata(version, Map::from_iter([("finalizers".to_owned(), json!(others))]))
 }
 
-/// Takes the mark away that asks for a refresh.
-pub(super) fn unforce(version: &str) -> Value {
+/// Removes the annotation that requests a refresh.
+pub(super) fn clear_force_update(version: &str) -> Value {
     metadata(version, Map::from_iter([("annotations".to_owned(), json!({FORCE_UPDATE_ANNOTATION: null}))]))
 }
 
-/// Sets the date, or clears it.
+/// Sets or clears `spec.expiresAt`.
 pub(super) fn expiry(version: &str, date: Option<Timestamp>) -> Value {
     json!({"metadata": {"resourceVersion": version}, "spec": {"expiresAt": date.map(to_api)}})
 }
 
-/// Makes the status of `object` say `plain`. `None` where it does already.
+/// Returns the patch that sets the status of `object` to `plain`; `None` if nothing differs.
 pub(super) fn status(
     object: &CachedImage,
     version: &str,
@@ -89,7 +89,7 @@ pub(super) fn status(
     Ok((!fields.is_empty()).then(|| json!({"metadata": {"resourceVersion": version}, "status": fields})))
 }
 
-/// The fields that differ, as a merge patch: what is no longer there is null.
+/// Returns the differing fields as a merge patch; removed fields are null.
 fn difference(
     before: &CachedImageStatus,
     after: &CachedImageStatus,
@@ -109,7 +109,7 @@ fn difference(
         } else if name == "usedBy"
             && let Some(Value::Object(used)) = after.get_mut(name)
         {
-            // Nobody left is an empty list, which is not written but has to replace the one before.
+            // An empty list is not serialized, but has to replace the previous one.
             used.entry("pods").or_insert_with(|| json!([]));
         }
     }
@@ -120,8 +120,8 @@ fn difference(
 mod tests {
     use super::*;
     use crate::{
+        controller::cached_image::plan::PodUsage,
         crd::{CachedImagePhase, CachedImageSpec},
-        plan::Used,
     };
 
     fn now() -> Timestamp {
@@ -129,14 +129,14 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_of_status_has_what_differs() {
+    fn status_patch_contains_only_changed_fields() {
         let mut object = CachedImage::new("x", CachedImageSpec::default());
         let mut plain = Status::default();
         assert_eq!(status(&object, "7", &plain, now()).unwrap(), None);
 
         plain.is_cached = Some(true);
         plain.phase = Some(CachedImagePhase::Ready);
-        plain.used_by = Some(Used { pods: vec!["a/b".to_owned()], count: 1 });
+        plain.used_by = Some(PodUsage { pods: vec!["a/b".to_owned()], count: 1 });
         plain.last_sync = Some(now());
         let patch = status(&object, "7", &plain, now()).unwrap().unwrap();
         assert_eq!(patch["metadata"], json!({"resourceVersion": "7"}));
@@ -148,16 +148,16 @@ mod tests {
             })
         );
         object.status = Some(to_status(&plain, &CachedImageStatus::default(), now()));
-        assert_eq!(status(&object, "8", &plain, now()).unwrap(), None, "what was written is what was meant");
+        assert_eq!(status(&object, "8", &plain, now()).unwrap(), None, "a written status needs no patch");
 
-        plain.used_by = Some(Used::default());
+        plain.used_by = Some(PodUsage::default());
         plain.last_sync = None;
         let patch = status(&object, "8", &plain, now()).unwrap().unwrap();
         assert_eq!(patch["status"], json!({"lastSync": null, "usedBy": {"count": 0, "pods": []}}));
     }
 
     #[test]
-    fn finalizers_of_others_stay() {
+    fn patches_preserve_foreign_finalizers() {
         let mut object = CachedImage::new("x", CachedImageSpec::default());
         object.metadata.finalizers = Some(vec!["another/finalizer".to_owned()]);
         let patch = adopt(&object, "7", true, None, Some(("r", "u")));

@@ -1,46 +1,43 @@
-//! A client that writes only while the lease is ours.
+//! Fencing: a client that writes only while the lease is held.
 //!
-//! A process can stall (a paused machine, a starved node) and go on after its lease has run out. So it is not enough to
-//! stop when the lease is lost: every write looks at the clock first, and is given up when the lease ends. Invariant: no
-//! write is sent after that moment, by whichever part of the process.
+//! A process can stall (a paused machine, a starved node) and resume after its lease has expired. So stopping when the
+//! lease is lost is not enough: every write checks the clock first and is aborted when the lease ends. Invariant: no
+//! part of the process sends a write after that moment.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use kube_client::{Client, client::Body};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::BoxError;
 
-/// How long the headers of an answer may take, whatever was asked.
+/// Timeout for the response headers of any request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Until when writes are allowed.
+/// Deadline of writes.
 #[derive(Clone, Default)]
 pub struct Fence(Arc<Mutex<Option<Instant>>>);
 
-/// A write was not sent, because somebody else may have the lease by now.
+/// A write was not sent because another replica may hold the lease.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("another replica may be the leader by now: nothing is written")]
+#[error("lease expired, write refused: another replica may be the leader")]
 pub struct NotLeading;
 
 impl Fence {
-    /// Allows writes until then, or no more.
+    /// Allows writes until then; `None` forbids them.
     pub(super) fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self.0.lock() = until;
     }
 
-    /// Until when writes are allowed, where they are allowed now.
+    /// Returns the deadline of writes, if writes are allowed now.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
-        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self.0.lock();
         until.filter(|until| *until > Instant::now())
     }
 
-    /// `client`, for as long as writes are allowed. Reads are always.
+    /// Returns a client that fails writes after the deadline. Reads are always allowed.
     #[must_use]
     pub fn client(&self, client: &Client) -> Client {
         let (fence, inner) = (self.clone(), client.clone());

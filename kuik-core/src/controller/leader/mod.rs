@@ -1,11 +1,11 @@
-//! One replica leads: it has the Lease, renews it, and hands it over when it stops.
+//! Leader election: one replica holds a Lease, renews it, and releases it on shutdown.
 //!
-//! The Lease (`coordination.k8s.io`) is what everybody agrees on; each change of it states the version that it is made
-//! from, so that of two candidates one is refused. A leader that cannot renew stops [`Timing::renew_deadline`] after it
-//! last could, which is before others may take over; its [`Fence`] holds even where it has been stopped itself.
+//! The Lease (`coordination.k8s.io`) is written with optimistic concurrency, so that of two candidates one is rejected.
+//! A leader that cannot renew stops [`Timing::renew_deadline`] after its last renewal, before another candidate may
+//! take over. Its [`Fence`] holds even if the process was suspended.
 
+mod decision;
 mod fence;
-mod turn;
 
 use std::{fmt, time::Duration};
 
@@ -21,22 +21,22 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use self::turn::{Turn, Watched};
+use self::decision::{LeaseDecision, LeaseObservation};
 use super::{ApiError, ApiErrorKind};
 
-/// How patient candidates and leaders are.
+/// Lease timing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timing {
-    /// How long others wait for a leader that says nothing: 15 s.
+    /// Lease duration: candidates take over a lease not renewed for this long: 15 s.
     pub lease: Duration,
-    /// How long a leader goes on that cannot renew; less than the lease: 10 s.
+    /// How long a leader continues without renewing; shorter than the lease duration: 10 s.
     pub renew_deadline: Duration,
-    /// How often the lease is renewed, and candidates look at it: 3 s.
+    /// Interval at which the leader renews the lease and candidates check it: 3 s.
     pub retry: Duration,
 }
 
-/// A candidate for the lead.
+/// A candidate in a leader election.
 pub struct Election {
     client: Client,
     namespace: String,
@@ -55,7 +55,7 @@ impl Default for Timing {
 }
 
 impl Election {
-    /// The candidate `identity`, another one for every process, for the Lease `lease` in `namespace`.
+    /// Creates the candidate `identity`, unique per process, for the Lease `lease` in `namespace`.
     #[must_use]
     pub fn new(
         client: Client,
@@ -69,16 +69,17 @@ impl Election {
         Self { client, namespace, lease, identity, timing, fence: Fence::default(), leading }
     }
 
-    /// Whether this candidate leads.
+    /// Returns a receiver of whether this candidate is the leader.
     #[must_use]
     pub fn leading(&self) -> watch::Receiver<bool> {
         self.leading.subscribe()
     }
 
-    /// Leads whenever it can, until `shutdown` ends; then the lease is let go of, and the next one takes over at once.
+    /// Runs `lead` while this candidate is the leader, until `shutdown` completes. Then the lease is released, so that
+    /// the next candidate takes over at once.
     ///
-    /// `lead` is called with a client that writes only as long as the lease is ours. What it returns is dropped where
-    /// the lease is lost; it is not expected to end.
+    /// `lead` is called with a client that writes only while the lease is held. The future it returns is dropped if the
+    /// lease is lost; it is not expected to end.
     pub async fn run<F, L>(&self, shutdown: impl Future<Output = ()>, lead: F)
     where
         F: Fn(Client) -> L,
@@ -88,68 +89,77 @@ impl Election {
         loop {
             tokio::select! {
                 () = &mut shutdown => return,
-                until = self.acquired() => self.fence.set(Some(until)),
+                until = self.acquire() => self.fence.set(Some(until)),
             }
-            tracing::info!(identity = %self.identity, "this replica leads");
+            tracing::info!(identity = %self.identity, "acquired leadership");
             self.leading.send_replace(true);
             let stopped = tokio::select! {
                 () = &mut shutdown => true,
-                () = self.renewed() => false,
+                () = self.keep_renewing() => false,
                 () = lead(self.fence.client(&self.client)) => false,
             };
-            // What was being done is dropped by now.
+            // The future of `lead` has been dropped.
             self.fence.set(None);
             self.leading.send_replace(false);
             if stopped {
                 return self.release().await;
             }
-            tracing::warn!(identity = %self.identity, "this replica does not lead any more");
+            tracing::warn!(identity = %self.identity, "lost leadership");
         }
     }
 
-    /// Waits for the lease, and takes it; until when it is ours.
-    async fn acquired(&self) -> Instant {
-        let mut watched = Watched::default();
+    /// Waits until the lease can be acquired. Returns until when it is held.
+    async fn acquire(&self) -> Instant {
+        let mut observation = LeaseObservation::default();
         loop {
-            match self.attempt(&mut watched).await {
+            match self.attempt(&mut observation).await {
                 Ok(Some(until)) => return until,
                 Ok(None) => {}
-                // Somebody was quicker.
+                // Another candidate took it first.
                 Err(error) if error.kind() == ApiErrorKind::Conflict => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no leader can be elected");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to acquire the lease, retrying"
+                    );
                 }
             }
             sleep(self.timing.retry).await;
         }
     }
 
-    /// Renews for as long as the lease stays ours.
-    async fn renewed(&self) {
-        let mut watched = Watched::default();
+    /// Renews the lease until it is lost.
+    async fn keep_renewing(&self) {
+        let mut observation = LeaseObservation::default();
         loop {
             let Some(until) = self.fence.until() else { return };
             sleep(self.timing.retry).await;
             let renewed = tokio::select! {
-                renewed = self.attempt(&mut watched) => renewed,
+                renewed = self.attempt(&mut observation) => renewed,
                 () = sleep_until(until) => return,
             };
             match renewed {
                 Ok(Some(until)) => self.fence.set(Some(until)),
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the lease is not renewed");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to renew the lease, retrying"
+                    );
                 }
             }
         }
     }
 
-    /// Takes or renews the lease where it is our turn; until when it is ours then, counted from before the request.
-    async fn attempt(&self, watched: &mut Watched<Instant>) -> Result<Option<Instant>, ApiError> {
+    /// Acquires or renews the lease if allowed. Returns until when it is held, counted from before the request.
+    async fn attempt(
+        &self,
+        observation: &mut LeaseObservation<Instant>,
+    ) -> Result<Option<Instant>, ApiError> {
         let asked = Instant::now();
         let lease = self.get().await?;
-        if watched.turn(lease.as_ref().and_then(|lease| lease.spec.as_ref()), &self.identity, asked)
-            == Turn::Wait
+        if observation.decide(lease.as_ref().and_then(|lease| lease.spec.as_ref()), &self.identity, asked)
+            == LeaseDecision::Wait
         {
             return Ok(None);
         }
@@ -158,7 +168,7 @@ impl Election {
         Ok(Some(asked + self.timing.renew_deadline))
     }
 
-    /// Lets go of the lease, where it is ours.
+    /// Releases the lease if it is held.
     async fn release(&self) {
         let release = async {
             let lease = self.get().await?;
@@ -169,11 +179,11 @@ impl Election {
             Ok::<_, ApiError>(())
         };
         match timeout(self.timing.retry, release).await {
-            Ok(Ok(())) => tracing::info!(identity = %self.identity, "the lead is handed over"),
+            Ok(Ok(())) => tracing::info!(identity = %self.identity, "released leadership"),
             Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the lead is not handed over");
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to release the lease");
             }
-            Err(_) => tracing::warn!("the lead is not handed over: the API server does not answer"),
+            Err(_) => tracing::warn!("failed to release the lease: API server timed out"),
         }
     }
 
@@ -186,7 +196,7 @@ impl Election {
             .map_err(|error| ApiError::new(attempted(), error))
     }
 
-    /// Makes `holder` the one who has it; fails where the lease was changed since it was read.
+    /// Sets the holder. Fails if the lease was changed since it was read.
     async fn put(&self, lease: Option<Lease>, holder: &str, good_for: Duration) -> Result<(), ApiError> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
         let existing = lease.is_some();
@@ -212,7 +222,7 @@ impl Election {
     }
 }
 
-/// What the lease says when `holder` has it from `now` on, or still has it.
+/// Returns the lease spec after `holder` acquires or renews it at `now`.
 fn next(spec: LeaseSpec, holder: &str, good_for: Duration, now: Timestamp) -> LeaseSpec {
     let stays = spec.holder_identity.as_deref() == Some(holder);
     let transitions = spec.lease_transitions.unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Which pods use which image, counted exactly, and kept up to date one pod at a time.
+//! Pod index: which pods use which image, counted exactly and updated incrementally.
 //!
-//! Invariant: what the index says of an image is what the pods that it was told of say. It holds names alone, each once,
-//! and tells of a change only what it changed.
+//! Invariant: the index equals one built from scratch from the current pods. It holds only names, each once, and each
+//! update returns only what changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,20 +14,20 @@ use crate::{
     reference::RepositoryName,
 };
 
-/// Which pods use which image.
+/// Index of images by the pods that use them.
 #[derive(Debug, Default)]
 pub struct PodIndex {
     pods: HashMap<Arc<str>, PodEntry>,
     images: HashMap<Arc<str>, ImageEntry>,
     repositories: HashMap<RepositoryName, RepositoryEntry>,
-    /// The pods that are older than the list which is being read, and not in it so far.
+    /// Pods known before the list in progress that have not appeared in it so far.
     unlisted: Option<HashSet<Arc<str>>>,
 }
 
-/// What one pod uses.
+/// Images and secrets of one pod.
 #[derive(Debug, PartialEq, Eq)]
 struct PodEntry {
-    /// In the order of their names, one for each container.
+    /// Sorted by name, one per container.
     images: Box<[WantedImage]>,
     secrets: Box<[SecretSource]>,
 }
@@ -42,11 +42,11 @@ struct ImageEntry {
 #[derive(Debug, Default)]
 struct RepositoryEntry {
     images: BTreeSet<Arc<str>>,
-    /// How many uses of the repository's images have them.
+    /// Number of uses of the repository's images per secret source.
     secrets: BTreeMap<SecretSource, usize>,
 }
 
-/// Where the pull secrets of a pod come from.
+/// Source of a pod's pull secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SecretSource {
     /// The pod names the secret.
@@ -56,7 +56,7 @@ pub enum SecretSource {
         /// The secret.
         name: Arc<str>,
     },
-    /// Whatever the pod's ServiceAccount names.
+    /// The pull secrets of the pod's ServiceAccount.
     ServiceAccount {
         /// The pod's namespace.
         namespace: Arc<str>,
@@ -65,17 +65,17 @@ pub enum SecretSource {
     },
 }
 
-/// What is different since the index was told of something.
+/// Result of an update.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// The images whose pods are others, by their full names.
+    /// Normalized references of the images whose pods changed.
     pub images: BTreeSet<Arc<str>>,
-    /// The repositories that other secrets are used for.
+    /// Repositories whose pull secrets changed.
     pub repositories: BTreeSet<RepositoryName>,
 }
 
 impl PodIndex {
-    /// A pod is there, with these images.
+    /// Adds or updates a pod with these images.
     pub fn apply(&mut self, pod: &SlimPod, images: Vec<WantedImage>) -> Changes {
         let key = key(pod);
         if let Some(unlisted) = &mut self.unlisted {
@@ -93,19 +93,19 @@ impl PodIndex {
         self.settle(changes)
     }
 
-    /// A pod is gone.
+    /// Removes a pod.
     pub fn delete(&mut self, pod: &SlimPod) -> Changes {
         let mut changes = Changes::default();
         self.take_out(&key(pod), &mut changes);
         self.settle(changes)
     }
 
-    /// A list of all pods begins: what does not come with it is gone when it [ends](Self::end_list).
+    /// Starts a list of all pods: pods that do not appear in it are removed when it [ends](Self::end_list).
     pub fn begin_list(&mut self) {
         self.unlisted = Some(self.pods.keys().cloned().collect());
     }
 
-    /// The list is complete.
+    /// Completes the list.
     pub fn end_list(&mut self) -> Changes {
         let mut changes = Changes::default();
         for pod in self.unlisted.take().unwrap_or_default() {
@@ -114,18 +114,18 @@ impl PodIndex {
         self.settle(changes)
     }
 
-    /// The image of that full name, where a pod uses it.
+    /// Returns the image of that normalized reference, if a pod uses it.
     #[must_use]
     pub fn image(&self, normalized: &str) -> Option<&WantedImage> {
         Some(&self.images.get(normalized)?.image)
     }
 
-    /// All images that pods use.
+    /// Iterates over all images that pods use.
     pub fn images(&self) -> impl Iterator<Item = &WantedImage> {
         self.images.values().map(|entry| &entry.image)
     }
 
-    /// The pods that use the image of that full name: the number, and the first names.
+    /// Returns the number and the first names of the pods that use the image of that normalized reference.
     #[must_use]
     pub fn usage(&self, normalized: &str) -> ImageUsage {
         let Some(entry) = self.images.get(normalized) else { return ImageUsage::default() };
@@ -135,24 +135,24 @@ impl PodIndex {
         }
     }
 
-    /// How many containers use the image of that full name.
+    /// Returns the number of containers that use the image of that normalized reference.
     #[must_use]
     pub fn containers(&self, normalized: &str) -> usize {
         self.images.get(normalized).map_or(0, |entry| entry.containers)
     }
 
-    /// Whether a pod uses an image of the repository.
+    /// Returns whether a pod uses an image of the repository.
     #[must_use]
     pub fn uses(&self, repository: &RepositoryName) -> bool {
         self.repositories.contains_key(repository)
     }
 
-    /// Where the pull secrets for a repository come from, those that pods name first.
+    /// Iterates over the sources of pull secrets for a repository, those of pods first.
     pub fn secrets(&self, repository: &RepositoryName) -> impl Iterator<Item = &SecretSource> {
         self.repositories.get(repository).into_iter().flat_map(|entry| entry.secrets.keys())
     }
 
-    /// The repositories that pods use through a ServiceAccount.
+    /// Returns the repositories that pods with a ServiceAccount use.
     #[must_use]
     pub fn repositories_of(&self, namespace: &str, service_account: &str) -> Vec<RepositoryName> {
         let account =
@@ -163,7 +163,7 @@ impl PodIndex {
         self.repositories.iter().filter_map(uses).collect()
     }
 
-    /// `None` where the pod uses nothing that is kept. Names that are known already are not kept a second time.
+    /// Returns the entry of a pod, with interned names; `None` if the pod uses no image to cache.
     fn entry(&self, pod: &SlimPod, mut images: Vec<WantedImage>) -> Option<PodEntry> {
         if images.is_empty() {
             return None;
@@ -237,7 +237,7 @@ impl PodIndex {
         }
     }
 
-    /// Forgets the images and repositories that no pod uses any more.
+    /// Removes images and repositories that no pod uses anymore.
     fn settle(&mut self, changes: Changes) -> Changes {
         for key in &changes.images {
             let Some(entry) = self.images.get(key).filter(|entry| entry.pods.is_empty()) else { continue };
@@ -281,7 +281,7 @@ mod tests {
     const NGINX: &str = "docker.io/library/nginx:1";
 
     #[test]
-    fn an_unchanged_pod_changes_nothing() {
+    fn unchanged_pod_yields_no_changes() {
         let mut index = PodIndex::default();
         let changes = index.apply(&pod("a", &["s"]), images(&["nginx:1", "nginx:1", "redis:7"]));
         assert_eq!((changes.images.len(), changes.repositories.len()), (2, 2));
@@ -291,18 +291,18 @@ mod tests {
     }
 
     #[test]
-    fn another_pod_of_the_same_secrets_changes_the_image_alone() {
+    fn second_pod_with_same_secrets_changes_only_the_image() {
         let mut index = PodIndex::default();
         index.apply(&pod("a", &["s"]), images(&["nginx:1"]));
         let changes = index.apply(&pod("b", &["s"]), images(&["docker.io/library/nginx:1"]));
         assert_eq!((changes.images.len(), changes.repositories.len()), (1, 0));
         assert_eq!(index.usage(NGINX).count, 2);
-        // As the first pod had it, for as long as one uses it.
+        // As written by the first pod, as long as any pod uses it.
         assert_eq!(&*index.image(NGINX).unwrap().written, "nginx:1");
     }
 
     #[test]
-    fn the_last_pod_takes_its_image_along() {
+    fn last_pod_removes_its_image() {
         let mut index = PodIndex::default();
         for name in ["a", "b"] {
             index.apply(&pod(name, &[]), images(&["nginx:1"]));
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_forgets_what_is_not_in_it_and_changes_nothing_else() {
+    fn list_removes_only_pods_missing_from_it() {
         let mut index = PodIndex::default();
         for name in ["a", "b"] {
             index.apply(&pod(name, &[]), images(&["nginx:1"]));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_those_of_all_pods_and_accounts() {
+    fn secrets_combine_all_pods_and_service_accounts() {
         let mut index = PodIndex::default();
         index.apply(&pod("a", &["one"]), images(&["nginx:1"]));
         index.apply(&pod("b", &["two", "one"]), images(&["nginx:2"]));
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_pods_are_capped_and_their_number_is_not() {
+    fn usage_caps_pod_names_but_not_the_count() {
         let mut index = PodIndex::default();
         for number in 0..90 {
             index.apply(&pod(&format!("p{number}"), &[]), images(&["nginx:1"]));
@@ -357,9 +357,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happened before, the index is what the pods that are left would make of an empty one.
+        /// After any updates, the index equals one built from the remaining pods.
         #[test]
-        fn counts_are_exact(steps in proptest::collection::vec((0..6_u8, 0..4_usize, 0..3_usize, any::<bool>()), 0..60)) {
+        fn index_equals_one_built_from_scratch(steps in proptest::collection::vec((0..6_u8, 0..4_usize, 0..3_usize, any::<bool>()), 0..60)) {
             let mut index = PodIndex::default();
             let mut model = BTreeMap::new();
             for (name, image_count, secret_count, gone) in steps {

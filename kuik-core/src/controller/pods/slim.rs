@@ -1,41 +1,43 @@
-//! A pod as far as its images are concerned: what is kept of one while it is read from the API.
+//! Slim pod objects: only the fields that concern images.
 //!
-//! It is decoded straight into this, so that a pod of many kilobytes never stands in memory as such. Every field may be
-//! absent or null.
+//! Pods are decoded directly into this type, so that a full pod of many kilobytes is never held in memory. Every field
+//! may be absent or null.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::Deserialize;
 
-use crate::crd::{original_image_annotation, original_init_image_annotation};
+use crate::rewrite::{Placement, Toleration, original_image_annotation, original_init_image_annotation};
 
-/// What is kept of a pod.
+/// A pod reduced to the fields that concern images.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(from = "Wire")]
 pub struct SlimPod {
-    /// Its name, namespace and version; nothing else of its metadata.
+    /// Name, namespace and version only.
     pub metadata: ObjectMeta,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Every image that it names.
+    /// All its images.
     pub images: Vec<PodImage>,
-    /// Its own pull secrets, in the order in which they are tried.
+    /// Its own pull secrets, in order of use.
     pub pull_secrets: Vec<String>,
     /// Its ServiceAccount.
     pub service_account: String,
+    /// Its requirements on the node.
+    pub placement: Placement,
 }
 
-/// An image that a pod names, in whichever place.
+/// An image of a pod: of a container of any kind, or of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodImage {
     /// The name of the container or of the volume.
     pub name: String,
-    /// The image as it is now.
+    /// The current image.
     pub image: String,
-    /// The image as it was before it was rewritten, by the pod's annotation.
+    /// The image before rewriting, from the pod's annotation.
     pub original: Option<String>,
-    /// The pull policy, where there is one.
+    /// The pull policy, if set.
     pub pull_policy: Option<String>,
 }
 
@@ -66,6 +68,19 @@ struct WireSpec {
     volumes: Option<Vec<WireVolume>>,
     image_pull_secrets: Option<Vec<WireName>>,
     service_account_name: Option<String>,
+    priority_class_name: Option<String>,
+    host_network: Option<bool>,
+    os: Option<WireName>,
+    node_selector: Option<BTreeMap<String, String>>,
+    tolerations: Option<Vec<WireToleration>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WireToleration {
+    key: Option<String>,
+    operator: Option<String>,
+    effect: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -99,6 +114,9 @@ struct WireName {
 impl From<Wire> for SlimPod {
     fn from(Wire { metadata, spec }: Wire) -> Self {
         let (metadata, spec) = (metadata.unwrap_or_default(), spec.unwrap_or_default());
+        let labels = metadata.labels.unwrap_or_default();
+        let placement =
+            labels.keys().fold(spec.placement(), |placement, label| placement.with_pod_label(label));
         let annotations = metadata.annotations.unwrap_or_default();
         let mut images = Vec::new();
         let groups = [
@@ -112,13 +130,39 @@ impl From<Wire> for SlimPod {
         }
         images.extend(spec.volumes.into_iter().flatten().filter_map(WireVolume::image));
         images.shrink_to_fit();
-        let WireMeta { name, namespace, uid, resource_version, labels, .. } = metadata;
+        let WireMeta { name, namespace, uid, resource_version, .. } = metadata;
         Self {
             metadata: ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() },
-            labels: labels.unwrap_or_default(),
+            labels,
             images,
             pull_secrets: spec.image_pull_secrets.into_iter().flatten().filter_map(WireName::some).collect(),
             service_account: spec.service_account_name.unwrap_or_default(),
+            placement,
+        }
+    }
+}
+
+impl WireSpec {
+    fn placement(&self) -> Placement {
+        let os = self.os.as_ref().and_then(|os| os.name.as_deref());
+        let placement = Placement::default()
+            .with_priority_class(self.priority_class_name.as_deref().unwrap_or_default())
+            .with_host_network(self.host_network.unwrap_or_default())
+            .with_os(os.unwrap_or_default());
+        let node_labels = self.node_selector.iter().flatten();
+        let placement =
+            node_labels.fold(placement, |placement, (key, value)| placement.with_node_label(key, value));
+        let tolerations = self.tolerations.iter().flatten().map(WireToleration::borrowed);
+        tolerations.fold(placement, Placement::with_toleration)
+    }
+}
+
+impl WireToleration {
+    fn borrowed(&self) -> Toleration<'_> {
+        Toleration {
+            key: self.key.as_deref().unwrap_or_default(),
+            operator: self.operator.as_deref().unwrap_or_default(),
+            effect: self.effect.as_deref().unwrap_or_default(),
         }
     }
 }
@@ -151,7 +195,7 @@ impl WireName {
     }
 }
 
-/// It is watched as the pod that it is.
+/// Watched as the API's Pod.
 impl kube_core::Resource for SlimPod {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
@@ -188,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_place_that_names_an_image_is_kept_and_nothing_else_is() {
+    fn slim_pod_keeps_all_images_and_nothing_else() {
         let pod: SlimPod = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
@@ -232,7 +276,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_or_null_is_passed_over() {
+    fn slim_pod_keeps_its_placement() {
+        let placement = |pod| serde_json::from_value::<SlimPod>(pod).unwrap().placement;
+        let everywhere = json!([{ "operator": "Exists", "effect": "NoSchedule" }]);
+        let cni = json!({ "spec": { "hostNetwork": true, "tolerations": everywhere } });
+        assert!(placement(cni).is_node_critical());
+        assert!(
+            placement(json!({ "spec": { "priorityClassName": "system-node-critical" } })).is_node_critical()
+        );
+        assert!(placement(json!({ "spec": { "os": { "name": "windows" } } })).is_windows());
+        assert!(
+            placement(json!({ "spec": { "nodeSelector": { "kubernetes.io/os": "windows" } } })).is_windows()
+        );
+        let fargate = json!({ "metadata": { "labels": { "eks.amazonaws.com/fargate-profile": "default" } } });
+        assert!(placement(fargate).is_virtual());
+        assert_eq!(placement(json!({ "spec": { "os": null, "tolerations": null } })), Placement::default());
+    }
+
+    #[test]
+    fn absent_and_null_fields_are_skipped() {
         for pod in [
             json!({}),
             json!({ "metadata": null, "spec": null }),

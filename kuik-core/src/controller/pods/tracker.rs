@@ -1,9 +1,6 @@
-//! Keeps the [`PodIndex`] up to date by a watch of the pods, and tells who listens what has changed.
+//! Pod tracker: maintains the [`PodIndex`] from a watch of pods and notifies subscribers of changes.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use futures::{Stream, StreamExt as _, channel::mpsc, future, stream::BoxStream};
 use kube_client::{Api, Client};
@@ -11,6 +8,7 @@ use kube_runtime::{
     WatchStreamExt as _,
     watcher::{self, Event},
 };
+use parking_lot::Mutex;
 
 use super::{Changes, PodIndex, PodRules, SlimPod};
 use crate::{
@@ -18,10 +16,10 @@ use crate::{
     reference::RepositoryName,
 };
 
-/// How many pods one answer of a list has: their text is in memory until all of them are read.
+/// Number of pods per page of a list request: the response text of a page is in memory while it is decoded.
 const PAGE_SIZE: u32 = 100;
 
-/// Knows which pods use which image. Clones are the same tracker.
+/// Tracks which pods use which image. Clones share state.
 #[derive(Clone)]
 pub struct PodTracker(Arc<Shared>);
 
@@ -33,56 +31,56 @@ struct Shared {
 #[derive(Default)]
 struct State {
     index: PodIndex,
-    /// Whether all pods have been listed once.
+    /// Whether the initial list is complete.
     known: bool,
     listeners: Vec<mpsc::UnboundedSender<PodChange>>,
 }
 
-/// What has changed with the pods.
+/// A change of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PodChange {
-    /// The pods have become known: any image may be used now.
+    /// The initial list is complete: any image may be used now.
     Known,
-    /// The image of this full name is used by other pods than before.
+    /// The pods of the image of this normalized reference changed.
     Image(Arc<str>),
-    /// Pods use other secrets for this repository than before.
+    /// The pull secrets that pods use for this repository changed.
     Repository(RepositoryName),
 }
 
 impl PodTracker {
-    /// Knows no pod yet; which of their images are kept is up to `rules`.
+    /// Creates an empty tracker. `rules` select the images to cache.
     #[must_use]
     pub fn new(rules: PodRules) -> Self {
         Self(Arc::new(Shared { rules, state: Mutex::default() }))
     }
 
-    /// Watches all pods, for ever. A watch that breaks or has expired is begun again, and changes nothing by itself.
+    /// Watches all pods, forever. A watch that fails or expires is restarted, without emitting changes by itself.
     pub async fn watch(&self, client: Client) {
         let config = watcher::Config::default().page_size(PAGE_SIZE);
         let pods: Api<SlimPod> = Api::all(client);
         let mut events = std::pin::pin!(watcher::watcher(pods, config).default_backoff());
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) => self.hear(&event),
+                Ok(event) => self.apply(&event),
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "the watch of pods was interrupted"
+                        "pod watch interrupted, retrying"
                     );
                 }
             }
         }
     }
 
-    /// Takes note of what the watch says.
-    pub fn hear(&self, event: &Event<SlimPod>) {
+    /// Applies a watch event.
+    pub fn apply(&self, event: &Event<SlimPod>) {
         let Shared { rules, state } = &*self.0;
         let images = match event {
             Event::Apply(pod) | Event::InitApply(pod) => rules.images_of(pod),
             Event::Init | Event::InitDone | Event::Delete(_) => Vec::new(),
         };
-        let state = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state.lock();
         let changes = match event {
             Event::Init => {
                 state.index.begin_list();
@@ -93,19 +91,19 @@ impl PodTracker {
             Event::InitDone => state.index.end_list(),
         };
         if state.known {
-            state.tell(&changes.into_list());
+            state.notify(&changes.into_list());
         } else if matches!(event, Event::InitDone) {
             state.known = true;
-            state.tell(&[PodChange::Known]);
+            state.notify(&[PodChange::Known]);
         }
     }
 
-    /// Says what changes, from now on; first that pods are known, where they are.
+    /// Streams changes from now on, starting with [`PodChange::Known`] if the pods are listed already.
     pub fn changes(&self) -> impl Stream<Item = PodChange> + Send + use<> {
         let (sender, receiver) = mpsc::unbounded();
         self.with(|state| {
             if state.known {
-                // The receiver is ours.
+                // Cannot fail: the receiver is alive.
                 let _ = sender.unbounded_send(PodChange::Known);
             }
             state.listeners.push(sender);
@@ -113,18 +111,18 @@ impl PodTracker {
         receiver
     }
 
-    /// Reads the index; `None` where not all pods have been listed yet.
+    /// Reads the index; `None` until all pods have been listed.
     pub fn read<T>(&self, read: impl FnOnce(&PodIndex) -> T) -> Option<T> {
         self.with(|state| state.known.then(|| read(&state.index)))
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
-        f(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.0.state.lock())
     }
 }
 
 impl State {
-    fn tell(&mut self, changes: &[PodChange]) {
+    fn notify(&mut self, changes: &[PodChange]) {
         self.listeners.retain(|listener| {
             changes.iter().all(|change| listener.unbounded_send(change.clone()).is_ok())
                 && !listener.is_closed()
@@ -168,7 +166,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{reference::ProxyAuthority, rewrite::StandardPolicy};
+    use crate::{
+        reference::ProxyAuthority,
+        rewrite::{Rewriter, StandardPolicy},
+    };
 
     fn pod(name: &str, image: &str) -> SlimPod {
         let spec =
@@ -178,37 +179,37 @@ mod tests {
     }
 
     fn tracker() -> PodTracker {
-        let proxy = ProxyAuthority::localhost(7439);
-        PodTracker::new(PodRules::new(proxy.clone(), Arc::new(StandardPolicy::new(proxy))))
+        let rewriter = Rewriter::new(ProxyAuthority::localhost(7439), StandardPolicy::new());
+        PodTracker::new(PodRules::new(rewriter))
     }
 
     #[test]
-    fn nothing_is_known_before_the_list_is_complete() {
+    fn usage_is_unknown_before_the_list_is_complete() {
         let tracker = tracker();
         let mut changes = Box::pin(tracker.changes());
-        tracker.hear(&Event::Init);
-        tracker.hear(&Event::InitApply(pod("a", "nginx:1")));
+        tracker.apply(&Event::Init);
+        tracker.apply(&Event::InitApply(pod("a", "nginx:1")));
         assert_eq!(tracker.of("docker.io/library/nginx:1"), None);
         assert!(changes.next().now_or_never().is_none());
-        tracker.hear(&Event::InitDone);
+        tracker.apply(&Event::InitDone);
         assert_eq!(changes.next().now_or_never().flatten(), Some(PodChange::Known));
         assert_eq!(tracker.of("docker.io/library/nginx:1").unwrap().count, 1);
         assert_eq!(tracker.of("docker.io/library/redis:1").unwrap().count, 0);
     }
 
     #[test]
-    fn a_watch_that_begins_again_changes_nothing() {
+    fn restarted_watch_emits_no_changes() {
         let tracker = tracker();
         for _ in 0..3 {
-            tracker.hear(&Event::Init);
-            tracker.hear(&Event::InitApply(pod("a", "nginx:1")));
-            tracker.hear(&Event::InitDone);
-            tracker.hear(&Event::Apply(pod("a", "nginx:1")));
+            tracker.apply(&Event::Init);
+            tracker.apply(&Event::InitApply(pod("a", "nginx:1")));
+            tracker.apply(&Event::InitDone);
+            tracker.apply(&Event::Apply(pod("a", "nginx:1")));
         }
         let mut changes = Box::pin(tracker.changes());
         assert_eq!(changes.next().now_or_never().flatten(), Some(PodChange::Known));
-        tracker.hear(&Event::Init);
-        tracker.hear(&Event::InitDone);
+        tracker.apply(&Event::Init);
+        tracker.apply(&Event::InitDone);
         let image = PodChange::Image("docker.io/library/nginx:1".into());
         assert_eq!(changes.next().now_or_never().flatten(), Some(image));
         assert!(changes.next().now_or_never().is_none());

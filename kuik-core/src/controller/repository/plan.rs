@@ -1,4 +1,4 @@
-//! What is to be done about a Repository: pure, from what is known of it and of its images, and the time.
+//! Reconcile plan of a Repository: a pure function of its state, its images and the time.
 
 use std::time::Duration;
 
@@ -8,72 +8,71 @@ use k8s_openapi::{
 };
 
 use crate::{
-    controller::update_filters::compile,
+    controller::{cached_image::plan::time::SKEW, repository::update_filters::compile},
     crd::{
         CachedImage, CachedImagePhase, PullSecret, REPOSITORY_FINALIZER, Repository, RepositoryPhase,
         RepositoryStatus,
     },
-    plan::time::SKEW,
     reference::ImageReference,
 };
 
-/// The condition that says how a Repository is.
+/// Type of the condition of a Repository.
 const READY: &str = "Ready";
 
-/// The most that a Repository sleeps: the clock may have been set meanwhile.
+/// Maximum time between reconciles: the clock may jump.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// The shortest interval in which tags are checked: a mistake of units is not to become a storm.
+/// Minimum check interval: a wrong unit must not flood the registry.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How soon it is looked whether images that are due have been checked.
+/// Delay before looking again whether due images have been checked.
 pub(super) const CHECKS_PAUSE: Duration = Duration::from_secs(15);
 
-/// What is known of a Repository.
+/// Input of a plan.
 #[derive(Debug, Clone)]
 pub struct Observed<'a> {
     /// The object.
     pub repository: &'a Repository,
     /// Its CachedImages.
     pub images: &'a [&'a CachedImage],
-    /// The secrets that pods use for it; `None` where no pod uses it, or pods are not known: those that are known stay.
+    /// The pull secrets that pods use for it; `None` if no pod uses it or pods are unknown: then the current ones stay.
     pub pull_secrets: Option<Vec<PullSecret>>,
 }
 
-/// What is to be done.
+/// Actions to carry out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// The finalizer is to be added or removed.
+    /// Change of the finalizer.
     pub finalizer: Option<Finalizer>,
-    /// These CachedImages are to be deleted.
+    /// CachedImages to delete.
     pub delete: Vec<String>,
-    /// What status is to say, where it says something else.
+    /// The new status, if it differs.
     pub status: Option<RepositoryStatus>,
-    /// What has happened, for people.
+    /// The event to emit.
     pub event: Option<Happened>,
-    /// When to look again, though nothing happens.
+    /// When to reconcile again if nothing changes.
     pub again: Option<Duration>,
 }
 
-/// What becomes of the finalizer.
+/// Change of the finalizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finalizer {
-    /// It is added.
+    /// Add it.
     Add,
-    /// It is removed, and with it the object.
+    /// Remove it, which deletes the object.
     Remove,
 }
 
-/// What has happened to a Repository.
+/// Event about a Repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Happened {
-    /// It is being deleted, and waits for its images.
+    /// It is being deleted and waits for its images.
     Terminating,
-    /// All its images that are to be checked have been.
+    /// All matching images have been checked.
     UpToDate,
 }
 
-/// What is to be done about a Repository `now`.
+/// Returns the plan for a Repository at `now`.
 #[must_use]
 pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let Observed { repository, images, pull_secrets } = observed;
@@ -122,10 +121,10 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     }
 }
 
-/// When the images of a Repository are to be checked against their source: those that were not asked since then.
+/// Returns when the images of a Repository are due for an upstream check: those not checked since then.
 ///
-/// `None` where it has no (valid) interval. The first time is an interval after the object was made. A time that is in the
-/// future was written by another clock, and is not believed.
+/// `None` without a valid interval. The first check is one interval after creation. A time in the future was written
+/// with a skewed clock and is ignored.
 #[must_use]
 pub fn checks_due(repository: &Repository, now: Timestamp) -> Option<Timestamp> {
     let last = repository.status.as_ref().and_then(|status| status.last_update.as_ref());
@@ -135,8 +134,8 @@ pub fn checks_due(repository: &Repository, now: Timestamp) -> Option<Timestamp> 
     last.0.checked_add(interval(repository)?).ok()
 }
 
-/// Those images that are checked: they are in the cache, their tag may move, and one of the filters is found in them, or
-/// there is none. A list with a filter that is no regular expression finds nothing.
+/// Returns the images subject to checks: cached, referenced by tag, and matching one of the filters or there are none.
+/// A list with an invalid filter matches nothing.
 fn checked<'a>(repository: &Repository, images: &[&'a CachedImage]) -> Vec<&'a CachedImage> {
     let filters = repository.spec.update_filters.as_deref().unwrap_or_default();
     let Ok(set) = compile(filters) else { return Vec::new() };
@@ -149,20 +148,20 @@ fn checked<'a>(repository: &Repository, images: &[&'a CachedImage]) -> Vec<&'a C
     images.iter().copied().filter(|image| is_there(image) && is_checked(&image.spec.source_image)).collect()
 }
 
-/// How often they are checked.
+/// Returns the check interval.
 pub(in crate::controller) fn interval(repository: &Repository) -> Option<Duration> {
     let interval = repository.spec.update_interval.as_ref()?.duration().ok()?;
-    // One of nothing is none, and the API's times have no parts of seconds.
+    // Zero means none, and API times are whole seconds.
     (interval > Duration::ZERO).then(|| Duration::from_secs(interval.as_secs()).max(SHORTEST_INTERVAL))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Checks {
-    /// There are none.
+    /// No checks.
     Off,
-    /// They are not due before then, or not all of them are done.
+    /// Not due before this time, or not all done.
     Waiting(Duration),
-    /// They were due, and all of them are done.
+    /// Due and all done.
     AllDone,
 }
 
@@ -177,7 +176,7 @@ fn checks(repository: &Repository, images: &[&CachedImage], now: Timestamp) -> C
     };
     let wanted = checked(repository, images);
     match interval(repository) {
-        // There is nothing to check, and nothing to say.
+        // Nothing to check, so no event.
         Some(interval) if wanted.is_empty() => Checks::Waiting(interval),
         _ if wanted.into_iter().all(is_done) => Checks::AllDone,
         _ => Checks::Waiting(CHECKS_PAUSE),
@@ -204,7 +203,7 @@ fn phase(deleted: bool, images: &[&CachedImage]) -> RepositoryPhase {
     }
 }
 
-/// The conditions as they are, with ours as it is to be.
+/// Returns the current conditions with ours updated.
 fn conditions(
     old: &RepositoryStatus,
     phase: RepositoryPhase,
@@ -212,10 +211,10 @@ fn conditions(
     now: Timestamp,
 ) -> Vec<Condition> {
     let (reason, message) = match phase {
-        RepositoryPhase::Ready => ("UpToDate", "all images are in the cache"),
-        RepositoryPhase::Pulling => ("Pulling", "some images are being put into the cache"),
-        RepositoryPhase::ErrImagePull => ("ErrImagePull", "an image could not be put into the cache"),
-        RepositoryPhase::Terminating => ("Terminating", "it is being deleted, and waits for its images"),
+        RepositoryPhase::Ready => ("UpToDate", "all images are cached"),
+        RepositoryPhase::Pulling => ("Pulling", "pulling images into the cache"),
+        RepositoryPhase::ErrImagePull => ("ErrImagePull", "failed to cache at least one image"),
+        RepositoryPhase::Terminating => ("Terminating", "waiting for its CachedImages to be deleted"),
     };
     let status = if phase == RepositoryPhase::Ready { "True" } else { "False" };
     let conditions = old.conditions.iter().flatten();
@@ -236,7 +235,7 @@ fn conditions(
     others.chain([ready]).collect()
 }
 
-/// The API server keeps no parts of seconds: what is written is what is read.
+/// Truncates to whole seconds, the precision of the API.
 fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

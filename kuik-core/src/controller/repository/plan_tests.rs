@@ -1,4 +1,4 @@
-//! What is planned for a Repository, situation by situation.
+//! Tests of the Repository plan.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
@@ -46,7 +46,7 @@ fn planned(repository: &Repository, images: &[CachedImage]) -> Plan {
 }
 
 #[test]
-fn the_phase_is_that_of_the_image_that_is_worst_off() {
+fn phase_is_that_of_the_worst_image() {
     let fresh = repository(json!({}));
     for (phases, phase, ready, reason) in [
         (&[][..], RepositoryPhase::Ready, "True", "UpToDate"),
@@ -65,7 +65,7 @@ fn the_phase_is_that_of_the_image_that_is_worst_off() {
 }
 
 #[test]
-fn what_is_as_it_should_be_is_not_written_again() {
+fn unchanged_status_is_not_written() {
     let mut repository = repository(json!({}));
     let images = [image(Some("Ready"), None)];
     repository.status = planned(&repository, &images).status;
@@ -73,7 +73,7 @@ fn what_is_as_it_should_be_is_not_written_again() {
 }
 
 #[test]
-fn conditions_of_others_and_the_time_of_ours_stay() {
+fn foreign_conditions_and_own_transition_time_are_preserved() {
     let before = "2025-01-01T00:00:00Z";
     let condition = |type_: &str| json!({ "type": type_, "status": "True", "reason": "r", "message": "m", "lastTransitionTime": before });
     let repository =
@@ -85,7 +85,7 @@ fn conditions_of_others_and_the_time_of_ours_stay() {
 }
 
 #[test]
-fn deletion_waits_for_the_images_and_sees_to_it_that_they_go() {
+fn deletion_deletes_images_and_waits_for_them() {
     let deleted = json!({ "metadata": { "deletionTimestamp": NOW } });
     let plan = planned(&repository(deleted.clone()), &[image(Some("Ready"), None)]);
     assert_eq!((plan.finalizer, plan.delete.as_slice()), (None, &["i".to_owned()][..]));
@@ -103,13 +103,13 @@ fn deletion_waits_for_the_images_and_sees_to_it_that_they_go() {
 }
 
 #[test]
-fn an_object_that_was_made_by_hand_gets_the_finalizer() {
+fn manually_created_object_gets_the_finalizer() {
     let plan = planned(&repository(json!({ "metadata": { "finalizers": null } })), &[]);
     assert_eq!(plan.finalizer, Some(Finalizer::Add));
 }
 
 #[test]
-fn the_interval_ends_when_all_images_that_match_have_been_checked() {
+fn interval_ends_when_all_matching_images_are_checked() {
     let spec = |filters: serde_json::Value| {
         json!({ "spec": { "updateInterval": "1h", "updateFilters": filters },
                 "status": { "lastUpdate": "2026-01-01T10:30:00Z" } })
@@ -133,14 +133,14 @@ fn the_interval_ends_when_all_images_that_match_have_been_checked() {
 }
 
 #[test]
-fn where_there_is_nothing_to_check_nothing_is_said() {
+fn no_event_if_there_is_nothing_to_check() {
     let mut by_digest = image(Some("Ready"), None);
     by_digest.spec.source_image = format!("nginx@sha256:{}", "a".repeat(64));
     let by_tag = || image(Some("Ready"), None);
     for (filters, images) in [
         (json!(["redis"]), vec![]),
         (json!(["redis"]), vec![by_tag()]),
-        // One mistake, and none of them is believed.
+        // One invalid filter disables all of them.
         (json!(["(", "nginx"]), vec![by_tag()]),
         (json!(null), vec![by_digest]),
     ] {
@@ -152,20 +152,20 @@ fn where_there_is_nothing_to_check_nothing_is_said() {
 }
 
 #[test]
-fn a_time_of_another_clock_keeps_no_image_from_being_checked() {
+fn future_last_update_does_not_delay_checks() {
     let future =
         json!({ "spec": { "updateInterval": "1h" }, "status": { "lastUpdate": "2027-01-01T00:00:00Z" } });
     let plan = planned(&repository(future), &[image(Some("Ready"), None)]);
-    assert_eq!(plan.again, Some(CHECKS_PAUSE), "they are due, and one is not done");
+    assert_eq!(plan.again, Some(CHECKS_PAUSE), "checks are due and one is not done");
 }
 
 #[test]
-fn nothing_is_due_before_the_interval_has_passed_or_where_there_is_none() {
+fn no_check_is_due_before_the_interval_or_without_one() {
     let waiting =
         json!({ "spec": { "updateInterval": "1h" }, "status": { "lastUpdate": "2026-01-01T11:30:00Z" } });
     let plan = planned(&repository(waiting), &[image(Some("Ready"), None)]);
     assert_eq!((plan.again, plan.event), (Some(Duration::from_secs(1800)), None));
-    // Since it was made.
+    // Counted from its creation.
     let first = planned(&repository(json!({ "spec": { "updateInterval": "13h" } })), &[]);
     assert_eq!(first.again, Some(Duration::from_secs(3600)));
     for interval in ["0s", "often", "-1h"] {
@@ -175,7 +175,7 @@ fn nothing_is_due_before_the_interval_has_passed_or_where_there_is_none() {
 }
 
 #[test]
-fn secrets_stay_where_nothing_is_known_of_pods() {
+fn secrets_are_kept_while_usage_is_unknown() {
     let secret = |name: &str| PullSecret { namespace: "shop".to_owned(), name: name.to_owned() };
     let repository = repository(json!({ "status": { "pullSecrets": [secret("old")] } }));
     let of = |pull_secrets| {

@@ -1,4 +1,4 @@
-//! Watches what a Repository depends on, and carries out what is planned for it.
+//! Reconciler of Repositories: watches their dependencies and carries out their plans.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -18,24 +18,23 @@ use super::{
 };
 use crate::{
     controller::{
-        ApiError, ApiErrorKind, Event, EventRecorder, FIELD_MANAGER, Informer, Outcome, Queue,
-        accounts::SlimAccount,
-        objects,
-        pods::{PodChange, PodTracker},
+        ApiError, ApiErrorKind, Event, EventRecorder, FIELD_MANAGER, Informer, Outcome, WorkQueue,
+        pods::{PodChange, PodTracker, service_accounts::SlimAccount},
+        runtime::objects,
     },
     crd::{CachedImage, REPOSITORY_FINALIZER, Repository, RepositoryStatus},
     reference::{ImageReference, RepositoryName},
 };
 
-/// How long the status of a Repository may be behind its images.
+/// Debounce interval of the status.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// How many Repositories are looked after at a time.
+/// Number of concurrent reconciles.
 const WORKERS: usize = 4;
 
-/// Looks after Repositories. Cheap to clone.
+/// Reconciles Repositories. Cheap to clone.
 #[derive(Clone)]
-pub struct Repositories {
+pub struct RepositoryController {
     client: Client,
     repositories: Informer<Repository>,
     images: Informer<CachedImage>,
@@ -44,8 +43,8 @@ pub struct Repositories {
     events: Arc<dyn EventRecorder>,
 }
 
-impl Repositories {
-    /// Looks after the Repositories through `client`, by what the others know.
+impl RepositoryController {
+    /// Creates a controller that writes through `client`.
     #[must_use]
     pub fn new(
         client: Client,
@@ -58,10 +57,10 @@ impl Repositories {
         Self { client, repositories, images, accounts, pods, events }
     }
 
-    /// Looks after them, for ever.
+    /// Reconciles Repositories, forever.
     pub async fn run(&self) {
-        let queue = Queue::default();
-        // Not before all is known: else an image that is not seen yet would be missed, and written about.
+        let queue = WorkQueue::default();
+        // Wait until everything is synced: otherwise the status would omit images not yet received.
         let (repositories, images, accounts) =
             (self.repositories.store(), self.images.store(), self.accounts.store());
         let known = futures::future::try_join3(
@@ -79,13 +78,13 @@ impl Repositories {
         }
     }
 
-    /// Whatever changes, the Repositories that it concerns are looked at.
-    async fn listen(&self, queue: &Queue<String>) {
+    /// Queues the Repositories that a change concerns.
+    async fn listen(&self, queue: &WorkQueue<String>) {
         let mut repositories = self.repositories.changes();
         let mut images = self.images.changes();
         let mut accounts = self.accounts.changes();
         let mut pods = Box::pin(self.pods.changes());
-        // The Repository of an image that is gone is known from before.
+        // Remembers the Repository of each image, for images that are deleted.
         let mut of_image: BTreeMap<String, String> = BTreeMap::new();
         loop {
             tokio::select! {
@@ -126,18 +125,19 @@ impl Repositories {
         }
     }
 
-    fn push(&self, queue: &Queue<String>, repository: &RepositoryName) {
-        if let objects::Place::Here(object) = objects::repository(&self.repositories.store(), repository) {
+    fn push(&self, queue: &WorkQueue<String>, repository: &RepositoryName) {
+        if let objects::Lookup::Existing(object) = objects::repository(&self.repositories.store(), repository)
+        {
             queue.push(object.metadata.name.clone().unwrap_or_default());
         }
     }
 
-    /// The name of the Repository that an image belongs to.
+    /// Returns the name of the Repository that an image belongs to.
     fn repository_of(&self, image: &CachedImage) -> Option<String> {
         let repository = ImageReference::parse(&image.spec.source_image).ok()?.repository();
         match objects::repository(&self.repositories.store(), &repository) {
-            objects::Place::Here(object) => object.metadata.name.clone(),
-            objects::Place::Free(_) => None,
+            objects::Lookup::Existing(object) => object.metadata.name.clone(),
+            objects::Lookup::Vacant(_) => None,
         }
     }
 
@@ -153,21 +153,22 @@ impl Repositories {
             plan(&Observed { repository: &repository, images: &images, pull_secrets }, Timestamp::now());
         match self.carry_out(&repository, &plan).await {
             Ok(()) => plan.again.map_or(Outcome::Done, Outcome::Again),
-            // It is gone, or has changed: what is seen then is planned for.
+            // It was deleted or changed: it is planned again from the new state.
             Err(error) if error.kind() == ApiErrorKind::NotFound => Outcome::Done,
             Err(error) if error.kind() == ApiErrorKind::Conflict => Outcome::Again(Duration::from_secs(1)),
             Err(error) => {
-                tracing::warn!(repository = %name, error = &error as &dyn std::error::Error, "a Repository is not looked after");
+                tracing::warn!(repository = %name, error = &error as &dyn std::error::Error, "failed to reconcile Repository, retrying");
                 error.outcome()
             }
         }
     }
 
-    /// Its CachedImages. Of several objects of one repository, one has them: what becomes of the others is nothing to them.
+    /// Returns its CachedImages. If several objects are of one repository, only one owns the images; deleting the
+    /// others does not affect them.
     fn images_of(&self, repository: &Repository) -> Vec<Arc<CachedImage>> {
         let Ok(own) = repository.spec.name.parse::<RepositoryName>() else { return Vec::new() };
         match objects::repository(&self.repositories.store(), &own) {
-            objects::Place::Here(object) if object.metadata.name == repository.metadata.name => {}
+            objects::Lookup::Existing(object) if object.metadata.name == repository.metadata.name => {}
             _ => return Vec::new(),
         }
         let mut images = self.images.store().state_filter(|image| {
@@ -188,7 +189,7 @@ impl Repositories {
             })?;
             version = patched.metadata.resource_version;
         }
-        // An event is told before what it makes unrepeatable: it may be told twice, and is not lost.
+        // The event precedes the write that would prevent its repetition: it may be sent twice but is not lost.
         if let Some(happened) = plan.event {
             self.events.record(event(repository, happened));
         }
@@ -207,8 +208,8 @@ impl Repositories {
     }
 }
 
-/// Whether it was made a moment ago, and is complete: its images are being made as well, and its first status is about them
-/// all.
+/// Returns whether it was created a moment ago and needs no change: its images are being created too, and its first
+/// status should cover all of them.
 fn is_new(repository: &Repository) -> bool {
     let metadata = &repository.metadata;
     let is_ours = metadata.finalizers.iter().flatten().any(|finalizer| finalizer == REPOSITORY_FINALIZER);
@@ -216,7 +217,7 @@ fn is_new(repository: &Repository) -> bool {
     is_ours && metadata.deletion_timestamp.is_none() && says.is_none()
 }
 
-/// The secrets that pods use for a repository; `None` where nothing is known of them.
+/// Returns the pull secrets that pods use for a repository; `None` if unknown.
 pub(in crate::controller) fn pull_secrets(
     pods: &PodTracker,
     accounts: &Store<SlimAccount>,
@@ -225,8 +226,8 @@ pub(in crate::controller) fn pull_secrets(
     pods.read(|index| secrets::of_pods(index, accounts, repository)).flatten()
 }
 
-/// Writes those fields of a Repository's status that are others than before; of this `version` of it alone, where one is
-/// given: lists are replaced whole.
+/// Writes the changed fields of a Repository's status. With a `version`, only to that version: lists are replaced as a
+/// whole.
 pub(in crate::controller) async fn write_status(
     client: &Client,
     name: &str,
@@ -245,7 +246,7 @@ pub(in crate::controller) async fn write_status(
     Ok(())
 }
 
-/// The fields of `after` that `before` has not so, and nothing for those that `before` alone has: a merge patch.
+/// Returns the fields of `after` that differ from `before` as a merge patch; fields only in `before` are not included.
 fn difference(before: Option<&RepositoryStatus>, after: &RepositoryStatus) -> Value {
     let fields = |status: &RepositoryStatus| match serde_json::to_value(status) {
         Ok(Value::Object(fields)) => fields,
@@ -265,7 +266,7 @@ fn finalizers(repository: &Repository, change: Finalizer) -> Value {
     if change == Finalizer::Add {
         finalizers.push(REPOSITORY_FINALIZER);
     }
-    // Of this version alone: a list is replaced as a whole.
+    // Only for this version: a list is replaced as a whole.
     let version = &repository.metadata.resource_version;
     json!({ "metadata": { "resourceVersion": version, "finalizers": finalizers } })
 }
@@ -276,15 +277,17 @@ fn writes() -> PatchParams {
 
 fn event(repository: &Repository, happened: Happened) -> Event {
     let (reason, message) = match happened {
-        Happened::Terminating => ("Terminating", "its images are removed first"),
-        Happened::UpToDate => ("UpToDate", "every image that is to be checked has been checked"),
+        Happened::Terminating => ("Terminating", "deleting its CachedImages first"),
+        Happened::UpToDate => ("UpToDate", "all matching images have been checked"),
     };
     Event { about: repository.object_ref(&()), warning: false, reason, message: message.to_owned() }
 }
 
-impl fmt::Debug for Repositories {
+impl fmt::Debug for RepositoryController {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Repositories").field("repositories", &self.repositories).finish_non_exhaustive()
+        f.debug_struct("RepositoryController")
+            .field("repositories", &self.repositories)
+            .finish_non_exhaustive()
     }
 }
 
@@ -294,7 +297,7 @@ mod tests {
     use crate::crd::RepositoryPhase;
 
     #[test]
-    fn only_what_is_different_is_written() {
+    fn status_patch_contains_only_changed_fields() {
         let before = RepositoryStatus {
             images: Some(1),
             phase: Some(RepositoryPhase::Pulling),

@@ -1,21 +1,18 @@
-//! The pull secrets that pods use for a repository, of all namespaces.
+//! Pull secrets that pods use for a repository, across all namespaces.
 
 use kube_runtime::reflector::{ObjectRef, Store};
 
 use crate::{
-    controller::{
-        accounts::SlimAccount,
-        pods::{PodIndex, SecretSource},
-    },
+    controller::pods::{PodIndex, SecretSource, service_accounts::SlimAccount},
     crd::PullSecret,
     reference::RepositoryName,
 };
 
-/// How many secrets of a repository are taken note of: each of them may be tried.
+/// Maximum number of secrets per repository: each of them may be tried.
 const MOST: usize = 100;
 
-/// The secrets that pods name for the repository, then those of their ServiceAccounts; each once, in an order that does
-/// not depend on which pod came first. `None` where no pod uses the repository.
+/// Returns the secrets that pods name for the repository, then those of their ServiceAccounts, each once, in an order
+/// independent of the order of pods. `None` if no pod uses the repository.
 pub(super) fn of_pods(
     index: &PodIndex,
     accounts: &Store<SlimAccount>,

@@ -1,8 +1,8 @@
-//! Azure: the managed identity of the machine, or the workload identity of the pod, for Azure Container Registry.
+//! Azure Container Registry credentials from a managed or workload identity.
 //!
-//! A token of Microsoft Entra comes from the metadata service, or, where `AZURE_FEDERATED_TOKEN_FILE` names one, for a
-//! token of the pod's service account. The registry exchanges it for a refresh token of its own (`/oauth2/exchange`),
-//! which is the password of a user that has no name.
+//! A Microsoft Entra token comes from the metadata service, or, if `AZURE_FEDERATED_TOKEN_FILE` is set, from an
+//! exchange of the pod's service account token. The registry exchanges it for a refresh token of its own
+//! (`/oauth2/exchange`), which is the password of a fixed user.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use super::{
     setting::{Variables, read_file},
 };
 use crate::{
+    client::{InvalidTransport, RegistryTransport},
     credentials::{Credential, CredentialError, CredentialProvider, Secret, expiring::Expiring},
     reference::RepositoryName,
-    registry::{InvalidTransport, RegistryTransport},
 };
 
 const TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
@@ -27,10 +27,10 @@ const METADATA: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 const AUDIENCE: &str = "https://containerregistry.azure.net";
 /// The user whose password is a refresh token of the registry.
 const USER: &str = "00000000-0000-0000-0000-000000000000";
-/// For how long a refresh token is used: registries give them for three hours.
+/// How long a refresh token is used: registries issue them for three hours.
 const REFRESH_LIFE: Duration = Duration::from_secs(2 * 3600);
 
-/// What this machine or pod is at Azure, for `azurecr.io` and its like in other clouds of Microsoft.
+/// The identity of this machine or pod at Azure, for `azurecr.io` and the registries of other Microsoft clouds.
 #[derive(Debug)]
 pub struct AzureIdentity {
     variables: Variables,
@@ -55,11 +55,11 @@ struct Refresh {
 }
 
 impl AzureIdentity {
-    /// The identity that the environment describes. `azure` carries requests to Entra and to registries; the metadata
-    /// service has a way of its own.
+    /// Creates the provider from environment variables. `azure` carries requests to Entra and to registries; the
+    /// metadata service has a transport of its own.
     ///
     /// # Errors
-    /// Where there can be no TLS.
+    /// Fails if TLS cannot be set up.
     pub fn new(
         azure: impl RegistryTransport,
         variable: impl Fn(&str) -> Option<String>,
@@ -88,7 +88,7 @@ impl AzureIdentity {
 
     async fn managed(&self) -> Result<Token, CredentialError> {
         let mut fields = vec![("api-version", "2018-02-01"), ("resource", AUDIENCE)];
-        // Which of several identities, where the machine has them.
+        // Selects the identity if the machine has several.
         fields.extend(self.variables.get(CLIENT).map(|client| ("client_id", client)));
         let what = format!("the token of Azure's metadata service at {}", self.metadata);
         let url = format!("{}/metadata/identity/oauth2/token?{}", self.metadata, encoded(&fields));
@@ -129,7 +129,7 @@ impl AzureIdentity {
     }
 }
 
-/// A number, or a text that is one: the metadata service answers with texts.
+/// Deserializes a number or its text: the metadata service sends text.
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -143,7 +143,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> 
     }
 }
 
-/// Whether it is a registry of Microsoft's, which may be shown a token of Entra.
+/// Returns whether the registry belongs to Microsoft and may receive an Entra token.
 fn is_azure(registry: &str) -> bool {
     [".azurecr.io", ".azurecr.cn", ".azurecr.us", ".azurecr.de"].iter().any(|end| registry.ends_with(end))
 }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whose_registry_it_is() {
+    fn azure_registries_are_recognized_by_host() {
         for registry in ["team.azurecr.io", "team.azurecr.cn"] {
             assert!(is_azure(registry), "{registry}");
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_numbers_or_texts() {
+    fn seconds_are_parsed_from_number_or_text() {
         let token = |text: &str| serde_json::from_str::<Token>(text).map(|token| token.expires_in).ok();
         assert_eq!(token(r#"{"access_token":"t","expires_in":"86399"}"#), Some(86399));
         assert_eq!(token(r#"{"access_token":"t","expires_in":3599}"#), Some(3599));

@@ -1,7 +1,6 @@
-//! One small request to a service of a cloud, and its answer, within a bounded time and size.
+//! HTTP call to a cloud service, limited in time and response size.
 //!
-//! Redirects are not followed: what is sent is secret. Nothing that a service answers is repeated in an error but the
-//! short code of its own errors.
+//! Redirects are not followed, because requests contain secrets. Errors quote only the short error code of a response.
 
 use std::{fmt, time::Duration};
 
@@ -14,25 +13,25 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use crate::{
-    credentials::CredentialError,
-    registry::{
+    client::{
         Body, Guard, HostPort, HttpTransport, InvalidTransport, RegistryTransport, Timeouts, TransportConfig,
         transport::{AnyTransport, erase},
     },
+    credentials::CredentialError,
 };
 
 /// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The largest answer, in bytes.
+/// The largest response, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
-/// What a form leaves as it is (RFC 3986, section 2.3).
+/// Characters that are not escaped in a form (RFC 3986, section 2.3).
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Sends requests through one transport.
 #[derive(Clone)]
 pub(super) struct Caller(AnyTransport);
 
-/// A request, and what it is called in errors.
+/// A request, with its description for errors.
 pub(super) struct Call {
     pub(super) what: String,
     pub(super) method: Method,
@@ -46,7 +45,8 @@ impl Caller {
         Self(erase(transport))
     }
 
-    /// For services that only this machine can reach: of these URLs and no others, never through a proxy.
+    /// Returns a caller for services that only this machine can reach: it contacts only these URLs, never through a
+    /// proxy.
     pub(super) fn local(urls: &[&str]) -> Result<Self, InvalidTransport> {
         let named = urls.iter().filter_map(|url| {
             let uri: Uri = url.parse().ok()?;
@@ -54,22 +54,22 @@ impl Caller {
         });
         let config = TransportConfig {
             guard: named.fold(Guard::default(), |guard, (host, http)| guard.naming(host, http)),
-            // On a machine without a metadata server nobody answers: that is to be known soon.
+            // On a machine without a metadata server the connection should fail quickly.
             timeouts: Timeouts { connect: Duration::from_secs(1), ..Timeouts::default() },
             ..TransportConfig::default()
         };
         HttpTransport::new(config).map(Self::new)
     }
 
-    /// The JSON that is answered.
+    /// Returns the response body parsed as JSON.
     pub(super) async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, CredentialError> {
         let what = call.what.clone();
         let body = self.bytes(call).await?;
-        // The parser's words might quote a token.
-        serde_json::from_slice(&body).map_err(|_| wrong(&what, "the answer is not what is expected there"))
+        // The parser's error might quote a token.
+        serde_json::from_slice(&body).map_err(|_| wrong(&what, "unexpected response format"))
     }
 
-    /// What is answered, where it is a success.
+    /// Returns the body of a successful response.
     pub(super) async fn bytes(&self, call: Call) -> Result<Bytes, CredentialError> {
         let Call { what, method, uri, headers, body } = call;
         let body = if body.is_empty() { Body::empty() } else { Body::from(body) };
@@ -82,15 +82,15 @@ impl Caller {
             let response = transport
                 .oneshot(request)
                 .await
-                .map_err(|error| CredentialError::new(format!("{what}: no answer"), Some(error)))?;
+                .map_err(|error| CredentialError::new(format!("{what}: no response"), Some(error)))?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|_| wrong(&what, "the answer breaks off or is too large"))?.to_bytes();
+            let body = body.map_err(|_| wrong(&what, "the response is incomplete or too large"))?.to_bytes();
             Ok((parts.status, body))
         };
         let (status, body) = timeout(LIMIT, asking)
             .await
-            .map_err(|_| wrong(&what, format_args!("no answer within {LIMIT:?}")))??;
+            .map_err(|_| wrong(&what, format_args!("no response within {LIMIT:?}")))??;
         if status.is_success() {
             return Ok(body);
         }
@@ -110,7 +110,7 @@ impl Call {
         }
     }
 
-    /// A form that is posted.
+    /// A POST of a form.
     pub(super) fn form(what: impl Into<String>, uri: impl Into<String>, fields: &[(&str, &str)]) -> Self {
         let mut call = Self::get(what, uri);
         call.method = Method::POST;
@@ -119,30 +119,30 @@ impl Call {
         call
     }
 
-    /// The same with one header more.
+    /// Adds a header.
     pub(super) fn with(mut self, name: &'static str, value: &str) -> Result<Self, CredentialError> {
         let mut value = HeaderValue::from_str(value)
-            .map_err(|_| wrong(&self.what, format_args!("the value for {name} cannot stand in a header")))?;
+            .map_err(|_| wrong(&self.what, format_args!("the value for {name} is invalid in a header")))?;
         value.set_sensitive(true);
         self.headers.insert(name, value);
         Ok(self)
     }
 }
 
-/// Fields as a query or a form.
+/// Encodes fields as a query or a form.
 pub(super) fn encoded(fields: &[(&str, &str)]) -> String {
     let field = |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, FORM));
     fields.iter().map(field).collect::<Vec<_>>().join("&")
 }
 
-/// An error about `what`.
+/// Creates an error about `what`.
 pub(super) fn wrong(what: &str, problem: impl fmt::Display) -> CredentialError {
     CredentialError::new(format!("{what}: {problem}"), None)
 }
 
 #[derive(Deserialize)]
 struct Failure {
-    /// OAuth 2, and what is built on it.
+    /// OAuth 2 and its derivatives.
     #[serde(default)]
     error: serde_json::Value,
     /// AWS.
@@ -150,7 +150,7 @@ struct Failure {
     code: String,
 }
 
-/// The code of an error: one short word, so that it can hold no secret.
+/// Returns the code of an error response: one short word, so that it cannot contain a secret.
 fn error_code(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let code = match serde_json::from_str::<Failure>(text) {
@@ -174,10 +174,10 @@ impl fmt::Debug for Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Refused;
+    use crate::client::Refused;
 
     #[test]
-    fn only_the_code_of_an_error_is_told() {
+    fn only_the_code_of_an_error_is_reported() {
         for (body, expected) in [
             (r#"{"error":"invalid_client","error_description":"hunter2"}"#, Some("invalid_client")),
             (
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_escaped() {
+    fn form_values_are_percent_encoded() {
         assert_eq!(
             encoded(&[("a", "b c&d=e/f+g"), ("h", "i-j_k.l~m")]),
             "a=b%20c%26d%3De%2Ff%2Bg&h=i-j_k.l~m"
@@ -206,10 +206,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_named_is_not_contacted() {
+    async fn local_caller_contacts_only_its_urls() {
         let caller = Caller::local(&["http://127.0.0.1:9"]).unwrap();
         let error = caller.bytes(Call::get("it", "http://127.0.0.1:10/")).await.unwrap_err();
-        let cause = std::iter::successors(std::error::Error::source(&error), |&cause| cause.source());
-        assert!(cause.into_iter().any(<dyn std::error::Error>::is::<Refused>), "{error:?}");
+        assert!(crate::error::causes(&error).any(<dyn std::error::Error>::is::<Refused>), "{error:?}");
     }
 }

@@ -1,10 +1,9 @@
-//! Google: an access token of the service account that the machine or the pod is, for Container Registry and Artifact
-//! Registry.
+//! Google Container Registry and Artifact Registry credentials from the service account of the machine or pod.
 //!
-//! The token comes from the metadata server (Compute Engine, and GKE with its Workload Identity), or, where
-//! `GOOGLE_APPLICATION_CREDENTIALS` names a file of the kind `external_account`, from Workload Identity Federation: a
-//! token that another identity provider has put into a file is exchanged at Google's token service (RFC 8693), and
-//! that token, where the file says so, for one of a service account.
+//! The access token comes from the metadata server (Compute Engine, and GKE Workload Identity), or, if
+//! `GOOGLE_APPLICATION_CREDENTIALS` names a file of type `external_account`, from Workload Identity Federation: a token
+//! file of another identity provider is exchanged at Google's token service (RFC 8693), and the result, if the file has
+//! an impersonation URL, for a token of a service account.
 
 use std::time::Duration;
 
@@ -16,9 +15,9 @@ use super::{
     setting::{Variables, read_file},
 };
 use crate::{
+    client::{InvalidTransport, RegistryTransport},
     credentials::{Credential, CredentialError, CredentialProvider, Secret, expiring::Expiring},
     reference::RepositoryName,
-    registry::{InvalidTransport, RegistryTransport},
 };
 
 const CREDENTIALS: &str = "GOOGLE_APPLICATION_CREDENTIALS";
@@ -27,7 +26,7 @@ const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// The user whose password is an access token.
 const USER: &str = "oauth2accesstoken";
 
-/// What this machine or pod is at Google, for `gcr.io` and `pkg.dev`.
+/// The identity of this machine or pod at Google, for `gcr.io` and `pkg.dev`.
 #[derive(Debug)]
 pub struct GoogleIdentity {
     variables: Variables,
@@ -51,7 +50,7 @@ struct ImpersonatedToken {
     expire_time: String,
 }
 
-/// A file of credentials, as far as it is about Workload Identity Federation.
+/// A credentials file, limited to the fields of Workload Identity Federation.
 #[derive(Deserialize)]
 struct External {
     #[serde(rename = "type")]
@@ -80,11 +79,11 @@ struct Format {
 }
 
 impl GoogleIdentity {
-    /// The identity that the environment describes. `google` carries requests to Google's services; the metadata server
-    /// has a way of its own.
+    /// Creates the provider from environment variables. `google` carries requests to Google's services; the metadata
+    /// server has a transport of its own.
     ///
     /// # Errors
-    /// Where there can be no TLS.
+    /// Fails if TLS cannot be set up.
     pub fn new(
         google: impl RegistryTransport,
         variable: impl Fn(&str) -> Option<String>,
@@ -114,20 +113,18 @@ impl GoogleIdentity {
         let what = "Google's Workload Identity Federation";
         let content = read_file(what, file)?;
         let config: External = serde_json::from_str(content.expose())
-            .map_err(|_| wrong(what, format_args!("{file} is not a file of credentials")))?;
+            .map_err(|_| wrong(what, format_args!("{file} is not a credentials file")))?;
         let problem = |problem| wrong(what, format_args!("{file} {problem}"));
         if config.kind != "external_account" {
-            return Err(problem(
-                "is not of the type external_account: only identities of the machine are used here",
-            ));
+            return Err(problem("is not of type external_account, the only supported type"));
         }
         let source = config.credential_source.as_ref();
         let from = source.and_then(|source| source.file.as_deref());
-        let from = from
-            .ok_or_else(|| problem("names no file in its credential_source, the one source that is known"))?;
+        let from =
+            from.ok_or_else(|| problem("has no file in its credential_source, the only supported source"))?;
         let subject =
             subject_token(source.and_then(|source| source.format.as_ref()), &read_file(what, from)?)
-                .ok_or_else(|| problem("names a source that has no token of that format"))?;
+                .ok_or_else(|| problem("has a source without a token of its format"))?;
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("requested_token_type", "urn:ietf:params:oauth:token-type:access_token"),
@@ -157,7 +154,8 @@ impl GoogleIdentity {
 }
 
 impl Token {
-    /// The token, and for how long it is used: the metadata server has a new one five minutes before the old one ends.
+    /// Returns the token and how long it is used: the metadata server has a new one five minutes before the old one
+    /// expires.
     fn usable(self) -> (Secret, Duration) {
         (
             self.access_token.into(),
@@ -166,7 +164,7 @@ impl Token {
     }
 }
 
-/// The token in a file, which is text or a field of JSON.
+/// Reads the token from a file, which is text or a field of JSON.
 fn subject_token(format: Option<&Format>, content: &Secret) -> Option<Secret> {
     match format.and_then(|format| format.kind.as_deref()) {
         None | Some("text") => Some(content.clone()),
@@ -183,7 +181,7 @@ fn https(url: &str) -> Option<&str> {
     url.starts_with("https://").then_some(url)
 }
 
-/// Whether it is a registry of Google's, which may be shown a token of Google's.
+/// Returns whether the registry belongs to Google and may receive a Google token.
 fn is_google(registry: &str) -> bool {
     registry == "gcr.io" || registry.ends_with(".gcr.io") || registry.ends_with(".pkg.dev")
 }
@@ -204,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whose_registry_it_is() {
+    fn google_registries_are_recognized_by_host() {
         for registry in ["gcr.io", "eu.gcr.io", "europe-docker.pkg.dev", "k8s.gcr.io"] {
             assert!(is_google(registry), "{registry}");
         }
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn subject_tokens_are_text_or_in_json() {
+    fn subject_token_is_read_from_text_or_json() {
         let format = |kind: &str, field: Option<&str>| Format {
             kind: Some(kind.to_owned()),
             subject_token_field_name: field.map(str::to_owned),

@@ -1,9 +1,9 @@
-//! What the machine or the pod is in its cloud, as a credential for the cloud's own registries.
+//! Cloud identity of the machine or pod as a credential for the cloud's registries.
 //!
-//! A provider has nothing to say about registries that are not its cloud's, by their names, and contacts nobody before
-//! one of those refuses. Two transports carry its requests: one for the services of the cloud, guarded like any
-//! upstream; and one for what only this machine can reach (metadata servers), which never goes through a proxy, and
-//! whose addresses no upstream may have.
+//! A provider returns no credentials for registries outside its cloud, determined by host name, and contacts no service
+//! before a registry of its cloud refuses a request. It uses two transports: one for the cloud's services, guarded like
+//! any upstream; and one for services that only this machine can reach (metadata servers), which never uses a proxy,
+//! and whose addresses no upstream may have.
 
 #[cfg(feature = "azure")]
 mod azure;

@@ -1,19 +1,18 @@
-//! What the environment says about an identity: variables, and files that are read when they are needed, since what is
-//! projected into a pod changes.
+//! Identity settings: environment variables, and files that are read on each use, because projected volumes change.
 
 use std::{collections::BTreeMap, fmt, fs::File, io::Read as _, path::Path};
 
 use crate::credentials::{CredentialError, Secret};
 
-/// The largest file of a token that is read, in bytes.
+/// The largest token file, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// The variables of an identity, as they were at the start. Values may be secret: `Debug` prints names alone.
+/// The variables of an identity, as of the start. Values may be secret: `Debug` prints only names.
 #[derive(Clone, Default)]
 pub(super) struct Variables(BTreeMap<&'static str, Secret>);
 
 impl Variables {
-    /// Those of `names` that are set, and not to nothing.
+    /// Returns those of `names` that are set and not empty.
     pub(super) fn read(names: &[&'static str], variable: impl Fn(&str) -> Option<String>) -> Self {
         let set = |&name: &&'static str| variable(name).map(|value| (name, value.trim().to_owned()));
         let set = names.iter().filter_map(set).filter(|(_, value)| !value.is_empty());
@@ -31,8 +30,8 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// The text of a small file that holds a token or names one; `what` says what it is for. Such files are in memory
-/// (projected volumes), so that reading one does not keep others waiting.
+/// Reads a small file with a token or configuration; `what` is its purpose, for errors. Such files are in memory
+/// (projected volumes), so a blocking read is short.
 pub(super) fn read_file(what: &str, path: &str) -> Result<Secret, CredentialError> {
     let failed = |problem: &str, cause: Option<Box<dyn std::error::Error + Send + Sync>>| {
         CredentialError::new(format!("{what}: {path} {problem}"), cause)

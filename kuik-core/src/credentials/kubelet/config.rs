@@ -1,4 +1,4 @@
-//! The kubelet's file of credential provider plugins: `CredentialProviderConfig` of `kubelet.config.k8s.io`.
+//! Configuration of kubelet credential provider plugins: `CredentialProviderConfig` of `kubelet.config.k8s.io`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::glob::ImageGlob;
 
-/// The plugins of a `CredentialProviderConfig`, checked.
+/// The validated plugins of a `CredentialProviderConfig`.
 #[derive(Debug, Clone)]
 pub struct PluginConfig(pub(super) Vec<Plugin>);
 
@@ -16,13 +16,13 @@ pub(super) struct Plugin {
     pub(super) name: String,
     pub(super) images: Vec<ImageGlob>,
     pub(super) default_life: Duration,
-    /// The version of the protocol, `credentialprovider.kubelet.k8s.io/…`.
+    /// The protocol version, `credentialprovider.kubelet.k8s.io/…`.
     pub(super) api_version: String,
     pub(super) arguments: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
 }
 
-/// A configuration of plugins that cannot be used: everything that is wrong with it.
+/// An invalid plugin configuration, with all its problems.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {}", .problems.join("; "))]
 pub struct InvalidPluginConfig {
@@ -67,15 +67,15 @@ struct Variable {
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 
 impl PluginConfig {
-    /// Reads the configuration, whose YAML or JSON has been parsed; `file` names it in errors.
+    /// Validates the configuration, parsed from YAML or JSON; `file` names it in errors.
     ///
     /// # Errors
-    /// Where the kubelet would refuse it, or a plugin wants tokens of service accounts, which nobody has here.
+    /// Fails if the kubelet would reject it, or a plugin requires service account tokens, which are not available here.
     pub fn new(file: &str, value: serde_json::Value) -> Result<Self, InvalidPluginConfig> {
         let invalid = |problems| InvalidPluginConfig { file: file.to_owned(), problems };
-        // The parser's words might quote a value of the environment.
+        // The parser's error might quote a value of the environment.
         let File { api_version, kind, providers } = serde_json::from_value(value)
-            .map_err(|_| invalid(vec!["it is not of the shape of a CredentialProviderConfig".to_owned()]))?;
+            .map_err(|_| invalid(vec!["not a valid CredentialProviderConfig".to_owned()]))?;
         let mut problems = Vec::new();
         if kind != "CredentialProviderConfig" || !is_version(&api_version, "kubelet.config.k8s.io") {
             problems.push(format!(
@@ -83,7 +83,7 @@ impl PluginConfig {
             ));
         }
         if providers.is_empty() {
-            problems.push("it names no provider".to_owned());
+            problems.push("it has no provider".to_owned());
         }
         let plugins = providers.into_iter().enumerate().map(|(n, provider)| {
             let name = provider.name.clone();
@@ -102,7 +102,7 @@ impl Provider {
             || matches!(self.name.as_str(), "." | "..")
             || self.name.contains(|c: char| c == '/' || c == '\\' || c.is_whitespace())
         {
-            return Err("name: it is not the name of a file in the folder of plugins".to_owned());
+            return Err("name: not a file name".to_owned());
         }
         if !is_version(&self.api_version, "credentialprovider.kubelet.k8s.io") {
             return Err(format!(
@@ -111,15 +111,13 @@ impl Provider {
             ));
         }
         if self.token_attributes.is_some_and(|attributes| !attributes.is_null()) {
-            return Err(
-                "tokenAttributes: tokens of the pods' service accounts are not to be had here".to_owned()
-            );
+            return Err("tokenAttributes: service account tokens are not supported".to_owned());
         }
         if self.match_images.is_empty() {
-            return Err("matchImages: it names no image".to_owned());
+            return Err("matchImages: it is empty".to_owned());
         }
         let glob = |text: &String| {
-            ImageGlob::new(text).ok_or_else(|| format!("matchImages: {text:?} is not a pattern of images"))
+            ImageGlob::new(text).ok_or_else(|| format!("matchImages: {text:?} is not an image pattern"))
         };
         let images = self.match_images.iter().map(glob).collect::<Result<_, _>>()?;
         let duration = self.default_cache_duration.as_deref().ok_or("defaultCacheDuration: it is not set")?;
@@ -136,7 +134,7 @@ impl Provider {
     }
 }
 
-/// A duration as Go writes it: `12h`, `1h30m0s`.
+/// Parses a Go duration: `12h`, `1h30m0s`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok())
 }
@@ -152,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_are_all_told() {
+    fn all_problems_are_reported() {
         let error = PluginConfig::new(
             "plugins.yaml",
             json!({
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn go_durations_are_parsed() {
         for (text, seconds) in [("12h", 43200), ("1h30m0s", 5400), ("0s", 0)] {
             assert_eq!(parse_duration(text), Some(Duration::from_secs(seconds)), "{text}");
         }

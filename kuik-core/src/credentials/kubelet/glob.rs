@@ -1,11 +1,11 @@
-//! `matchImages` of the kubelet: host with wildcards, port, and the beginning of a path.
+//! The kubelet's `matchImages` patterns: host with wildcards, port, and path prefix.
 //!
-//! As the kubelet matches (`URLsMatch` in its credential provider): host names have the same number of labels, each of
-//! which matches as Go's `filepath.Match` does; ports are equal; the path begins with that of the pattern.
+//! Matches like `URLsMatch` in the kubelet's credential provider: host names have the same number of labels, each of
+//! which matches like Go's `filepath.Match`; ports are equal; the path has the prefix of the pattern.
 
-use crate::{credentials::docker_config::normalise, reference::RepositoryName};
+use crate::{credentials::docker_config::normalize, reference::RepositoryName};
 
-/// A pattern of images.
+/// An image pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ImageGlob {
     labels: Vec<Vec<Piece>>,
@@ -19,16 +19,16 @@ enum Piece {
     Many,
     /// `?`
     One,
-    /// A character, as it is.
+    /// A literal character.
     Is(char),
     /// `[a-z]`, `[^a-z]`
     In { negated: bool, ranges: Vec<(char, char)> },
 }
 
 impl ImageGlob {
-    /// `None` where the text is no pattern.
+    /// Parses a pattern; `None` if it is invalid.
     pub(super) fn new(text: &str) -> Option<Self> {
-        let (host, path) = normalise(text)?;
+        let (host, path) = normalize(text)?;
         let (host, port) = split_port(&host);
         let labels = host.split('.').map(pieces).collect::<Option<Vec<_>>>()?;
         Some(Self { labels, port: port.map(str::to_owned), path })
@@ -44,7 +44,7 @@ impl ImageGlob {
     }
 }
 
-/// Host and port; the colons of an IPv6 address are in brackets.
+/// Splits host and port; the colons of an IPv6 address are in brackets.
 fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
@@ -67,7 +67,7 @@ fn pieces(label: &str) -> Option<Vec<Piece>> {
     Some(pieces)
 }
 
-/// What follows a `[`, up to its `]`.
+/// Parses a character class after its `[`, up to its `]`.
 fn class(characters: &mut std::str::Chars<'_>) -> Option<Piece> {
     let negated = characters.as_str().starts_with('^');
     if negated {
@@ -94,7 +94,7 @@ fn class(characters: &mut std::str::Chars<'_>) -> Option<Piece> {
     }
 }
 
-/// Goes through the text once; where a `*` took too little, it takes one character more.
+/// Matches with one pass; on a mismatch, backtracks to the last `*` and extends it by one character.
 fn label_matches(pattern: &[Piece], label: &str) -> bool {
     let text: Vec<char> = label.chars().collect();
     let (mut at, mut next) = (0, 0);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn as_the_kubelet_matches() {
+    fn matches_like_the_kubelet() {
         // The cases of the kubelet's own documentation and tests.
         for (pattern, registry, path, expected) in [
             ("*.kubernetes.io", "prefix.kubernetes.io", "app", true),
@@ -178,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_label_matches_itself_and_stars_take_anything(label in "[a-z0-9-]{0,40}", stars in 1usize..20) {
+        fn label_matches_itself_and_star_matches_anything(label in "[a-z0-9-]{0,40}", stars in 1usize..20) {
             prop_assert!(label_matches(&pieces(&label).unwrap(), &label));
             prop_assert!(label_matches(&pieces(&"*".repeat(stars)).unwrap(), &label));
             let one_more = label_matches(&pieces(&format!("{label}?")).unwrap(), &label);

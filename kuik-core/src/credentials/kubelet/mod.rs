@@ -1,23 +1,17 @@
-//! Credential provider plugins of the kubelet: programs that are asked for the credentials of an image.
+//! Kubelet credential provider plugins: programs that return the credentials of an image.
 //!
 //! The protocol is `credentialprovider.kubelet.k8s.io`: a `CredentialProviderRequest` on standard input, a
-//! `CredentialProviderResponse` on standard output. An answer is kept for as long as it says, and for what it says: the
-//! image, its registry, or everything that the plugin is asked about.
+//! `CredentialProviderResponse` on standard output. A response is cached for its duration and with its scope: the
+//! image, its registry, or every image of the plugin.
 
 mod config;
 mod glob;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use lru::LruCache;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -31,25 +25,25 @@ use super::{
 };
 use crate::reference::RepositoryName;
 
-/// How many answers are kept of one plugin.
+/// The maximum number of cached responses of a plugin.
 const MAX_ANSWERS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
-/// The longest life that is believed.
+/// The longest lifetime that is accepted.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The plugins of a configuration, each a program in one folder.
 #[derive(Debug)]
 pub struct KubeletPlugins(Providers);
 
-/// One plugin, and what it has answered.
+/// One plugin with its cached responses.
 struct Asked {
     plugin: Plugin,
     program: Program,
     answers: Mutex<LruCache<Scope, (Arc<Answer>, Instant)>>,
-    /// Lets one caller run the plugin for an image, and remembers failures.
+    /// Single-flight runs of the plugin per image, with cached failures.
     running: Expiring<String, Arc<Answer>>,
 }
 
-/// What an answer is good for.
+/// The scope of a cached response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Scope {
     Image(String),
@@ -57,7 +51,7 @@ enum Scope {
     Global,
 }
 
-/// Credentials by the images that they are for, in the order in which they are tried.
+/// Credentials by image pattern, in the order in which they are tried.
 type Answer = Vec<(ImageGlob, Credential)>;
 
 #[derive(Deserialize)]
@@ -82,7 +76,7 @@ struct Auth {
 }
 
 impl KubeletPlugins {
-    /// The plugins of `config`, which are programs in `folder`. None is run before a registry refuses.
+    /// Uses the plugins of `config`, which are programs in `folder`. They run only when a registry refuses a request.
     #[must_use]
     pub fn new(config: PluginConfig, folder: &std::path::Path) -> Self {
         let asked = |plugin: Plugin| {
@@ -96,7 +90,7 @@ impl KubeletPlugins {
         Self(config.0.into_iter().map(asked).fold(Providers::default(), |all, one| all.and(one)))
     }
 
-    /// The programs of `config` that `folder` does not have: such a configuration is a mistake.
+    /// Returns the programs of `config` that are missing in `folder`, which is a configuration error.
     #[must_use]
     pub fn missing(config: &PluginConfig, folder: &std::path::Path) -> Vec<PathBuf> {
         let programs = config.0.iter().map(|plugin| folder.join(&plugin.name));
@@ -120,7 +114,7 @@ impl CredentialProvider for Asked {
         let image = format!("{}/{}", repository.registry(), repository.path());
         let answer = match self.kept(&image, repository.registry()) {
             Some(answer) => answer,
-            // The answer is kept by its own scope; here it lives for those who wait for it alone.
+            // The response is cached by its own scope; this cache serves only concurrent callers.
             None => self.running.get(image.clone(), self.ask(&image, repository.registry())).await?,
         };
         let fitting = answer.iter().filter(|(glob, _)| glob.matches(repository));
@@ -130,7 +124,7 @@ impl CredentialProvider for Asked {
 
 impl Asked {
     fn kept(&self, image: &str, registry: &str) -> Option<Arc<Answer>> {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.answers.lock();
         let scopes = [Scope::Image(image.to_owned()), Scope::Registry(registry.to_owned()), Scope::Global];
         let mut living = scopes
             .iter()
@@ -139,7 +133,7 @@ impl Asked {
     }
 
     async fn ask(&self, image: &str, registry: &str) -> Result<(Arc<Answer>, Duration), CredentialError> {
-        // Somebody may have got it while this caller waited.
+        // Another caller may have fetched it meanwhile.
         if let Some(answer) = self.kept(image, registry) {
             return Ok((answer, Duration::ZERO));
         }
@@ -151,34 +145,34 @@ impl Asked {
             return Err(self.program.failed(format_args!("it failed for {image} ({})", said.status), None));
         }
         let wrong = |problem| self.program.failed(problem, None);
-        // The parser's words might quote a secret.
+        // The parser's error might quote a secret.
         let response: Response = serde_json::from_slice(&said.output)
-            .map_err(|_| wrong("its answer is not a CredentialProviderResponse"))?;
+            .map_err(|_| wrong("the response is not a CredentialProviderResponse"))?;
         if response.kind != "CredentialProviderResponse" || response.api_version != self.plugin.api_version {
-            return Err(wrong("its answer is of another kind or version than was asked for"));
+            return Err(wrong("the response has another kind or version than requested"));
         }
         let scope = match response.cache_key_type.as_str() {
             "Image" => Scope::Image(image.to_owned()),
             "Registry" => Scope::Registry(registry.to_owned()),
             "Global" => Scope::Global,
-            _ => return Err(wrong("its answer has no cacheKeyType of Image, Registry or Global")),
+            _ => return Err(wrong("the response has no cacheKeyType of Image, Registry or Global")),
         };
         let life = match response.cache_duration.as_deref() {
             None => self.plugin.default_life,
-            Some(text) => parse_duration(text).ok_or_else(|| wrong("its cacheDuration is not a duration"))?,
+            Some(text) => parse_duration(text).ok_or_else(|| wrong("the cacheDuration is not a duration"))?,
         };
         let answer = Arc::new(answer(response.auth.unwrap_or_default()));
         if !life.is_zero() {
             let until = Instant::now() + life.min(MAX_LIFE);
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answers = self.answers.lock();
             answers.put(scope, (Arc::clone(&answer), until));
         }
         Ok((answer, Duration::ZERO))
     }
 }
 
-/// The credentials of an answer. The kubelet tries the keys from the last in the alphabet to the first; what is no
-/// pattern it leaves out.
+/// Returns the credentials of a response. Like the kubelet, in reverse alphabetical order of the keys; invalid patterns
+/// are skipped.
 fn answer(auth: BTreeMap<String, Auth>) -> Answer {
     let entries = auth.into_iter().rev().filter_map(|(key, Auth { username, password })| {
         Some((ImageGlob::new(&key)?, Credential::basic(username, password)))
@@ -200,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// A plugin that keeps every request, and answers with `response`.
+    /// A plugin that logs every request, and prints `response`.
     struct Rig {
         plugins: KubeletPlugins,
         folder: tempfile::TempDir,
@@ -256,28 +250,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plugin_is_asked_as_the_kubelet_asks_it() {
+    async fn plugin_is_run_like_the_kubelet_runs_it() {
         let rig = Rig::new(&response(r#""cacheKeyType":"Registry","#));
         let [u, b] = ["u", "b"].map(|user| Credential::basic(user, "hunter2"));
         assert_eq!(rig.ask("a.registry.example", "team/app").await.unwrap(), std::slice::from_ref(&u));
         assert_eq!(rig.ask("a.registry.example", "other").await.unwrap(), std::slice::from_ref(&u));
-        assert_eq!(
-            rig.ask("b.registry.example", "app").await.unwrap(),
-            [b, u],
-            "the last of the alphabet first"
-        );
+        assert_eq!(rig.ask("b.registry.example", "app").await.unwrap(), [b, u], "reverse alphabetical order");
         assert!(rig.ask("another.example", "app").await.unwrap().is_empty());
         assert!(rig.ask("registry.example", "other").await.unwrap().is_empty());
         let expected = |image: &str| json!({"apiVersion": "credentialprovider.kubelet.k8s.io/v1", "kind": "CredentialProviderRequest", "image": image});
         assert_eq!(
             rig.requests(),
             [expected("a.registry.example/team/app"), expected("b.registry.example/app")],
-            "one answer is for a whole registry"
+            "one response covers a whole registry"
         );
     }
 
     #[tokio::test]
-    async fn answers_are_kept_for_what_they_are_good_for() {
+    async fn responses_are_cached_by_their_scope() {
         for (cache, requests) in [
             (r#""cacheKeyType":"Image","#, 3),
             (r#""cacheKeyType":"Registry","cacheDuration":"1h","#, 2),
@@ -298,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failures_say_what_to_run_and_no_secret() {
+    async fn failure_names_the_command_without_secrets() {
         for (script, expected) in [
             ("echo hunter2; exit 1", "failed for a.registry.example/app (exit status: 1)"),
             ("echo hunter2", "is not a CredentialProviderResponse"),

@@ -1,7 +1,7 @@
-//! What goes: tags, manifests, links to blobs, and bytes that nothing refers to or that are damaged.
+//! Deletes: tags, manifests, links to blobs, and unreferenced or damaged bytes.
 //!
-//! Invariant: a delete is seen whole or not at all, but for a manifest with several tags: a crash in the middle of
-//! that delete, which nobody was told had succeeded, leaves the manifest with some of its tags.
+//! Invariant: a delete is visible as a whole or not at all, except for a manifest with several tags: a crash in the
+//! middle of that delete, which was not acknowledged, leaves the manifest with some of its tags.
 
 use std::{cmp::Reverse, fs, io, os::unix::fs::MetadataExt as _};
 
@@ -19,7 +19,7 @@ use super::{
     walk,
 };
 
-/// How many damaged blobs are kept to be looked at.
+/// Number of damaged blobs kept for inspection.
 const SPECIMENS: usize = 16;
 
 impl Shared {
@@ -31,19 +31,19 @@ impl Shared {
         durability: Durability,
     ) -> io::Result<()> {
         read_link(&repository.tag_link(tag))?.ok_or(io::ErrorKind::NotFound)?;
-        // A directory is not removed in one step, but it is moved away in one.
+        // A directory is not removed atomically, but it is moved away atomically.
         let aside = publish::unused_name(&self.layout.unpublished());
         fs::rename(repository.tag(tag), &aside)?;
         if durability == Durability::Acknowledged {
             publish::sync_dir(&repository.tags())?;
         }
-        // Where this fails, the next start does it.
+        // If this fails, the next start does it.
         let _ = fs::remove_dir_all(&aside);
         Ok(())
     }
 
-    /// Removes a manifest, the tags that point at it first. It reads every tag of the repository, and keeps writers
-    /// out for no longer than that. Takes the repository's lock itself.
+    /// Removes a manifest, after the tags that point at it. It reads every tag of the repository, and excludes
+    /// writers for no longer than that. Takes the repository's lock itself.
     pub(super) fn delete_manifest(
         &self,
         repository: &RepositoryDir,
@@ -53,10 +53,10 @@ impl Shared {
         let lock = self.locks.of(repository);
         let link = repository.revision_link(digest);
         require_link(&link, digest)?;
-        // Removing many tags takes long: writers come in between one and the next.
+        // Removing many tags takes long: the lock is released in between.
         self.delete_tags_on(repository, digest, || Some(lock.blocking_write()))?;
 
-        // The few that came meanwhile, and the manifest: here nobody comes in between.
+        // The few new ones, and the manifest, under one lock.
         let _guard = lock.blocking_write();
         require_link(&link, digest)?;
         let manifest = self.manifest(repository, &TagOrDigest::Digest(digest.clone()));
@@ -65,7 +65,7 @@ impl Shared {
             publish::sync_dir(&repository.tags()).or_else(|error| absent_is((), error))?;
         }
         publish::remove_file(&link, &repository.revisions(), durability)?;
-        // A link that stays behind because the manifest is damaged does no harm: lists show only what can be read.
+        // A link left over because the manifest is damaged is harmless: lists show only readable manifests.
         if let Some(subject) = manifest.ok().and_then(|manifest| manifest.subject()) {
             let link = repository.referrer_link(&subject, digest);
             publish::remove_file(&link, &repository.referrers(), Durability::Refetchable)?;
@@ -112,7 +112,7 @@ impl Shared {
         publish::remove_file(&self.layout.blob(digest), &self.layout.blobs(), durability).map(drop)
     }
 
-    /// Moves bytes out of the layout; the specimens that have lain there for longest make room.
+    /// Moves bytes out of the layout; the oldest quarantined ones make room.
     pub(super) fn quarantine_blob(&self, digest: &Digest, durability: Durability) -> io::Result<()> {
         let (blob, aside) = (self.layout.blob(digest), self.layout.quarantined(digest));
         publish::move_file(&blob, &aside, &self.layout.blobs(), durability)?;

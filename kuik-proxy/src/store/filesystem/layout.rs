@@ -1,10 +1,10 @@
-//! Where things lie in a directory: the names of [`crate::store::layout`] as paths below it, and what a directory has
-//! beside them.
+//! Paths of the storage layout: the names of [`crate::store::layout`] below a directory, and the directories outside
+//! of it.
 
 use std::path::{Path, PathBuf};
 
 use kuik_core::{
-    content::{Digest, NoteName, SourceError, UploadId},
+    content::{Digest, MetadataName, SourceError, UploadId},
     reference::{RepositoryName, Tag},
 };
 
@@ -16,15 +16,15 @@ pub(super) struct Layout {
     data_dir: PathBuf,
 }
 
-/// Where one repository is kept.
+/// Directory of one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct RepositoryDir(PathBuf);
 
-/// Where the notes about one repository are kept.
+/// Directory of the metadata of one repository.
 #[derive(Debug, Clone)]
-pub(super) struct NotesDir(PathBuf);
+pub(super) struct MetadataDir(PathBuf);
 
-/// Where one upload is kept.
+/// Directory of one upload.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct UploadDir(PathBuf);
 
@@ -33,7 +33,7 @@ impl Layout {
         Self { data_dir: data_dir.to_owned() }
     }
 
-    /// The directory that was given to us.
+    /// The data directory.
     pub(super) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
@@ -48,28 +48,28 @@ impl Layout {
         self.data_dir.join(layout::BLOBS)
     }
 
-    /// What is being written. On the file system of the rest, so that a rename publishes it; outside the layout, so
-    /// that nobody mistakes it for content.
+    /// Directory of unpublished files. On the same file system, so that a rename publishes them; outside the layout,
+    /// so that they are not mistaken for content.
     pub(super) fn unpublished(&self) -> PathBuf {
         self.data_dir.join(".kuik/unpublished")
     }
 
-    /// Damaged bytes, outside the layout: nobody is served them.
+    /// Damaged bytes, outside the layout: they are never served.
     pub(super) fn quarantine(&self) -> PathBuf {
         self.data_dir.join(layout::QUARANTINE)
     }
 
-    /// The damaged bytes that were kept under a digest.
+    /// The damaged bytes of a digest.
     pub(super) fn quarantined(&self, digest: &Digest) -> PathBuf {
         self.data_dir.join(layout::quarantined(digest))
     }
 
-    /// What is noted about repositories, one directory each as in the layout, and outside of it.
-    pub(super) fn notes(&self) -> PathBuf {
+    /// Metadata of repositories, one directory each as in the layout, and outside of it.
+    pub(super) fn all_metadata(&self) -> PathBuf {
         self.data_dir.join(layout::NOTES)
     }
 
-    /// Held by the one process that has the directory open.
+    /// Lock file of the process that has the directory open.
     pub(super) fn lock(&self) -> PathBuf {
         self.data_dir.join(".kuik/lock")
     }
@@ -79,19 +79,19 @@ impl Layout {
         self.data_dir.join(layout::blob(digest))
     }
 
-    /// Where a repository is kept.
+    /// Directory of a repository.
     pub(super) fn repository(&self, repository: &RepositoryName) -> Result<RepositoryDir, SourceError> {
         Ok(RepositoryDir(self.repositories().join(layout::encoded(repository)?)))
     }
 
-    /// Where the notes about a repository are kept.
-    pub(super) fn notes_about(&self, repository: &RepositoryName) -> Result<NotesDir, SourceError> {
-        Ok(NotesDir::below(&self.notes().join(layout::encoded(repository)?)))
+    /// Directory of the metadata of a repository.
+    pub(super) fn notes_about(&self, repository: &RepositoryName) -> Result<MetadataDir, SourceError> {
+        Ok(MetadataDir::below(&self.all_metadata().join(layout::encoded(repository)?)))
     }
 }
 
-impl NotesDir {
-    /// The notes about the repository that has the directory `path`, in which repositories below it have theirs.
+impl MetadataDir {
+    /// Metadata of the repository with the directory `path`, in which repositories below it have theirs.
     pub(super) fn below(path: &Path) -> Self {
         Self(path.join(layout::NOTES_OF_ONE))
     }
@@ -100,34 +100,34 @@ impl NotesDir {
         self.0.clone()
     }
 
-    /// One note.
-    pub(super) fn note(&self, name: &NoteName) -> PathBuf {
+    /// One metadata entry.
+    pub(super) fn metadata(&self, name: &MetadataName) -> PathBuf {
         self.0.join(name.as_str())
     }
 }
 
 impl RepositoryDir {
-    /// The repository that is kept in `path`.
+    /// The repository stored in `path`.
     pub(super) fn at(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// What says which blobs belong to the repository.
+    /// Links of the repository's blobs.
     pub(super) fn layers(&self) -> PathBuf {
         self.0.join(layout::LAYERS)
     }
 
-    /// What says that a blob belongs to the repository.
+    /// Link of a blob.
     pub(super) fn layer_link(&self, digest: &Digest) -> PathBuf {
         self.0.join(layout::layer_link(digest))
     }
 
-    /// What says which manifests belong to the repository.
+    /// Links of the repository's manifests.
     pub(super) fn revisions(&self) -> PathBuf {
         self.0.join(layout::REVISIONS)
     }
 
-    /// What says that a manifest belongs to the repository.
+    /// Link of a manifest.
     pub(super) fn revision_link(&self, digest: &Digest) -> PathBuf {
         self.0.join(layout::revision_link(digest))
     }
@@ -137,23 +137,22 @@ impl RepositoryDir {
         self.0.join(layout::TAGS)
     }
 
-    /// All that is kept about a tag.
+    /// Directory of a tag.
     pub(super) fn tag(&self, tag: &Tag) -> PathBuf {
         self.0.join(layout::tag(tag))
     }
 
-    /// What a tag points at now.
+    /// Current link of a tag.
     pub(super) fn tag_link(&self, tag: &Tag) -> PathBuf {
         self.0.join(layout::tag_link(tag))
     }
 
-    /// What says that a tag pointed at a manifest once.
+    /// History link of a tag to a manifest.
     pub(super) fn tag_history_link(&self, tag: &Tag, digest: &Digest) -> PathBuf {
         self.0.join(layout::tag_history_link(tag, digest))
     }
 
-    /// What says which manifests are referrers of which. Docker's registry does not know this directory, and leaves
-    /// it alone.
+    /// Referrers index. Docker's registry ignores this directory.
     pub(super) fn referrers(&self) -> PathBuf {
         self.0.join(layout::REFERRERS)
     }
@@ -163,18 +162,18 @@ impl RepositoryDir {
         self.0.join(layout::referrers_of(subject))
     }
 
-    /// What says that a manifest may be a referrer of `subject`.
+    /// Referrer link of a manifest to `subject`.
     pub(super) fn referrer_link(&self, subject: &Digest, referrer: &Digest) -> PathBuf {
         self.0.join(layout::referrer_link(subject, referrer))
     }
 
-    /// What says that every manifest that is older than this file has its referrer link. (No algorithm begins with an
+    /// Marker that every manifest older than this file has its referrer link. (No algorithm begins with an
     /// underscore.)
     pub(super) fn referrers_marker(&self) -> PathBuf {
         self.0.join(layout::REFERRERS_MARKER)
     }
 
-    /// What is being pushed, one directory each.
+    /// Uploads, one directory each.
     pub(super) fn uploads(&self) -> PathBuf {
         self.0.join(layout::UPLOADS)
     }
@@ -186,7 +185,7 @@ impl RepositoryDir {
 }
 
 impl UploadDir {
-    /// The upload that is kept in `path`.
+    /// The upload stored in `path`.
     pub(super) fn at(path: PathBuf) -> Self {
         Self(path)
     }
@@ -201,7 +200,7 @@ impl UploadDir {
         self.0.join("data")
     }
 
-    /// When it was begun, as RFC 3339 has it.
+    /// Its start time in RFC 3339.
     pub(super) fn started_at(&self) -> PathBuf {
         self.0.join(layout::STARTED_AT)
     }

@@ -1,7 +1,7 @@
-//! Links: small files that say what a repository has, and who may change them at once.
+//! Links: small files that name a repository's content, and the lock that guards them.
 //!
-//! Invariant: whoever sees a tag finds the manifest that it points at in the repository. Writers put the manifest's
-//! link before the tag's; deletes take the tags' before the manifest's, and no write to the repository comes between.
+//! Invariant: a reader that sees a tag finds its manifest in the repository. Writers put the manifest's link before
+//! the tag's; deletes remove the tags' before the manifest's, and no write to the repository comes between.
 
 use std::{
     array,
@@ -22,12 +22,12 @@ use super::{
     publish::{self, Durability, absent_is},
 };
 
-/// How many locks all repositories share: enough that two which are busy seldom meet.
+/// Number of locks that all repositories share, so that two busy ones rarely collide.
 const STRIPES: usize = 64;
 
-/// Who may change the manifests and tags of a repository: any number of writers at once, or one delete.
+/// Lock on the manifests and tags of a repository: any number of writers at once, or one delete.
 ///
-/// Guards go along with the disk work, so that a caller who leaves does not end the protection.
+/// Guards travel with the disk work, so that a dropped caller does not end the protection.
 #[derive(Debug)]
 pub(super) struct RepositoryLocks {
     changes: [Arc<RwLock<()>>; STRIPES],
@@ -41,21 +41,21 @@ impl Default for RepositoryLocks {
 }
 
 impl RepositoryLocks {
-    /// Taken to read by writers, and to write by deletes.
+    /// Read-locked by writers, write-locked by deletes.
     pub(super) fn of(&self, repository: &RepositoryDir) -> Arc<RwLock<()>> {
-        // The index is below the number of stripes: there always is one.
+        // The index is below the number of stripes, so it is never absent.
         self.changes.get(stripe(repository, STRIPES)).cloned().unwrap_or_default()
     }
 
-    /// Whose turn it is to wait on the blocking pool for the other lock. Were it many at once, no thread of the pool
-    /// would be left for those that they wait for.
+    /// Admits one waiter for the other lock to the blocking pool. With many, no thread of the pool would be left for
+    /// the holders they wait for.
     pub(super) async fn turn(&self, repository: &RepositoryDir) -> OwnedMutexGuard<()> {
         let deletes = self.deletes.get(stripe(repository, STRIPES)).cloned();
         deletes.unwrap_or_default().lock_owned().await
     }
 }
 
-/// Which of `stripes` a repository belongs to.
+/// Returns which of `stripes` a repository belongs to.
 pub(super) fn stripe(repository: &RepositoryDir, stripes: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     repository.hash(&mut hasher);
@@ -63,7 +63,7 @@ pub(super) fn stripe(repository: &RepositoryDir, stripes: usize) -> usize {
 }
 
 impl Shared {
-    /// Makes `link` say `digest`.
+    /// Writes `digest` into `link`.
     pub(super) fn write_link(&self, link: &Path, digest: &Digest, durability: Durability) -> io::Result<()> {
         if read_link(link)?.is_some_and(|linked| linked == *digest) {
             return publish::confirm(link, durability);
@@ -71,7 +71,7 @@ impl Shared {
         publish::write_file(&self.layout.unpublished(), link, digest.as_str().as_bytes(), durability)
     }
 
-    /// The bytes of `digest`, where `link` says that its repository has it.
+    /// Returns the bytes of `digest`, if `link` names it.
     pub(super) fn open_linked(&self, link: &Path, digest: &Digest) -> io::Result<(File, u64)> {
         require_link(link, digest)?;
         let file = File::open(self.layout.blob(digest))?;
@@ -79,18 +79,18 @@ impl Shared {
         Ok((file, size))
     }
 
-    /// Makes bytes that are kept already as young as if they had been written now, because somebody relies on them
-    /// from now on: garbage collection spares what is young. And as durable.
+    /// Updates the age of stored bytes to now, because new content relies on them: garbage collection keeps young
+    /// content. Also makes them as durable as new ones.
     pub(super) fn renew(&self, digest: &Digest, durability: Durability) -> io::Result<()> {
         let blob = self.layout.blob(digest);
         let file = File::open(&blob)?;
-        // A file of another owner (Docker's registry ran as another user) stays as old as it is.
+        // A file of another owner (Docker's registry ran as another user) keeps its age.
         let _ = file.set_modified(SystemTime::now());
         publish::confirm(&blob, durability)
     }
 }
 
-/// What `link` says; `None` where it is absent or damaged.
+/// Returns the content of `link`; `None` if it is absent or damaged.
 pub(super) fn read_link(link: &Path) -> io::Result<Option<Digest>> {
     match fs::read_to_string(link) {
         Ok(text) => Ok(text.trim().parse().ok()),
@@ -99,7 +99,7 @@ pub(super) fn read_link(link: &Path) -> io::Result<Option<Digest>> {
     }
 }
 
-/// `NotFound` unless `link` says `digest`.
+/// Fails with `NotFound` unless `link` names `digest`.
 pub(super) fn require_link(link: &Path, digest: &Digest) -> io::Result<()> {
     match read_link(link)? {
         Some(linked) if linked == *digest => Ok(()),

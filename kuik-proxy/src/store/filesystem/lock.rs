@@ -1,4 +1,4 @@
-//! One process per data directory: two would remove each other's unfinished files.
+//! Lock of a data directory: one process each, because two would remove each other's unfinished files.
 
 use std::{
     fs::{File, TryLockError},
@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a lock may outlive its holder: a process that is just ending, or a child of it that has not yet become
-/// another program, still has it.
+/// Time a lock may outlive its holder: a process that is just ending, or a forked child before its exec, still holds
+/// it.
 const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Why a data directory could not be opened.
+/// Failure to open a data directory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -22,7 +22,7 @@ pub enum OpenError {
     InUse {
         /// The directory.
         path: PathBuf,
-        /// ` (pid N)`, where the other process wrote it down.
+        /// ` (pid N)`, if the other process recorded it.
         holder: String,
     },
     /// It cannot be created, read or written.
@@ -30,9 +30,9 @@ pub enum OpenError {
     Io {
         /// The directory.
         path: PathBuf,
-        /// What was attempted.
+        /// The attempted operation.
         attempted: &'static str,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
@@ -64,7 +64,7 @@ impl DirLock {
                 Err(TryLockError::Error(source)) => return Err(failed("lock it")(source)),
             }
         }
-        // The pid is a courtesy to whoever reads the other process's message; the lock does not depend on it.
+        // The pid is for the error message of another process; the lock does not depend on it.
         let _ = file
             .set_len(0)
             .and_then(|()| file.rewind())

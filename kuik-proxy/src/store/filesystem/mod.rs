@@ -1,21 +1,22 @@
-//! Content in a directory.
+//! File system store: content in a directory.
 //!
-//! Reads check the repository's link before the bytes, as Docker's registry does: a blob that one repository has
-//! is not readable through another. A link that is empty or damaged (a crash of the machine) counts as absent.
+//! Reads check the repository's link before the bytes, as Docker's registry does: a blob of one repository is not
+//! readable through another. A link that is empty or damaged (by a crash of the machine) counts as absent.
 //!
-//! One room for each thing that is done to the directory: `reads`, `tags`, `writes` and `writer`, `uploads`,
-//! `deletes`, `referrers`, `notes`, `walk`; what is read is mapped by `mappings`. All of them find their way by `layout`, and change it by `publish` alone.
+//! One module for each kind of operation: `reads`, `tags`, `writes` and `writer`, `uploads`, `deletes`, `referrers`,
+//! `metadata`, `walk`; `mappings` maps files for reads. All paths come from `layout`, and all changes go through
+//! `publish`.
 
 mod deletes;
 mod layout;
 mod links;
 mod lock;
-mod managed;
 mod mappings;
-mod notes;
+mod metadata;
 mod publish;
 mod reads;
 mod referrers;
+mod registry_store;
 mod tags;
 mod uploads;
 mod walk;
@@ -35,11 +36,11 @@ pub(super) use publish::is_absent;
 
 use super::blocking;
 
-/// A [`ManagedStore`](kuik_core::content::ManagedStore) in a directory, in the layout of Docker's registry. Cheap to
+/// A [`RegistryStore`](kuik_core::content::RegistryStore) in a directory, in the layout of Docker's registry. Cheap to
 /// clone.
 ///
-/// What it has acknowledged survives a crash of the machine; see [`FilesystemStore::as_cache`] for what need not.
-/// Disk work runs on tokio's blocking pool.
+/// Acknowledged writes survive a crash of the machine; see [`FilesystemStore::as_cache`] for the exception. Disk work
+/// runs on tokio's blocking pool.
 #[derive(Debug, Clone)]
 pub struct FilesystemStore {
     shared: Arc<Shared>,
@@ -57,13 +58,13 @@ struct Shared {
 }
 
 impl FilesystemStore {
-    /// Opens `data_dir`, creates it where it is missing, and removes what an earlier process left unfinished. Uploads
-    /// that clients can go on with stay.
+    /// Opens `data_dir`, creating it if it is missing, and removes unfinished files of an earlier process. Uploads
+    /// that clients can resume are kept.
     ///
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// Where another process has the directory open, or it cannot be written.
+    /// Fails if another process has the directory open, or it cannot be written.
     pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let layout = Layout::new(data_dir);
         let failed = |attempted| move |source| OpenError::Io { path: data_dir.to_owned(), attempted, source };
@@ -82,14 +83,14 @@ impl FilesystemStore {
         Ok(Self { shared: Arc::new(shared), durability: Durability::Acknowledged })
     }
 
-    /// The same store for content that can be fetched again: a crash of the machine may lose what was kept last,
-    /// and pulls do not wait for one another's disk writes. Nothing torn is visible either way.
+    /// Returns the store for content that can be fetched again: a crash of the machine may lose the latest writes,
+    /// and pulls do not wait for each other's disk writes. Torn content is never visible either way.
     #[must_use]
     pub fn as_cache(&self) -> Self {
         Self { shared: self.shared.clone(), durability: Durability::Refetchable }
     }
 
-    /// Runs `work` on the blocking pool; `attempted` says what it is for.
+    /// Runs `work` on the blocking pool; `attempted` describes it in errors.
     async fn disk<T: Send + 'static>(
         &self,
         attempted: impl Into<String>,

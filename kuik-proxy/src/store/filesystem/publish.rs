@@ -1,8 +1,8 @@
-//! Atomic publishing: temporary file, fsync, rename, and for what is acknowledged fsync of the directory.
+//! Atomic publishing: temporary file, fsync, rename, and fsync of the directory for acknowledged content.
 //!
-//! Invariant: under its final name a blob is always whole. A crash at any instant leaves the old file or the new
-//! one, and at worst a temporary file, which the next start removes. Removing is the same backwards: a name goes at
-//! once, and for what is acknowledged the directory that it stood in is synced.
+//! Invariant: under its final name a blob is always complete. A crash at any instant leaves the old file or the new
+//! one, and at worst a temporary file, which the next start removes. Removal is the reverse: a name is removed
+//! atomically, and for acknowledged content its directory is synced.
 
 use std::{
     fs::{self, File},
@@ -11,25 +11,25 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// How often a directory may be taken away between its creation and its use.
+/// Number of times a directory may be removed between its creation and its use.
 const MAX_ATTEMPTS: usize = 16;
 
-/// What has to survive a crash of the machine. (A crash of the process loses nothing that was published.)
+/// Durability after a crash of the machine. (A crash of the process loses nothing published.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// Everything, from the moment that publishing returns.
+    /// Everything is durable when publishing returns.
     Acknowledged,
-    /// What is there has to be right, but may be missing: it can be fetched again. Each fsync makes whoever uses
-    /// the directory wait for the file system's journal, and pulls that come in a row are just that.
+    /// Stored content is correct, but may be missing: it can be fetched again. Each fsync makes all users of the
+    /// directory wait for the file system's journal, and a series of pulls would do just that.
     Refetchable,
 }
 
-/// Whether anybody finds out where a file's bytes were lost in a crash.
+/// Whether readers detect bytes lost in a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
-    /// Nobody does: it is served as it is.
+    /// Not detected: the file is served unchecked.
     Trusted,
-    /// Whoever reads it sees: a manifest is hashed, an empty link is no link.
+    /// Detected by readers: a manifest is hashed, an empty link counts as absent.
     CheckedWhenRead,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Unpublished {
 }
 
 impl Unpublished {
-    /// A new empty file in `dir`, which other files there do not disturb.
+    /// Creates an empty file in `dir`, with a unique name.
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
         let path = unused_name(dir);
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
@@ -53,7 +53,7 @@ impl Unpublished {
         &self.file
     }
 
-    /// Gives the file its final name, in place of what had that name before.
+    /// Gives the file its final name, replacing any file of that name.
     pub(super) fn publish(
         mut self,
         target: &Path,
@@ -73,25 +73,25 @@ impl Unpublished {
 impl Drop for Unpublished {
     fn drop(&mut self) {
         if !self.published {
-            // Where this fails, the next start removes the file.
+            // If this fails, the next start removes the file.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A path in `dir` that nothing of this process has had yet.
+/// Returns a path in `dir` that this process has not used yet.
 pub(super) fn unused_name(dir: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     dir.join(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Gives `from` the name `target`, in place of what had that name before, and creates the directories above it.
+/// Renames `from` to `target`, replacing any file of that name, and creates its parent directories.
 pub(super) fn rename(from: &Path, target: &Path, durability: Durability) -> io::Result<()> {
     let parent = parent_of(target)?;
     let mut attempts = 0;
     while let Err(error) = create_dir(parent, durability).and_then(|()| fs::rename(from, target)) {
         attempts += 1;
-        // Deletes take directories away that they have emptied: then they are created again.
+        // Deletes remove empty directories: then they are created again.
         if error.kind() != io::ErrorKind::NotFound || attempts == MAX_ATTEMPTS {
             return Err(error);
         }
@@ -99,8 +99,8 @@ pub(super) fn rename(from: &Path, target: &Path, durability: Durability) -> io::
     if durability == Durability::Acknowledged { sync_dir(parent) } else { Ok(()) }
 }
 
-/// Removes a file, and the directories above it that this leaves empty, up to `keep`, which stays. Whether there was
-/// such a file.
+/// Removes a file, and then its empty parent directories, up to but not including `keep`. Returns whether the file
+/// existed.
 pub(super) fn remove_file(path: &Path, keep: &Path, durability: Durability) -> io::Result<bool> {
     match fs::remove_file(path) {
         Err(error) if is_absent(&error) => Ok(false),
@@ -108,38 +108,38 @@ pub(super) fn remove_file(path: &Path, keep: &Path, durability: Durability) -> i
     }
 }
 
-/// Moves a file, and removes the directories above its old place that this leaves empty, up to `keep`, which stays.
+/// Moves a file, and then removes its empty parent directories, up to but not including `keep`.
 pub(super) fn move_file(path: &Path, target: &Path, keep: &Path, durability: Durability) -> io::Result<()> {
     rename(path, target, durability)?;
     has_gone(path, keep, durability)
 }
 
-/// What is to be done when a file has left its place.
+/// Cleans up after a file was removed from its directory.
 fn has_gone(path: &Path, keep: &Path, durability: Durability) -> io::Result<()> {
     let mut emptied = parent_of(path)?;
     while emptied != keep && emptied.starts_with(keep) && fs::remove_dir(emptied).is_ok() {
         emptied = parent_of(emptied)?;
     }
-    // Where somebody else took that directory away, it was empty: the file is gone from it for good.
+    // If another task removed that directory, it was empty: the file is gone from it for good.
     match durability {
         Durability::Acknowledged => sync_dir(emptied).or_else(|error| absent_is((), error)),
         Durability::Refetchable => Ok(()),
     }
 }
 
-/// Whether an error means that there is nothing under a path.
+/// Returns whether an error means that nothing exists at a path.
 pub(in crate::store) fn is_absent(error: &io::Error) -> bool {
-    // A digest of an algorithm that we do not know may be too long for a file's name.
+    // A digest of an unknown algorithm may be too long for a file name.
     let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::InvalidFilename];
     absent.contains(&error.kind())
 }
 
-/// `value` in place of an error that says that there is nothing under a path.
+/// Replaces an error that means that nothing exists at a path by `value`.
 pub(super) fn absent_is<T>(value: T, error: io::Error) -> io::Result<T> {
     if is_absent(&error) { Ok(value) } else { Err(error) }
 }
 
-/// Publishes a small file, of a kind that is checked when it is read.
+/// Publishes a small file, of a kind that readers verify.
 pub(super) fn write_file(
     unpublished_dir: &Path,
     target: &Path,
@@ -151,7 +151,7 @@ pub(super) fn write_file(
     file.publish(target, Content::CheckedWhenRead, durability)
 }
 
-/// Makes a file that is there already as durable as if it had been published now: who did it may have had less to promise.
+/// Makes an existing file as durable as a newly published one: it may have been published with less durability.
 pub(super) fn confirm(path: &Path, durability: Durability) -> io::Result<()> {
     if durability == Durability::Acknowledged {
         File::open(path)?.sync_all()?;
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn publishes_whole_or_not_at_all() {
+    fn publish_is_atomic() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a/b/data");
 
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_that_a_delete_takes_away_are_created_again() {
+    fn publish_recreates_directories_removed_by_a_delete() {
         let dir = tempfile::tempdir().unwrap();
         let (unpublished, kept) = (dir.path().join("unpublished"), dir.path().join("kept"));
         fs::create_dir(&unpublished).unwrap();

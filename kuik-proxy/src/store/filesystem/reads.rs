@@ -1,4 +1,4 @@
-//! What the store serves: manifests, blobs, tags and referrers.
+//! Reads: manifests, blobs, tags and referrers.
 
 use std::{
     fs::File,
@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use kuik_core::{
     content::{
-        Blob, ByteRange, ContentSource, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES, Manifest,
-        Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+        Blob, ByteRange, Cached, ContentSource, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES, Manifest,
+        Referrers, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };
@@ -33,7 +33,7 @@ impl ContentSource for FilesystemStore {
         repository: &RepositoryName,
         at: &TagOrDigest,
         freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError> {
+    ) -> Result<Cached<Descriptor>, SourceError> {
         Ok(self.manifest(repository, at, freshness).await?.map(|manifest| manifest.descriptor()))
     }
 
@@ -42,21 +42,21 @@ impl ContentSource for FilesystemStore {
         repository: &RepositoryName,
         at: &TagOrDigest,
         _freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError> {
+    ) -> Result<Cached<Manifest>, SourceError> {
         let attempted = format!("read manifest {at} of {repository} from the store");
         let (dir, at) = (self.shared.layout.repository(repository)?, at.clone());
         let manifest = self.disk(attempted, move |shared| shared.manifest(&dir, &at)).await?;
-        Ok(Served::from_cache(manifest))
+        Ok(Cached::from_cache(manifest))
     }
 
     async fn blob_size(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
+    ) -> Result<Cached<u64>, SourceError> {
         let attempted = format!("find blob {digest} of {repository} in the store");
         let (_, size) = self.open_blob(attempted, repository, digest).await?;
-        Ok(Served::from_cache(size))
+        Ok(Cached::from_cache(size))
     }
 
     async fn blob(
@@ -64,7 +64,7 @@ impl ContentSource for FilesystemStore {
         repository: &RepositoryName,
         digest: &Digest,
         range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
+    ) -> Result<Cached<Blob>, SourceError> {
         let attempted = format!("read blob {digest} of {repository} from the store");
         let link = self.shared.layout.repository(repository)?.layer_link(digest);
         let wanted = digest.clone();
@@ -81,7 +81,7 @@ impl ContentSource for FilesystemStore {
             range: (range != ByteRange::Full).then(|| bytes.clone()),
             body: windows(reading, bytes, attempted).boxed(),
         };
-        Ok(Served::from_cache(blob))
+        Ok(Cached::from_cache(blob))
     }
 
     async fn tags(&self, repository: &RepositoryName, page: &TagPage) -> Result<TagList, SourceError> {
@@ -117,7 +117,7 @@ impl FilesystemStore {
 }
 
 impl Shared {
-    /// A manifest that the repository has, verified.
+    /// Returns a manifest of the repository, verified.
     pub(super) fn manifest(&self, repository: &RepositoryDir, at: &TagOrDigest) -> io::Result<Manifest> {
         let digest = match at {
             TagOrDigest::Digest(digest) => digest.clone(),
@@ -125,7 +125,7 @@ impl Shared {
         };
         let (file, size) = self.open_linked(&repository.revision_link(&digest), &digest)?;
         if size > MAX_MANIFEST_BYTES as u64 {
-            return Err(damaged(format!("it has {size} bytes, too many for a manifest")));
+            return Err(damaged(format!("its size of {size} bytes is over the limit for a manifest")));
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         file.take(size).read_to_end(&mut bytes)?;
@@ -133,7 +133,7 @@ impl Shared {
     }
 }
 
-/// The bytes of a file, window by window; the next window comes in while the last one is being sent.
+/// Streams a file window by window; the next window is loaded while the last one is sent.
 fn windows(
     reading: Reading,
     bytes: Range<u64>,

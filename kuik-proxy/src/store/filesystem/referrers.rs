@@ -1,9 +1,9 @@
-//! Which manifests are referrers of which: an index beside the layout, where Docker's registry does not look.
+//! Referrers index, outside the layout of Docker's registry.
 //!
-//! The index may say too much and never too little: a manifest gets its referrer link before it is visible, and every
-//! entry is checked against the manifest when it is listed. Manifests that others wrote have no such links. So the
-//! first question about a repository in each process looks for manifests that came since the index was complete last
-//! (`_complete`), and reads those.
+//! Invariant: the index may have extra entries but never misses one: a manifest gets its referrer link before it is
+//! visible, and every entry is checked against the manifest when it is listed. Manifests written by other programs
+//! have no such links. So the first query for a repository in each process reads the manifests added since the index
+//! was last complete (`_complete`).
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -25,13 +25,13 @@ use super::{
     walk,
 };
 
-/// How many locks all repositories share while their indexes are completed.
+/// Number of locks that all repositories share while their indexes are completed.
 const STRIPES: usize = 16;
 
-/// By how many seconds the clock of the file system may be behind, or somebody's write be slow to be seen.
+/// Tolerance in seconds for the file system's clock, and for writes that become visible late.
 const SLACK_SECONDS: i64 = 60;
 
-/// The repositories whose index was found or made complete by this process. From then on it stays complete.
+/// Repositories whose index this process found or made complete. From then on it stays complete.
 #[derive(Debug)]
 pub(super) struct Indexed([Arc<Mutex<HashSet<RepositoryDir>>>; STRIPES]);
 
@@ -42,7 +42,7 @@ impl Default for Indexed {
 }
 
 impl FilesystemStore {
-    /// The descriptors of the referrers of `subject`.
+    /// Returns the descriptors of the referrers of `subject`.
     pub(super) async fn referrers_of(
         &self,
         attempted: String,
@@ -51,7 +51,7 @@ impl FilesystemStore {
     ) -> Result<Vec<Descriptor>, SourceError> {
         let shared = self.shared.clone();
         let indexed = shared.indexed.0.get(stripe(&repository, STRIPES)).cloned().unwrap_or_default();
-        // One completes the index, the others wait for it.
+        // One task completes the index, the others wait for it.
         let mut indexed = indexed.lock_owned().await;
         blocking(attempted, move || {
             if !indexed.contains(&repository) {
@@ -68,7 +68,7 @@ impl FilesystemStore {
 }
 
 impl Shared {
-    /// Gives every manifest of the repository that may lack it its referrer link. Whether there is any manifest.
+    /// Writes missing referrer links for all manifests of the repository. Returns whether there is any manifest.
     fn complete_index(&self, repository: &RepositoryDir) -> io::Result<bool> {
         let marker = repository.referrers_marker();
         let complete_until = match fs::metadata(&marker) {
@@ -79,7 +79,7 @@ impl Shared {
         for link in walk::links(repository.revisions()) {
             let (digest, path) = link?;
             found_any = true;
-            // The time of the last change to the inode: unlike that of the content, no copying tool sets it back.
+            // The time of the last inode change: unlike the modification time, no copying tool sets it back.
             let came = fs::symlink_metadata(path).map(|link| link.ctime());
             let is_known = |until: i64| came.is_ok_and(|came| came + SLACK_SECONDS < until);
             if complete_until.is_some_and(is_known) {
@@ -95,7 +95,7 @@ impl Shared {
             }
         }
         if found_any {
-            // Without it, the next process looks at all of them again.
+            // Without it, the next process reads all of them again.
             let _ = publish::write_file(&self.layout.unpublished(), &marker, b"", Durability::Acknowledged);
         }
         Ok(found_any)
@@ -117,7 +117,7 @@ impl Shared {
         Ok(descriptors)
     }
 
-    /// The referrers that a client listed under the fall-back tag. Its word is taken for what they refer to.
+    /// Returns the referrers that a client listed under the fallback tag. Their subject is not checked.
     fn tagged_referrers(&self, repository: &RepositoryDir, subject: &Digest) -> io::Result<BTreeSet<Digest>> {
         let Some(tag) = fallback_tag(subject) else { return Ok(BTreeSet::new()) };
         let tagged = match self.manifest(repository, &TagOrDigest::Tag(tag)) {
@@ -132,7 +132,7 @@ impl Shared {
         })
     }
 
-    /// A manifest of the repository; `None` where it is absent or damaged.
+    /// Returns a manifest of the repository; `None` if it is absent or damaged.
     fn readable(&self, repository: &RepositoryDir, digest: &Digest) -> io::Result<Option<Manifest>> {
         match self.manifest(repository, &TagOrDigest::Digest(digest.clone())) {
             Ok(manifest) => Ok(Some(manifest)),

@@ -1,5 +1,5 @@
-//! Pages of tags, in lexical order and bounded memory: a directory of a million tags is read through, and only the
-//! page is kept.
+//! Pages of tags in lexical order and bounded memory: a directory of a million tags is read, and only the page is
+//! kept.
 
 use std::{collections::BinaryHeap, fs, io};
 
@@ -10,30 +10,30 @@ use kuik_core::{
 
 use super::{layout::RepositoryDir, links::read_link, walk};
 
-/// A page of a repository's tags.
+/// Returns a page of a repository's tags.
 ///
 /// # Errors
-/// `NotFound` where there is no such repository. One without tags has an empty list.
+/// Fails with `NotFound` if the repository does not exist. One without tags has an empty list.
 pub(super) fn list(repository: &RepositoryDir, page: &TagPage) -> io::Result<TagList> {
     if !fs::exists(repository.tags())? && !walk::has_something(repository)? {
         return Err(io::ErrorKind::NotFound.into());
     }
     let names = walk::children(repository.tags()).map(|child| child.map(|(name, _)| name));
     select(names, page, |name| match name.parse::<Tag>() {
-        // What a crash left of a tag that was being written has no current link.
+        // A tag whose write was interrupted by a crash has no current link.
         Ok(tag) => Ok(read_link(&repository.tag_link(&tag))?.is_some()),
         Err(_) => Ok(false),
     })
 }
 
-/// The page of those `names` that are tags. That is asked only of names that would come onto the page.
+/// Returns the page of those `names` that are tags. Only names that would be on the page are checked.
 fn select(
     names: impl Iterator<Item = io::Result<String>>,
     page: &TagPage,
     mut is_tag: impl FnMut(&str) -> io::Result<bool>,
 ) -> io::Result<TagList> {
     let limit = page.limit.unwrap_or(usize::MAX);
-    // The smallest names so far: those of the page, and one that says whether there are more.
+    // The smallest names so far: those of the page, and one more to detect further pages.
     let mut smallest = BinaryHeap::new();
     for name in names {
         let name = name?;
@@ -82,8 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_very_many_looks_at_few() {
-        // In an order that has nothing to do with the names.
+    fn page_checks_few_of_a_million_names() {
+        // In an order unrelated to the names.
         let names = (0..1_000_000_u64).map(|n| Ok(format!("{:06}", n * 7_919 % 1_000_000)));
         let mut asked = 0;
         let list = select(names, &page(Some(100), None), |_| {
@@ -92,6 +92,6 @@ mod tests {
         })
         .unwrap();
         assert_eq!((list.tags.len(), list.tags.first().map(String::as_str)), (100, Some("000000")));
-        assert!(list.more && asked < 20_000, "{asked} of a million were looked at");
+        assert!(list.more && asked < 20_000, "{asked} of a million were checked");
     }
 }

@@ -1,7 +1,7 @@
-//! Walks over all that is kept, in bounded memory: one open directory for each level, and one batch of what was
-//! found. A walk holds no thread while whoever asked for it is busy with a batch.
+//! Walks over stored content in bounded memory: one open directory for each level, and one batch of entries. A walk
+//! holds no thread while its caller processes a batch.
 //!
-//! What is not of the layout is passed over: volumes have a `lost+found`, and people leave files.
+//! Files outside the layout are skipped: volumes have a `lost+found`, and users leave files.
 
 use std::{
     fs::{self, ReadDir},
@@ -22,18 +22,18 @@ use kuik_core::{
 
 use super::{
     blocking,
-    layout::{NotesDir, RepositoryDir, UploadDir},
+    layout::{MetadataDir, RepositoryDir, UploadDir},
     links::read_link,
     publish::absent_is,
 };
 
-/// Something that is found piece by piece. It touches the disk only when it is asked for the next piece.
+/// Iterator over entries. It touches the disk only when the next entry is requested.
 pub(super) type Walk<T> = Box<dyn Iterator<Item = io::Result<T>> + Send>;
 
-/// How many pieces are found in one go on the blocking pool.
+/// Number of entries found in one run on the blocking pool.
 const BATCH: usize = 256;
 
-/// A walk as a stream.
+/// Returns a walk as a stream.
 pub(super) fn stream<T: Send + 'static>(
     attempted: String,
     walk: Walk<T>,
@@ -53,7 +53,7 @@ pub(super) fn stream<T: Send + 'static>(
     stream::try_unfold(walk, next_batch).try_flatten().boxed()
 }
 
-/// Every tag of a repository that points at something, with that.
+/// Returns every tag of a repository that has a target, with the target.
 pub(super) fn tags(repository: &RepositoryDir) -> Walk<(Tag, Digest)> {
     let repository = repository.clone();
     Box::new(
@@ -67,8 +67,8 @@ fn pointed_at(repository: &RepositoryDir, name: &str) -> io::Result<Option<(Tag,
     Ok(read_link(&repository.tag_link(&tag))?.map(|digest| (tag, digest)))
 }
 
-/// The digests that have a link below `dir` (`ALGORITHM/HEX/link`), with the path of that link. A link that does not
-/// say what its place says is none.
+/// Returns the digests with a link below `dir` (`ALGORITHM/HEX/link`), with the path of that link. A link whose
+/// content does not match its path is ignored.
 pub(super) fn links(dir: PathBuf) -> Walk<(Digest, PathBuf)> {
     each(children(dir), |(algorithm, path)| {
         Box::new(children(path).filter_map(move |child| {
@@ -82,7 +82,7 @@ fn linked(algorithm: &str, encoded: &str, link: PathBuf) -> io::Result<Option<(D
     Ok(read_link(&link)?.filter(|linked| *linked == digest).map(|digest| (digest, link)))
 }
 
-/// Every blob and manifest below `dir` (`ALGORITHM/FIRST TWO DIGITS/HEX/data`).
+/// Returns every blob and manifest below `dir` (`ALGORITHM/FIRST TWO DIGITS/HEX/data`).
 pub(super) fn blobs(dir: PathBuf) -> Walk<StoredBlob> {
     each(children(dir), |(algorithm, path)| {
         each(children(path), move |(shard, path)| {
@@ -107,7 +107,7 @@ fn stored(algorithm: &str, shard: &str, encoded: &str, path: &Path) -> io::Resul
     }
 }
 
-/// The uploads of a repository.
+/// Returns the uploads of a repository.
 pub(super) fn uploads(repository: &RepositoryDir) -> Walk<UploadDir> {
     Box::new(children(repository.uploads()).filter_map(|child| {
         let named =
@@ -116,7 +116,7 @@ pub(super) fn uploads(repository: &RepositoryDir) -> Walk<UploadDir> {
     }))
 }
 
-/// Every repository below `root` that has something.
+/// Returns every repository below `root` that has content.
 pub(super) fn repositories(root: PathBuf) -> Walk<(RepositoryName, RepositoryDir)> {
     Box::new(Repositories::below(root, |path| {
         let dir = RepositoryDir::at(path);
@@ -124,18 +124,18 @@ pub(super) fn repositories(root: PathBuf) -> Walk<(RepositoryName, RepositoryDir
     }))
 }
 
-/// Every repository that has a directory of notes below `root`.
-pub(super) fn noted_repositories(root: PathBuf) -> Walk<(RepositoryName, NotesDir)> {
+/// Returns every repository with a metadata directory below `root`.
+pub(super) fn noted_repositories(root: PathBuf) -> Walk<(RepositoryName, MetadataDir)> {
     Box::new(Repositories::below(root, |path| {
-        let dir = NotesDir::below(&path);
+        let dir = MetadataDir::below(&path);
         Ok(dir.path().is_dir().then_some(dir))
     }))
 }
 
-/// Down into every directory that may be a part of a repository's name. The length of names bounds the depth.
+/// Descends into every directory that may be part of a repository's name. The length of names bounds the depth.
 struct Repositories<T> {
     open: Vec<Level>,
-    /// What is found in the directory of a repository, where there is something.
+    /// Returns an entry for the directory of a repository, if it has content.
     found: fn(PathBuf) -> io::Result<Option<T>>,
 }
 
@@ -182,8 +182,8 @@ impl<T> Repositories<T> {
         Ok((self.found)(path)?.map(|found| (name, found)))
     }
 
-    /// Whether `path` is a symbolic link to a directory that we are in. (Other links are followed, because reads
-    /// follow them too, and what can be read must not be overlooked.)
+    /// Returns whether `path` is a symbolic link to one of its own parent directories. (Other links are followed,
+    /// because reads follow them too, and readable content must not be missed.)
     fn leads_back(&self, path: &Path) -> io::Result<bool> {
         if !path.is_symlink() {
             return Ok(false);
@@ -199,7 +199,7 @@ impl<T> Repositories<T> {
     }
 }
 
-/// Whether a repository has a manifest, a blob or an upload.
+/// Returns whether a repository has a manifest, a blob or an upload.
 pub(super) fn has_something(repository: &RepositoryDir) -> io::Result<bool> {
     let manifests = links(repository.revisions()).map(|found| found.map(drop));
     let blobs = links(repository.layers()).map(|found| found.map(drop));
@@ -207,7 +207,8 @@ pub(super) fn has_something(repository: &RepositoryDir) -> io::Result<bool> {
     manifests.chain(blobs).chain(uploads).next().transpose().map(|found| found.is_some())
 }
 
-/// What is in a directory, with its paths; nothing where there is no such directory, and no name that is not UTF-8.
+/// Returns the entries of a directory with their paths; none if it does not exist. Names that are not UTF-8 are
+/// skipped.
 pub(super) fn children(dir: PathBuf) -> Walk<(String, PathBuf)> {
     Box::new(Children::Unopened(dir).filter_map(|entry| {
         let named = |entry: fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.path()));
@@ -215,7 +216,7 @@ pub(super) fn children(dir: PathBuf) -> Walk<(String, PathBuf)> {
     }))
 }
 
-/// A directory that is opened when its first entry is asked for, and closed behind its last.
+/// A directory that is opened when its first entry is requested, and closed after its last.
 enum Children {
     Unopened(PathBuf),
     Open(ReadDir),
@@ -244,7 +245,7 @@ impl Iterator for Children {
     }
 }
 
-/// What `inner` finds for each piece that `outer` finds.
+/// Returns the entries of `inner` for each entry of `outer`.
 pub(super) fn each<T: 'static, U: Send + 'static>(
     outer: Walk<T>,
     inner: impl Fn(T) -> Walk<U> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Writes a blob into an unpublished file, and reads it while it grows.
+//! Blob writer: writes into an unpublished file, which is readable while it grows.
 
 use std::{io, sync::Arc};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::store::spool::FileSpool;
 
-/// The writer of one blob. Its file appends only: each `append` writes after the last byte that was kept.
+/// Writer of one blob. Its file appends only: each `append` writes after the last byte stored.
 #[derive(Debug)]
 pub(super) struct FileWriter {
     store: Arc<Shared>,
@@ -29,7 +29,7 @@ impl FileWriter {
     /// Blocks on the disk.
     pub(super) fn create(store: Arc<Shared>, durability: Durability) -> io::Result<Self> {
         let unpublished = Unpublished::create(&store.layout.unpublished())?;
-        // A second handle on the file, so that it can be read whatever becomes of its name.
+        // A second handle, so that the file stays readable if its name is removed.
         let spool = FileSpool::new(unpublished.file().try_clone()?);
         Ok(Self { store, unpublished: Some(unpublished), spool, written: 0, durability })
     }

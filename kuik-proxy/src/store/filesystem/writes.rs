@@ -1,4 +1,4 @@
-//! What is kept: blobs, links to them, manifests and tags.
+//! Writes: blobs, links to them, manifests and tags.
 
 use std::{fs, io, ops::Range};
 
@@ -44,9 +44,9 @@ impl ContentStore for FilesystemStore {
         .await
     }
 
-    async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
+    async fn read_stored(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
         let path = self.shared.layout.blob(digest);
-        self.disk(format!("peek at blob {digest} in the store"), move |_| {
+        self.disk(format!("read blob {digest} in the store"), move |_| {
             map::window(&fs::File::open(path)?, bytes.start, bytes.end)
         })
         .await
@@ -59,7 +59,7 @@ impl ContentStore for FilesystemStore {
         tag: Option<&Tag>,
     ) -> Result<(), SourceError> {
         let dir = self.shared.layout.repository(repository)?;
-        let attempted = format!("keep manifest {} of {repository}", manifest.digest());
+        let attempted = format!("store manifest {} of {repository}", manifest.digest());
         let (manifest, tag, durability) = (manifest.clone(), tag.cloned(), self.durability);
         let guard = self.shared.locks.of(&dir).read_owned().await;
         self.disk(attempted, move |shared| {
@@ -89,14 +89,14 @@ impl Shared {
     ) -> io::Result<()> {
         let digest = manifest.digest();
         let blob = self.layout.blob(digest);
-        // Compared, not only looked for: a damaged one is mended by writing it again.
+        // Compared, not only checked for existence: writing it again repairs a damaged one.
         if fs::read(&blob).is_ok_and(|kept| kept == *manifest.bytes()) {
             self.renew(digest, durability)?;
         } else {
             publish::write_file(&self.layout.unpublished(), &blob, manifest.bytes(), durability)?;
         }
-        // The order matters: whoever sees a link finds what it points at, and no referrer is visible that is not in
-        // the index.
+        // The order matters: a reader that sees a link finds its target, and no referrer is visible without its index
+        // entry.
         if let Some(subject) = manifest.subject() {
             self.write_link(&repository.referrer_link(&subject, digest), digest, durability)?;
         }

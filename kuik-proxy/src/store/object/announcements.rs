@@ -1,7 +1,7 @@
-//! What the processes on one bucket are removing: an object below `.kuik/removing` for each announcement, with a digest
-//! a line.
+//! Removal announcements of the processes on one bucket: an object below `.kuik/removing` for each announcement, with
+//! a digest a line.
 //!
-//! A provider shows in a list what was put before, so that whoever looks after an announcement sees it.
+//! A provider lists all earlier writes, so that a list after an announcement shows it.
 
 use std::io;
 
@@ -11,16 +11,16 @@ use futures::TryStreamExt as _;
 use kuik_core::content::{Digest, SourceError};
 
 use super::ObjectStorage;
-use crate::gc::Announcements;
+use crate::maintenance::gc::RemovalIntents;
 
-/// Below which key announcements are.
+/// Key prefix of announcements.
 const REMOVING: &str = ".kuik/removing";
 
-/// The largest announcement that is read, in bytes: 5,000 of the longest digests fit.
+/// Maximum size of an announcement in bytes: 5,000 of the longest digests fit.
 const MAX_BYTES: u64 = 1 << 20;
 
 #[async_trait]
-impl Announcements for ObjectStorage {
+impl RemovalIntents for ObjectStorage {
     async fn announce(&self, digests: &[Digest]) -> Result<String, SourceError> {
         let attempted = format!("announce the removal of {} digests", digests.len());
         let mut random = [0; 16];
@@ -33,13 +33,13 @@ impl Announcements for ObjectStorage {
     }
 
     async fn announced(&self) -> Result<Vec<String>, SourceError> {
-        let listed = self.shared.bucket.list("list what is being removed".to_owned(), REMOVING, None);
+        let listed = self.shared.bucket.list("list removal announcements".to_owned(), REMOVING, None);
         let named = |key: &str| key.strip_prefix(REMOVING)?.strip_prefix('/').map(str::to_owned);
         listed.try_filter_map(|found| std::future::ready(Ok(named(&found.key)))).try_collect().await
     }
 
     async fn digests(&self, name: &str) -> Result<Option<Vec<Digest>>, SourceError> {
-        let text = self.shared.bucket.read("read what is being removed", &key(name), MAX_BYTES).await?;
+        let text = self.shared.bucket.read("read a removal announcement", &key(name), MAX_BYTES).await?;
         let digests = |text: Bytes| {
             let text = String::from_utf8_lossy(&text).into_owned();
             text.lines().filter_map(|line| line.parse().ok()).collect()
@@ -48,7 +48,7 @@ impl Announcements for ObjectStorage {
     }
 
     async fn withdraw(&self, name: &str) -> Result<(), SourceError> {
-        self.shared.bucket.delete("take back what was to be removed", &key(name)).await
+        self.shared.bucket.delete("withdraw a removal announcement", &key(name)).await
     }
 }
 

@@ -1,8 +1,8 @@
-//! A bucket as the rest of the backend sees it: keys below a prefix, and errors that say what to do.
+//! Bucket access for the rest of the backend: keys below a prefix, and errors by remedy.
 //!
-//! Keys are plain texts with `/` between their parts; all of them are made of characters that no provider and no
-//! library encodes, so that Docker's registry finds them under the same names. What a provider says in an error goes
-//! into ours without the request that it quotes, which names keys and signatures.
+//! Keys are plain text with `/` between their parts; all their characters are ones that no provider or library
+//! encodes, so that Docker's registry finds them under the same names. A provider's error message is included in
+//! errors without the quoted request, which contains keys and signatures.
 
 use std::{
     fmt,
@@ -22,13 +22,13 @@ use object_store::{
     PutPayload, path::Path, signer::Signer,
 };
 
-/// The longest text of a provider that goes into an error, in characters.
+/// Maximum length of a provider's message in an error, in characters.
 const MAX_REASON: usize = 500;
 
-/// What S3 says in the body of a 404 whose bucket is missing, where a missing key says `NoSuchKey`.
+/// Code in the body of S3's 404 for a missing bucket; for a missing key it is `NoSuchKey`.
 const NO_BUCKET: &str = "<Code>NoSuchBucket</Code>";
 
-/// A bucket, or the part of it that is ours.
+/// A bucket, or the part of it below the prefix.
 #[derive(Clone)]
 pub(super) struct Bucket {
     store: Arc<dyn ObjectStore>,
@@ -37,7 +37,7 @@ pub(super) struct Bucket {
     prefix: String,
 }
 
-/// An object, as a list or a look at it shows it.
+/// An object, as returned by a list or a HEAD request.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) key: String,
@@ -45,24 +45,24 @@ pub(super) struct Found {
     pub(super) modified: SystemTime,
 }
 
-/// What the provider of a bucket said.
+/// Error from the provider of a bucket.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Reason(String);
 
 impl Bucket {
-    /// The part of `store` below `prefix`; `name` is what people call it.
+    /// Creates a bucket for the part of `store` below `prefix`; `name` is for errors.
     pub(super) fn new(store: Arc<dyn ObjectStore>, name: String, prefix: String) -> Self {
         Self { store, signer: None, name, prefix }
     }
 
-    /// The same, which can say where its objects can be had.
+    /// Adds a signer for object URLs.
     pub(super) fn signed_by(self, signer: Arc<dyn Signer>) -> Self {
         Self { signer: Some(signer), ..self }
     }
 
-    /// Where an object of `size` bytes can be had for the next `valid_for`; `None` where nobody signs. That it is there
-    /// is not looked at.
+    /// Returns a URL of an object of `size` bytes for the next `valid_for`; `None` without a signer. Does not check
+    /// that the object exists.
     pub(super) async fn location(
         &self,
         attempted: &str,
@@ -80,7 +80,7 @@ impl Bucket {
         })
     }
 
-    /// Whether it can say where its objects can be had.
+    /// Returns whether it has a signer.
     pub(super) fn signs(&self) -> bool {
         self.signer.is_some()
     }
@@ -89,7 +89,7 @@ impl Bucket {
         &self.name
     }
 
-    /// A whole object of at most `limit` bytes; `None` where it is absent or larger.
+    /// Returns a whole object of at most `limit` bytes; `None` if it is absent or larger.
     pub(super) async fn read(
         &self,
         attempted: &str,
@@ -107,13 +107,13 @@ impl Bucket {
         let size = found.meta.size;
         let bytes = found.bytes().await.map_err(|error| self.failed(attempted, &error))?;
         if bytes.len() as u64 != size {
-            let attempted = format!("{attempted}: {} of {size} bytes came", bytes.len());
+            let attempted = format!("{attempted}: received {} of {size} bytes", bytes.len());
             return Err(SourceError::new(SourceErrorKind::Storage, attempted));
         }
         Ok(Some(bytes))
     }
 
-    /// An object or a part of it, as a stream.
+    /// Returns an object or a range of it as a stream.
     pub(super) async fn get(
         &self,
         attempted: &str,
@@ -125,7 +125,7 @@ impl Bucket {
         got.map_err(|error| self.failed(attempted, &error))
     }
 
-    /// A part of an object.
+    /// Returns a range of an object.
     pub(super) async fn get_range(
         &self,
         attempted: &str,
@@ -136,7 +136,7 @@ impl Bucket {
         got.map_err(|error| self.failed(attempted, &error))
     }
 
-    /// What is known of an object; `None` where it is absent.
+    /// Returns the attributes of an object; `None` if it is absent.
     pub(super) async fn head(&self, attempted: &str, key: &str) -> Result<Option<Found>, SourceError> {
         match self.store.head(&self.path(key)?).await {
             Ok(meta) => {
@@ -148,7 +148,7 @@ impl Bucket {
         }
     }
 
-    /// Puts an object in place of what was there.
+    /// Puts an object, replacing an existing one.
     pub(super) async fn put(
         &self,
         attempted: &str,
@@ -159,7 +159,7 @@ impl Bucket {
         put.map(drop).map_err(|error| self.refused(attempted, &error))
     }
 
-    /// Puts an object where there is none; says whether there was none.
+    /// Puts an object if the key is free; returns whether it was.
     pub(super) async fn create(
         &self,
         attempted: &str,
@@ -176,7 +176,7 @@ impl Bucket {
         }
     }
 
-    /// Begins an object of several parts.
+    /// Begins a multipart upload.
     pub(super) async fn multipart(
         &self,
         attempted: &str,
@@ -200,7 +200,7 @@ impl Bucket {
         }
     }
 
-    /// Removes every object below `prefix`, many with one request where the provider can do that.
+    /// Removes every object below `prefix`, in batches if the provider supports that.
     pub(super) async fn delete_below(&self, attempted: &str, prefix: &str) -> Result<(), SourceError> {
         let listed = self.store.list(Some(&self.path(prefix)?));
         let mut deleted = self.store.delete_stream(listed.map_ok(|meta| meta.location).boxed());
@@ -213,8 +213,8 @@ impl Bucket {
         Ok(())
     }
 
-    /// The objects below `prefix` in the order of their keys, those whose keys come after `after` alone, a page in
-    /// memory at a time.
+    /// Returns the objects below `prefix` in the order of their keys, only those with keys after `after`, with one
+    /// page in memory at a time.
     pub(super) fn list(
         &self,
         attempted: String,
@@ -238,13 +238,13 @@ impl Bucket {
             .boxed()
     }
 
-    /// An error of a request that reads.
+    /// Converts an error of a read request.
     pub(super) fn failed(&self, attempted: &str, error: &object_store::Error) -> SourceError {
         let attempted = format!("{attempted} in {}", self.name);
         match error {
-            // Whoever took this for an absent key would believe that everything in the store is gone.
+            // Taken for an absent key, this would mean that everything in the store is gone.
             object_store::Error::NotFound { source, .. } if source.to_string().contains(NO_BUCKET) => {
-                let attempted = format!("{attempted}: there is no such bucket");
+                let attempted = format!("{attempted}: the bucket does not exist");
                 SourceError::caused_by(SourceErrorKind::Storage, attempted, Reason(reason(error)))
             }
             object_store::Error::NotFound { .. } => SourceError::new(SourceErrorKind::NotFound, attempted),
@@ -261,12 +261,12 @@ impl Bucket {
         }
     }
 
-    /// An error of a request that writes: there, what is not found is the bucket itself.
+    /// Converts an error of a write request: there, `NotFound` means the bucket itself.
     pub(super) fn refused(&self, attempted: &str, error: &object_store::Error) -> SourceError {
         match error {
             object_store::Error::NotFound { .. } => SourceError::caused_by(
                 SourceErrorKind::Storage,
-                format!("{attempted} in {}: there is no such bucket", self.name),
+                format!("{attempted} in {}: the bucket does not exist", self.name),
                 Reason(reason(error)),
             ),
             error => self.failed(attempted, error),
@@ -294,7 +294,7 @@ impl fmt::Debug for Bucket {
     }
 }
 
-/// Whether the provider refuses us. Of a list, the library says so in words alone.
+/// Returns whether the provider denies access. For a list, the library reports that only in the message.
 fn is_denied(error: &object_store::Error) -> bool {
     match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => true,
@@ -306,7 +306,7 @@ fn is_denied(error: &object_store::Error) -> bool {
     }
 }
 
-/// What a provider said, without the request that it quotes.
+/// Returns the message of a provider without the request it quotes.
 fn reason(error: &object_store::Error) -> String {
     without_quotes(&error.to_string())
 }
@@ -328,7 +328,7 @@ mod tests {
     use super::without_quotes;
 
     #[test]
-    fn what_a_provider_quotes_of_a_request_is_left_out() {
+    fn error_message_omits_the_quoted_request() {
         let text = "Server returned 403: <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code>\
                     <Message>It differs.</Message><AWSAccessKeyId>AKIA</AWSAccessKeyId><StringToSign>s3cret\
                     </StringToSign></Error>";

@@ -1,5 +1,5 @@
-//! How requests reach the provider: the TLS and the connections that the rest of kuik uses, in place of a second HTTP
-//! library, and a limit on every wait.
+//! HTTP client for the provider, with kuik's own TLS and connections instead of a second HTTP library, and a limit on
+//! every wait.
 
 use std::{
     error::Error,
@@ -27,13 +27,13 @@ use object_store::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a connection may take to come about.
+/// Time limit for a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection that nobody uses is kept.
+/// Idle timeout of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Makes clients whose requests are answered within `timeout`, and whose responses never stand still for longer.
+/// Creates clients with `timeout` for the response head, and for each read of its body.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     pub(super) timeout: Duration,
@@ -46,7 +46,7 @@ struct Service {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {0:?}")]
+#[error("no response within {0:?}")]
 struct Stalled(Duration);
 
 impl HttpConnector for Connector {
@@ -85,7 +85,7 @@ impl HttpService for Service {
     }
 }
 
-/// A body that has to move.
+/// A body with a timeout on each read.
 struct Moving {
     body: Incoming,
     timeout: Duration,

@@ -1,7 +1,7 @@
-//! What goes: tags, manifests, links to blobs, and bytes that nothing refers to.
+//! Deletes: tags, manifests, links to blobs, and unreferenced bytes.
 //!
-//! A tag goes with its current link, in one step. A manifest's tags go before it: whoever is cut off in the middle,
-//! and was not told that it had succeeded, leaves the manifest with some of them.
+//! A tag is removed atomically with its current link. A manifest's tags are removed first: an interrupted delete,
+//! which was not acknowledged, leaves it with some of them.
 
 use std::{
     cmp::Reverse,
@@ -17,13 +17,13 @@ use kuik_core::{
 use super::{RepositoryKey, Shared, renewed, tags::tag_of};
 use crate::store::layout;
 
-/// How many damaged blobs are kept.
+/// Number of damaged blobs kept.
 const SPECIMENS: usize = 16;
 
-/// How many links are read at once.
+/// Number of concurrent reads of links.
 const AT_ONCE: usize = 32;
 
-/// By how much the provider's clock may be behind ours.
+/// Tolerance for the provider's clock.
 const CLOCK_SLACK: Duration = Duration::from_secs(600);
 
 impl Shared {
@@ -42,8 +42,8 @@ impl Shared {
         self.bucket.delete_below(attempted, &repository.at(layout::tag(tag))).await
     }
 
-    /// Removes a manifest, the tags that point at it first. It reads every tag of the repository, and keeps writers
-    /// of this process out while it reads those that came meanwhile.
+    /// Removes a manifest, after the tags that point at it. It reads every tag of the repository, and excludes
+    /// writers of this process while it reads those added meanwhile.
     pub(super) async fn delete_manifest(
         &self,
         attempted: &str,
@@ -64,7 +64,7 @@ impl Shared {
         let manifest = self.manifest(attempted, repository, &at).await;
         self.delete_tags_on(attempted, repository, digest, began).await?;
         self.bucket.delete(attempted, &link).await?;
-        // A link that stays behind because the manifest is damaged does no harm: lists show only what can be read.
+        // A link left over because the manifest is damaged is harmless: lists show only readable manifests.
         if let Some(subject) = manifest.ok().and_then(|manifest| manifest.subject()) {
             self.bucket.delete(attempted, &repository.at(layout::referrer_link(&subject, digest))).await?;
         }
@@ -113,20 +113,20 @@ impl Shared {
         self.bucket.delete(attempted, &link).await
     }
 
-    /// Removes bytes, and what was noted about their age.
+    /// Removes bytes, and their age marker.
     pub(super) async fn remove_blob(&self, attempted: &str, digest: &Digest) -> Result<(), SourceError> {
         self.bucket.delete(attempted, &layout::blob(digest)).await?;
         self.bucket.delete(attempted, &renewed(digest)).await
     }
 
-    /// Sets damaged bytes aside. The oldest specimens make room. Bytes that the provider does not copy, as S3 does
-    /// not beyond 5 GiB, are removed without a specimen: they must not be served any longer.
+    /// Quarantines damaged bytes. The oldest quarantined ones make room. Bytes that the provider does not copy (S3:
+    /// over 5 GiB) are removed without a copy: they must not be served any longer.
     pub(super) async fn quarantine_blob(&self, attempted: &str, digest: &Digest) -> Result<(), SourceError> {
         match self.bucket.copy(attempted, &layout::blob(digest), &layout::quarantined(digest)).await {
             Err(error) if error.is_not_found() => return Err(error),
             Err(error) => {
                 let error = error.chain();
-                tracing::warn!(%digest, %error, "a damaged blob is removed, and no copy of it could be kept");
+                tracing::warn!(%digest, %error, "cannot copy damaged blob to the quarantine, removing it");
             }
             Ok(()) => {}
         }

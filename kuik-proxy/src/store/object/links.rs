@@ -1,25 +1,25 @@
-//! Links: small objects that say what a repository has; and the age of bytes.
+//! Links: small objects that name a repository's content; and the age of bytes.
 //!
-//! Invariant: whoever sees a tag finds the manifest that it points at. Writers put the manifest's link before the
-//! tag's; deletes take the tags' before the manifest's. Within a process a lock keeps them apart. Between processes a
-//! tag may be put in the middle of a delete: then it points at nothing, and counts as absent.
+//! Invariant: a reader that sees a tag finds its manifest. Writers put the manifest's link before the tag's; deletes
+//! remove the tags' before the manifest's. Within a process a lock separates them. Between processes a tag may be put
+//! in the middle of a delete: then it has no target, and counts as absent.
 
 use bytes::Bytes;
 use kuik_core::content::{Digest, SourceError, SourceErrorKind};
 
 use super::{Shared, renewed};
 
-/// The largest link that is read, in bytes: a digest, and an end of line.
+/// Maximum size of a link in bytes: a digest and an end of line.
 const MAX_LINK_BYTES: u64 = 1024;
 
 impl Shared {
-    /// What `link` says; `None` where it is absent or damaged.
+    /// Returns the content of `link`; `None` if it is absent or damaged.
     pub(super) async fn read_link(&self, attempted: &str, link: &str) -> Result<Option<Digest>, SourceError> {
         let text = self.bucket.read(attempted, link, MAX_LINK_BYTES).await?;
         Ok(text.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()))
     }
 
-    /// `NotFound` unless `link` says `digest`.
+    /// Fails with `NotFound` unless `link` names `digest`.
     pub(super) async fn require_link(
         &self,
         attempted: &str,
@@ -32,7 +32,7 @@ impl Shared {
         }
     }
 
-    /// Makes `link` say `digest`.
+    /// Writes `digest` into `link`.
     pub(super) async fn write_link(
         &self,
         attempted: &str,
@@ -46,9 +46,8 @@ impl Shared {
         self.bucket.put(attempted, link, text).await
     }
 
-    /// Makes bytes that are kept already as young as if they had been written now, because somebody relies on them
-    /// from now on: garbage collection spares what is young. The age of an object cannot be changed, so an empty one
-    /// beside it says so.
+    /// Updates the age of stored bytes to now, because new content relies on them: garbage collection keeps young
+    /// content. The age of an object cannot be changed, so an empty marker object records it.
     pub(super) async fn renew(&self, attempted: &str, digest: &Digest) -> Result<(), SourceError> {
         self.bucket.put(attempted, &renewed(digest), Bytes::new()).await
     }

@@ -1,23 +1,23 @@
-//! Content in a bucket: S3, Google Cloud Storage, Azure Blob Storage, or what speaks like one of them.
+//! Object storage: content in a bucket of S3, Google Cloud Storage, Azure Blob Storage or a compatible provider.
 //!
-//! The keys are those of the layout, so that a bucket that Docker's registry wrote is served as it is, and the other
-//! way round. An object is there whole or not at all: every provider promises that, and that a list shows what was
-//! written before it, so nothing here needs a lock between processes. Several may use one bucket at once.
+//! The keys are those of the layout, so that a bucket written by Docker's registry is served unchanged, and the other
+//! way round. Every provider guarantees that an object is written as a whole or not at all, and that a list shows
+//! earlier writes, so no lock between processes is needed. Several may use one bucket at once.
 //!
-//! One room for each thing that is done: `reads`, `tags`, `writes` and `writer`, `uploads`, `deletes`, `referrers`,
-//! `walk`, `notes`, `announcements`. All of them speak to the provider through `bucket`.
+//! One module for each kind of operation: `reads`, `tags`, `writes` and `writer`, `uploads`, `deletes`, `referrers`,
+//! `walk`, `metadata`, `announcements`. All of them access the provider through `bucket`.
 
 mod announcements;
 mod bucket;
 mod client;
 mod deletes;
 mod links;
-mod managed;
+mod metadata;
 mod multipart;
-mod notes;
 mod open;
 mod reads;
 mod referrers;
+mod registry_store;
 mod tags;
 mod uploads;
 mod walk;
@@ -38,19 +38,19 @@ use kuik_core::{
 use object_store::ObjectStore;
 use tokio::sync::RwLock;
 
-pub use self::open::{BucketOptions, InvalidBucket, Provider};
+pub use self::open::InvalidBucket;
 use self::{bucket::Bucket, referrers::Indexed, uploads::Leases};
 use super::layout;
 
-/// How many locks all repositories share: enough that two which are busy seldom meet.
+/// Number of locks that all repositories share, so that two busy ones rarely collide.
 const STRIPES: usize = 64;
 
-/// A [`ManagedStore`](kuik_core::content::ManagedStore) in a bucket, in the layout of Docker's registry. Cheap to
+/// A [`RegistryStore`](kuik_core::content::RegistryStore) in a bucket, in the layout of Docker's registry. Cheap to
 /// clone.
 ///
-/// What it has acknowledged is what its provider has acknowledged. A blob that is being fetched lies in an unlinked
-/// file of the scratch directory until it is verified, and then goes to the bucket as a whole; that takes up to three
-/// parts of at least 8 MiB, which are mapped from that file. A push has up to three parts of at least 8 MiB in memory.
+/// It acknowledges what its provider has acknowledged. A blob being fetched is in an unlinked file of the scratch
+/// directory until it is verified, and is then sent to the bucket as a whole; that takes up to three parts of at
+/// least 8 MiB, which are mapped from that file. A push has up to three parts of at least 8 MiB in memory.
 #[derive(Debug, Clone)]
 pub struct ObjectStorage {
     shared: Arc<Shared>,
@@ -60,15 +60,15 @@ pub struct ObjectStorage {
 struct Shared {
     bucket: Bucket,
     scratch_dir: PathBuf,
-    /// Taken to read by whoever keeps manifests in a repository, and to write by whoever deletes them.
+    /// Read-locked by writers of manifests, write-locked by deletes of manifests.
     locks: [RwLock<()>; STRIPES],
     leases: Leases,
     indexed: Indexed,
 }
 
 impl ObjectStorage {
-    /// The part of `bucket` below `prefix`, which is empty or names without `/` at either end; `name` is what errors
-    /// call it. Blobs that are being fetched lie in `scratch_dir`.
+    /// Creates a store in the part of `bucket` below `prefix`, which is empty or has no `/` at either end; `name` is
+    /// for errors. `scratch_dir` holds blobs that are being fetched.
     #[must_use]
     pub fn new(bucket: Arc<dyn ObjectStore>, name: &str, prefix: &str, scratch_dir: &Path) -> Self {
         Self::over(Bucket::new(bucket, name.to_owned(), prefix.to_owned()), scratch_dir)
@@ -87,7 +87,7 @@ impl ObjectStorage {
 }
 
 impl Shared {
-    /// The lock of a repository.
+    /// Returns the lock of a repository.
     fn lock(&self, repository: &RepositoryKey) -> Option<&RwLock<()>> {
         let mut hasher = DefaultHasher::new();
         repository.hash(&mut hasher);
@@ -96,7 +96,7 @@ impl Shared {
     }
 }
 
-/// Below which key one repository is kept.
+/// Key prefix of one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RepositoryKey(String);
 
@@ -105,16 +105,16 @@ impl RepositoryKey {
         Ok(Self(format!("{}/{}", layout::REPOSITORIES, layout::encoded(repository)?)))
     }
 
-    /// The key of something within the repository.
+    /// Returns a key within the repository.
     fn at(&self, name: impl AsRef<str>) -> String {
         format!("{}/{}", self.0, name.as_ref())
     }
 }
 
-/// What says that bytes which were there already were published or linked again.
+/// Age marker of existing bytes that were published or linked again.
 fn renewed(digest: &Digest) -> String {
     format!("{RENEWED}/{}/{}", digest.algorithm_name(), digest.encoded())
 }
 
-/// Below which key that is said.
+/// Key prefix of age markers.
 const RENEWED: &str = ".kuik/renewed";

@@ -1,8 +1,8 @@
-//! A blob on its way into the bucket, in parts.
+//! Multipart upload of a blob into the bucket.
 //!
-//! Invariant: nothing is visible before `complete`; one that is dropped is aborted. A process that is killed leaves
-//! its parts behind, which a rule of the bucket has to remove (`AbortIncompleteMultipartUpload`): most providers do
-//! not show them to us.
+//! Invariant: nothing is visible before `complete`; a dropped upload is aborted. A killed process leaves its parts
+//! behind, which a lifecycle rule of the bucket must remove (`AbortIncompleteMultipartUpload`): most providers do not
+//! list them.
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
@@ -11,13 +11,13 @@ use object_store::{MultipartUpload, PutPayload, UploadPart};
 
 use super::Shared;
 
-/// The smallest part, but for the last, in bytes.
+/// Minimum size of a part, except the last, in bytes.
 pub(super) const PART_BYTES: u64 = 8 << 20;
 
-/// How many parts an object may have: S3 has 10,000.
+/// Maximum number of parts of an object: S3 allows 10,000.
 const MAX_PARTS: u64 = 9_000;
 
-/// How many parts are on their way while the next one is gathered.
+/// Number of parts in flight while the next one is gathered.
 const IN_FLIGHT: usize = 2;
 
 /// A blob that is being written.
@@ -37,13 +37,13 @@ struct Begun {
 }
 
 impl<'a> Multipart<'a> {
-    /// A blob of at most `size` bytes under `key`.
+    /// Begins a blob of at most `size` bytes under `key`.
     pub(super) fn new(store: &'a Shared, attempted: &'a str, key: String, size: u64) -> Self {
         let part_bytes = PART_BYTES.max(size.div_ceil(MAX_PARTS));
         Self { store, attempted, key, part_bytes, gathered: Vec::new(), length: 0, begun: None }
     }
 
-    /// Takes the next bytes, and waits until there is room for more.
+    /// Adds the next bytes, and waits until there is capacity for more.
     pub(super) async fn write(&mut self, mut bytes: Bytes) -> Result<(), SourceError> {
         while !bytes.is_empty() {
             let room = usize::try_from(self.part_bytes - self.length).unwrap_or(usize::MAX);
@@ -95,7 +95,7 @@ impl<'a> Multipart<'a> {
         if let Some(upload) = &mut begun.upload {
             begun.in_flight.push(upload.put_part(payload));
         }
-        // They begin to move when they are looked at.
+        // They start when they are polled.
         if let Some(Some(sent)) = begun.in_flight.next().now_or_never() {
             sent.map_err(failed)?;
         }
@@ -106,12 +106,12 @@ impl<'a> Multipart<'a> {
 impl Drop for Begun {
     fn drop(&mut self) {
         let Some(mut upload) = self.upload.take() else { return };
-        // Parts under way first: one that arrives behind the abort would stay.
+        // Wait for parts in flight first: one that arrives after the abort would remain.
         self.in_flight.clear();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = upload.abort().await {
-                    tracing::warn!(%error, "the parts of a blob that was given up could not be removed");
+                    tracing::warn!(%error, "cannot remove the parts of a canceled blob upload");
                 }
             });
         }

@@ -1,7 +1,7 @@
-//! What the store serves: manifests, blobs, tags and referrers.
+//! Reads: manifests, blobs, tags and referrers.
 //!
-//! The link that says that a repository has a blob and the blob itself are asked for at once: the first byte is one
-//! round trip away, not two. A body that is shorter than was announced ends in an error.
+//! A blob and its link in the repository are requested concurrently: the first byte is one round trip away, not two.
+//! A body that is shorter than announced ends in an error.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use kuik_core::{
     content::{
-        Blob, BlobLocation, ByteRange, ContentSource, Descriptor, Digest, Freshness, MAX_MANIFEST_BYTES,
-        Manifest, Referrers, Served, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
+        Blob, BlobLocation, ByteRange, Cached, ContentSource, Descriptor, Digest, Freshness,
+        MAX_MANIFEST_BYTES, Manifest, Referrers, SourceError, SourceErrorKind, TagList, TagOrDigest, TagPage,
     },
     reference::RepositoryName,
 };
@@ -27,7 +27,7 @@ impl ContentSource for ObjectStorage {
         repository: &RepositoryName,
         at: &TagOrDigest,
         freshness: Freshness,
-    ) -> Result<Served<Descriptor>, SourceError> {
+    ) -> Result<Cached<Descriptor>, SourceError> {
         Ok(self.manifest(repository, at, freshness).await?.map(|manifest| manifest.descriptor()))
     }
 
@@ -36,17 +36,17 @@ impl ContentSource for ObjectStorage {
         repository: &RepositoryName,
         at: &TagOrDigest,
         _freshness: Freshness,
-    ) -> Result<Served<Manifest>, SourceError> {
+    ) -> Result<Cached<Manifest>, SourceError> {
         let attempted = format!("read manifest {at} of {repository}");
         let manifest = self.shared.manifest(&attempted, &RepositoryKey::of(repository)?, at).await?;
-        Ok(Served::from_cache(manifest))
+        Ok(Cached::from_cache(manifest))
     }
 
     async fn blob_size(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Served<u64>, SourceError> {
+    ) -> Result<Cached<u64>, SourceError> {
         let attempted = format!("find blob {digest} of {repository}");
         let (link, key) =
             (RepositoryKey::of(repository)?.at(layout::layer_link(digest)), layout::blob(digest));
@@ -54,7 +54,7 @@ impl ContentSource for ObjectStorage {
         let (linked, found) = futures::join!(linked, self.shared.bucket.head(&attempted, &key));
         linked?;
         let found = found?.ok_or_else(|| SourceError::new(SourceErrorKind::NotFound, attempted))?;
-        Ok(Served::from_cache(found.size))
+        Ok(Cached::from_cache(found.size))
     }
 
     async fn blob(
@@ -62,7 +62,7 @@ impl ContentSource for ObjectStorage {
         repository: &RepositoryName,
         digest: &Digest,
         range: ByteRange,
-    ) -> Result<Served<Blob>, SourceError> {
+    ) -> Result<Cached<Blob>, SourceError> {
         let attempted = format!("read blob {digest} of {repository}");
         let (link, key) =
             (RepositoryKey::of(repository)?.at(layout::layer_link(digest)), layout::blob(digest));
@@ -74,7 +74,7 @@ impl ContentSource for ObjectStorage {
         let expected = bytes.end.saturating_sub(bytes.start);
         let body = exactly(self.shared.clone().stream(got, attempted.clone()), expected, attempted);
         let range = (range != ByteRange::Full).then_some(bytes);
-        Ok(Served::from_cache(Blob { size: Some(size), range, body: body.boxed() }))
+        Ok(Cached::from_cache(Blob { size: Some(size), range, body: body.boxed() }))
     }
 
     async fn blob_location(
@@ -113,7 +113,7 @@ impl ContentSource for ObjectStorage {
 }
 
 impl Shared {
-    /// A manifest that the repository has, verified.
+    /// Returns a manifest of the repository, verified.
     pub(super) async fn manifest(
         &self,
         attempted: &str,
@@ -139,8 +139,8 @@ impl Shared {
         verified.map_err(|damaged| SourceError::caused_by(SourceErrorKind::NotFound, attempted, damaged))
     }
 
-    /// A part of an object. Providers differ in what they say of a range that an object does not have, and not all
-    /// know ranges that count from the end: so where one is refused, the object's size decides.
+    /// Returns a range of an object. Providers respond differently to an unsatisfiable range, and not all support
+    /// suffix ranges: if one is rejected, the object's size decides.
     async fn get_part(&self, attempted: &str, key: &str, range: ByteRange) -> Result<GetResult, SourceError> {
         let wanted = match range {
             ByteRange::Full => return self.bucket.get(attempted, key, None).await,
@@ -179,7 +179,7 @@ impl Shared {
     }
 }
 
-/// `chunks`, with an error at their end where they are not `expected` bytes.
+/// Returns `chunks`, followed by an error if they are not `expected` bytes.
 fn exactly(
     chunks: BoxStream<'static, Result<Bytes, SourceError>>,
     expected: u64,
@@ -189,7 +189,7 @@ fn exactly(
         let attempted = attempted.clone();
         async move {
             let wrong = |problem: &str| {
-                let attempted = format!("{attempted}: the provider sent {problem} than it had announced");
+                let attempted = format!("{attempted}: the provider sent {problem} than announced");
                 Err(SourceError::new(SourceErrorKind::Storage, attempted))
             };
             match chunks.next().await.transpose()? {
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_of_another_length_is_an_error() {
+    async fn body_of_unexpected_length_is_an_error() {
         for (expected, right) in [(4, false), (5, true), (6, false)] {
             let chunks =
                 stream::iter([&b"he"[..], b"llo"].map(|chunk| Ok(Bytes::from_static(chunk)))).boxed();

@@ -1,9 +1,9 @@
-//! Which manifests are referrers of which: an index beside the layout, as in a directory.
+//! Referrers index, outside the layout, as in the file system store.
 //!
-//! The index may say too much and never too little: a manifest gets its referrer link before it is visible, and every
-//! entry is checked against the manifest when it is listed. Manifests that others wrote have no such links. So the
-//! first question about a repository in each process looks for manifests that came since the index was complete last
-//! (`_complete`), and reads those.
+//! Invariant: the index may have extra entries but never misses one: a manifest gets its referrer link before it is
+//! visible, and every entry is checked against the manifest when it is listed. Manifests written by other programs
+//! have no such links. So the first query for a repository in each process reads the manifests added since the index
+//! was last complete (`_complete`).
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -20,17 +20,17 @@ use tokio::sync::Mutex;
 use super::{RepositoryKey, Shared};
 use crate::store::layout;
 
-/// How many manifests are read at once.
+/// Number of concurrent reads of manifests.
 const AT_ONCE: usize = 16;
 
-/// How long somebody's write may be under way.
+/// Maximum duration of another process's write.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// The repositories whose index was found or made complete by this process. From then on it stays complete.
+/// Repositories whose index this process found or made complete. From then on it stays complete.
 pub(super) type Indexed = Mutex<HashSet<RepositoryKey>>;
 
 impl Shared {
-    /// The descriptors of the referrers of `subject`.
+    /// Returns the descriptors of the referrers of `subject`.
     pub(super) async fn referrers_of(
         &self,
         attempted: &str,
@@ -39,7 +39,7 @@ impl Shared {
     ) -> Result<Vec<Descriptor>, SourceError> {
         let is_indexed = self.indexed.lock().await.contains(repository);
         if !is_indexed {
-            // Where two do this at once, both are right.
+            // If two tasks do this at once, both results are correct.
             if !self.complete_index(attempted, repository).await? {
                 return Ok(Vec::new());
             }
@@ -48,7 +48,7 @@ impl Shared {
         self.list_referrers(attempted, repository, subject).await
     }
 
-    /// Gives every manifest of the repository that may lack it its referrer link. Whether there is any manifest.
+    /// Writes missing referrer links for all manifests of the repository. Returns whether there is any manifest.
     async fn complete_index(&self, attempted: &str, repository: &RepositoryKey) -> Result<bool, SourceError> {
         let marker = repository.at(layout::REFERRERS_MARKER);
         let complete_until = self.bucket.head(attempted, &marker).await?.map(|marker| marker.modified);
@@ -73,7 +73,7 @@ impl Shared {
         while unknown.try_next().await?.is_some() {}
         drop(unknown);
         if found_any {
-            // Without it, the next process looks at all of them again.
+            // Without it, the next process reads all of them again.
             let _ = self.bucket.put(attempted, &marker, Bytes::new()).await;
         }
         Ok(found_any)
@@ -105,7 +105,7 @@ impl Shared {
         Ok(descriptors)
     }
 
-    /// The referrers that a client listed under the fall-back tag. Its word is taken for what they refer to.
+    /// Returns the referrers that a client listed under the fallback tag. Their subject is not checked.
     async fn tagged_referrers(
         &self,
         attempted: &str,
@@ -126,7 +126,7 @@ impl Shared {
         })
     }
 
-    /// A manifest of the repository; `None` where it is absent or damaged.
+    /// Returns a manifest of the repository; `None` if it is absent or damaged.
     async fn readable(
         &self,
         attempted: &str,

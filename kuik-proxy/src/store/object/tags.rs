@@ -1,9 +1,9 @@
-//! Pages of tags, in lexical order and bounded memory: no more of a million tags is read than the page needs.
+//! Pages of tags in lexical order and bounded memory: only as many of a million tags are read as the page needs.
 //!
-//! A bucket lists keys, and each tag is a part of one, with a `/` behind it. So `1.25-slim/…` is listed before
-//! `1.25/…`: a tag comes behind those that go on with `-` or `.`, and everything else is in the order of tags. When as
-//! many tags as are wanted have been listed, the only ones that belong before the last of them and were not listed
-//! are therefore beginnings of it. Those are asked for one by one.
+//! A bucket lists keys, and each tag is a part of one, followed by `/`. So `1.25-slim/…` is listed before `1.25/…`: a
+//! tag is listed after the tags that extend it with `-` or `.`, and all others are in the order of tags. When enough
+//! tags have been listed, the only missing ones that sort before the last are therefore prefixes of it. Those are
+//! requested one by one.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kuik_core::{
@@ -14,14 +14,14 @@ use kuik_core::{
 use super::{RepositoryKey, Shared};
 use crate::store::layout;
 
-/// How many beginnings of a tag are asked for at once.
+/// Number of concurrent requests for prefixes of a tag.
 const AT_ONCE: usize = 16;
 
 impl Shared {
-    /// A page of a repository's tags.
+    /// Returns a page of a repository's tags.
     ///
     /// # Errors
-    /// `NotFound` where there is no such repository. One without tags has an empty list.
+    /// Fails with `NotFound` if the repository does not exist. One without tags has an empty list.
     pub(super) async fn tags(
         &self,
         attempted: String,
@@ -31,7 +31,7 @@ impl Shared {
         let after = page.after.as_deref().unwrap_or_default();
         let limit = page.limit.unwrap_or(usize::MAX);
         let prefix = repository.at(layout::TAGS);
-        // Every tag behind `after` is also behind the longest beginning of it that a key can have.
+        // Every tag after `after` is also after its longest prefix that a key can have.
         let start =
             after.find(|c| !is_in_tags(c)).map_or(Some(after), |end| after.get(..end)).unwrap_or_default();
         let start = (!matches!(start, "" | "." | "..")).then(|| format!("{prefix}/{start}"));
@@ -77,13 +77,13 @@ impl Shared {
     }
 }
 
-/// The tag whose current link a key is.
+/// Returns the tag whose current link is at a key.
 pub(super) fn tag_of(prefix: &str, key: &str) -> Option<Tag> {
     let (tag, rest) = key.strip_prefix(prefix)?.strip_prefix('/')?.split_once('/')?;
     if rest == layout::CURRENT { tag.parse().ok() } else { None }
 }
 
-/// The beginnings of a tag that keys list behind it.
+/// Returns the prefixes of a tag that keys list after it.
 fn beginnings(tag: &str) -> impl Iterator<Item = &str> {
     tag.match_indices(['-', '.']).filter_map(|(at, _)| tag.get(..at))
 }

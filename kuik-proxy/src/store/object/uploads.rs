@@ -1,16 +1,11 @@
-//! Uploads: what clients push, piece by piece, as objects below `_uploads/UUID`.
+//! Uploads of clients, stored in chunks as objects below `_uploads/UUID`.
 //!
-//! An upload is there from the moment that its `startedat` is. Each piece that was appended is an object whose name is
-//! its offset (`parts/00000000000000000000`), which is put only where there is none: two processes that go on with one
-//! upload at once cannot both append there, and one of them is told so. How far an upload has come is therefore what a
-//! list shows, to every process and after every crash.
+//! An upload exists as soon as its `startedat` does. Each appended chunk is an object named by its offset
+//! (`parts/00000000000000000000`), which is put only if the key is free: if two processes append to one upload at the
+//! same offset, one of them fails. The size of an upload is therefore what a list shows, to every process and after
+//! every crash.
 
-use std::{
-    collections::HashSet,
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{collections::HashSet, io, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +14,7 @@ use kuik_core::{
     content::{Digest, Hashing, SourceError, SourceErrorKind, Upload, UploadId},
     reference::RepositoryName,
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     RepositoryKey, Shared,
@@ -27,10 +23,10 @@ use super::{
 };
 use crate::store::{layout, started_at};
 
-/// The uploads that somebody of this process has, by their keys.
+/// Keys of the uploads leased in this process.
 pub(super) type Leases = Mutex<HashSet<String>>;
 
-/// The right to change an upload, within this process. Dropping it hands it back.
+/// Exclusive lease on an upload, within this process. Dropping it releases the upload.
 #[derive(Debug)]
 struct Lease {
     store: Arc<Shared>,
@@ -38,7 +34,7 @@ struct Lease {
 }
 
 impl Lease {
-    /// `None` where somebody else has the upload.
+    /// Returns `None` if another request holds the upload.
     fn take(store: &Arc<Shared>, key: String) -> Option<Self> {
         leased(&store.leases).insert(key.clone()).then(|| Self { store: store.clone(), key })
     }
@@ -51,17 +47,17 @@ impl Drop for Lease {
 }
 
 fn leased(leases: &Leases) -> MutexGuard<'_, HashSet<String>> {
-    leases.lock().unwrap_or_else(PoisonError::into_inner)
+    leases.lock()
 }
 
-/// A piece of an upload.
+/// A chunk of an upload.
 #[derive(Debug)]
 struct Part {
     key: String,
     size: u64,
 }
 
-/// An upload, had by one at a time.
+/// An upload, used by one request at a time.
 #[derive(Debug)]
 pub(super) struct ObjectUpload {
     name: String,
@@ -88,14 +84,13 @@ pub(super) async fn start(
     Ok(id)
 }
 
-/// Removes the uploads that nobody of this process has and that nothing was appended to since `idle_since`; returns
-/// how many.
+/// Removes uploads that are not leased in this process, with no append since `idle_since`; returns their number.
 pub(super) async fn purge(store: &Arc<Shared>, idle_since: SystemTime) -> Result<u64, SourceError> {
     let attempted = "purge idle uploads";
     let mut listed = store.bucket.list(attempted.to_owned(), layout::REPOSITORIES, None);
     let mut purged = 0;
     let mut current: Option<(String, SystemTime)> = None;
-    // All objects of an upload stand together.
+    // All objects of an upload are adjacent.
     loop {
         let found = listed.try_next().await?;
         let next = found.as_ref().and_then(|found| Some((upload_of(&found.key)?, found.modified)));
@@ -117,7 +112,7 @@ pub(super) async fn purge(store: &Arc<Shared>, idle_since: SystemTime) -> Result
     }
 }
 
-/// The key of the upload that an object belongs to.
+/// Returns the key of the upload that an object belongs to.
 fn upload_of(key: &str) -> Option<&str> {
     let marker = format!("/{}/", layout::UPLOADS);
     let at = key.find(&marker)? + marker.len();
@@ -126,26 +121,26 @@ fn upload_of(key: &str) -> Option<&str> {
     key.get(..at + id.len())
 }
 
-/// Removes an upload; it is gone with its `startedat`, which goes first.
+/// Removes an upload, `startedat` first, which ends its existence.
 async fn remove(store: &Shared, attempted: &str, key: &str) -> Result<(), SourceError> {
     store.bucket.delete(attempted, &format!("{key}/{}", layout::STARTED_AT)).await?;
     store.bucket.delete_below(attempted, key).await
 }
 
 impl ObjectUpload {
-    /// The upload `id`, to go on with it.
+    /// Opens the upload `id` to resume it.
     pub(super) async fn open(
         store: &Arc<Shared>,
         repository: &RepositoryName,
         id: &UploadId,
     ) -> Result<Self, SourceError> {
         let name = format!("upload {} of {repository}", id.as_str());
-        let attempted = format!("go on with {name}");
+        let attempted = format!("resume {name}");
         let repository = RepositoryKey::of(repository)?;
         let Some(lease) = Lease::take(store, repository.at(layout::upload(id))) else {
             return Err(SourceError::new(
                 SourceErrorKind::Unavailable,
-                format!("{attempted}: another request is at it"),
+                format!("{attempted}: another request is using it"),
             ));
         };
         let found: Vec<Found> = store.bucket.list(attempted.clone(), &lease.key, None).try_collect().await?;
@@ -163,7 +158,7 @@ impl ObjectUpload {
         Ok(Self { name, repository, lease, parts, offset })
     }
 
-    /// Hashes the pieces and sends them to where the blob is kept, without making it visible there.
+    /// Hashes the chunks and sends them to the blob's key, without making it visible there.
     async fn gather<'a>(
         &'a self,
         attempted: &'a str,
@@ -174,8 +169,8 @@ impl ObjectUpload {
         let mut blob = Multipart::new(store, attempted, layout::blob(expected), self.offset);
         for part in &self.parts {
             let got = store.bucket.get(attempted, &part.key, None).await.map_err(|error| {
-                // It was there: of an upload that another process ends just now nobody may hear that it is absent.
-                let attempted = format!("{attempted}: a piece of it cannot be read");
+                // It existed: an upload that another process is ending must not be reported as absent.
+                let attempted = format!("{attempted}: a chunk of it cannot be read");
                 SourceError::caused_by(SourceErrorKind::Unavailable, attempted, error)
             })?;
             let mut chunks = got.into_stream();
@@ -186,7 +181,7 @@ impl ObjectUpload {
                 blob.write(chunk).await?;
             }
             if hashing.size() - before != part.size {
-                let attempted = format!("{attempted}: a piece of {} bytes came short", part.size);
+                let attempted = format!("{attempted}: a chunk of {} bytes was truncated", part.size);
                 return Err(SourceError::new(SourceErrorKind::Storage, attempted));
             }
         }
@@ -213,7 +208,7 @@ impl Upload for ObjectUpload {
         let key = part(&self.lease.key, self.offset);
         let payload: object_store::PutPayload = chunks.iter().cloned().collect();
         if !self.lease.store.bucket.create(&attempted, &key, payload).await? {
-            let attempted = format!("{attempted}: another process has gone on with it");
+            let attempted = format!("{attempted}: another process has appended to it");
             return Err(SourceError::new(SourceErrorKind::Unavailable, attempted));
         }
         self.parts.push(Part { key, size });
@@ -247,7 +242,7 @@ impl Upload for ObjectUpload {
     }
 }
 
-/// The piece that begins at `offset`.
+/// Returns the key of the chunk at `offset`.
 fn part(upload: &str, offset: u64) -> String {
     format!("{upload}/parts/{offset:020}")
 }
@@ -257,7 +252,7 @@ mod tests {
     use super::upload_of;
 
     #[test]
-    fn objects_belong_to_uploads() {
+    fn object_keys_identify_their_upload() {
         let upload = "r/app/_uploads/01234567-89ab-4def-8123-456789abcdef";
         for (key, expected) in [
             (format!("{upload}/startedat"), Some(upload)),

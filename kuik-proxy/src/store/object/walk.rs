@@ -1,8 +1,8 @@
-//! Walks over all that is kept, in bounded memory: a page of a list at a time.
+//! Walks over stored content in bounded memory: one page of a list at a time.
 //!
-//! Keys are listed in order, so all of a repository's stand together, and the age of bytes (`.kuik/renewed`) is
-//! listed beside the bytes. What is not of the layout is passed over: people leave objects in buckets too. Links are
-//! not read: no object is torn, and whoever reads through a link checks it.
+//! Keys are listed in order, so all those of a repository are adjacent, and the age of bytes (`.kuik/renewed`) is
+//! listed in parallel to them. Objects outside the layout are skipped: users leave objects in buckets too. Links are
+//! not read: objects are never torn, and readers check the link.
 
 use std::cmp::Ordering;
 
@@ -21,7 +21,7 @@ use crate::store::layout;
 type Walk<T> = BoxStream<'static, Result<T, SourceError>>;
 
 impl Shared {
-    /// Every repository that has something.
+    /// Returns every repository with content.
     pub(super) fn repositories(&self) -> Walk<RepositoryName> {
         let listed = self.bucket.list("list the repositories".to_owned(), layout::REPOSITORIES, None);
         let mut last = String::new();
@@ -36,7 +36,7 @@ impl Shared {
             .boxed()
     }
 
-    /// The digests that have a link below `prefix` (`ALGORITHM/HEX/link`).
+    /// Returns the digests with a link below `prefix` (`ALGORITHM/HEX/link`).
     pub(super) fn links(&self, attempted: String, prefix: String) -> Walk<(Digest, Found)> {
         let listed = self.bucket.list(attempted, &prefix, None);
         listed
@@ -48,7 +48,7 @@ impl Shared {
             .boxed()
     }
 
-    /// Every blob and manifest, as old as it was last written, published or linked.
+    /// Returns every blob and manifest, with the age of its last write, publication or link.
     pub(super) fn blobs(&self) -> Walk<StoredBlob> {
         let attempted = "list the blobs".to_owned();
         let blobs = self.bucket.list(attempted.clone(), layout::BLOBS, None);
@@ -64,7 +64,7 @@ impl Shared {
         .boxed()
     }
 
-    /// Whether a repository has a manifest, a blob or an upload.
+    /// Returns whether a repository has a manifest, a blob or an upload.
     pub(super) async fn has_something(
         &self,
         attempted: &str,
@@ -81,8 +81,8 @@ impl Shared {
     }
 }
 
-/// What says that the bytes of `digest` were renewed. Both lists are in the same order: what is passed over here is
-/// of bytes that are gone.
+/// Returns the age marker of the bytes of `digest`. Both lists are in the same order: skipped markers are of removed
+/// bytes.
 async fn renewal_of(
     digest: &Digest,
     renewed: &mut Peekable<Walk<Found>>,
@@ -102,7 +102,7 @@ async fn renewal_of(
     }
 }
 
-/// The repository that has what a key is, where that is a manifest, a blob or an upload.
+/// Returns the repository of a key, if it is that of a manifest, a blob or an upload.
 fn repository_of(key: &str) -> Option<&str> {
     let below = key.strip_prefix(layout::REPOSITORIES)?.strip_prefix('/')?;
     let (name, _) = below.split_once("/_")?;
@@ -115,7 +115,7 @@ fn repository_of(key: &str) -> Option<&str> {
     (linked_in(layout::LAYERS) || linked_in(layout::REVISIONS) || is_upload().is_some()).then_some(name)
 }
 
-/// The digest of `ALGORITHM/HEX/link`.
+/// Returns the digest of `ALGORITHM/HEX/link`.
 fn linked(key: &str) -> Option<Digest> {
     let (algorithm, encoded) = key.strip_suffix("/link")?.split_once('/')?;
     format!("{algorithm}:{encoded}").parse().ok()
@@ -126,7 +126,7 @@ fn stored(found: &Found) -> Option<StoredBlob> {
     let mut parts = below.strip_suffix("/data")?.split('/');
     let (algorithm, _shard, encoded) = (parts.next()?, parts.next()?, parts.next()?);
     let digest: Digest = format!("{algorithm}:{encoded}").parse().ok()?;
-    // Elsewhere it would not be found.
+    // Any other key would not be found.
     let is_its_place = layout::blob(&digest) == found.key;
     is_its_place.then_some(StoredBlob { digest, size: found.size, modified: found.modified })
 }

@@ -1,8 +1,8 @@
-//! Writes a blob into an unlinked file of the scratch directory, and from there into the bucket.
+//! Blob writer: writes into an unlinked file of the scratch directory, and from there into the bucket.
 //!
-//! The bucket gets nothing that was not verified, and learns the blob's final key when its digest is known to be
-//! right: there are no parts of fills that were given up, and no copies within the bucket. What is sent is mapped from
-//! the file, so that a fill costs no memory of its own.
+//! Only verified bytes are sent to the bucket, directly under the blob's final key: canceled fills leave no parts,
+//! and nothing is copied within the bucket. The bytes are mapped from the file, so that a fill needs no memory of its
+//! own.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use kuik_core::{
 use super::{RepositoryKey, Shared, multipart::Multipart};
 use crate::store::{blocking, layout, spool::FileSpool};
 
-/// The writer of one blob.
+/// Writer of one blob.
 #[derive(Debug)]
 pub(super) struct ScratchWriter {
     store: Arc<Shared>,
@@ -30,10 +30,11 @@ impl ScratchWriter {
         let attempted = format!("start a new blob in the scratch directory {}", dir.display());
         let file = blocking(attempted.clone(), move || tempfile::tempfile_in(dir)).await;
         let file = file.map_err(|error| match error.is_not_found() {
-            // Of a blob that is being written nobody may hear that it is absent.
-            true => {
-                SourceError::new(SourceErrorKind::Storage, format!("{attempted}: there is no such directory"))
-            }
+            // A blob that is being written must not be reported as absent.
+            true => SourceError::new(
+                SourceErrorKind::Storage,
+                format!("{attempted}: the directory does not exist"),
+            ),
             false => error,
         })?;
         Ok(Self { store, spool: FileSpool::new(file), written: 0 })

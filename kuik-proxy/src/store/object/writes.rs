@@ -1,4 +1,4 @@
-//! What is kept: blobs, links to them, manifests and tags.
+//! Writes: blobs, links to them, manifests and tags.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use kuik_core::{
 use super::{ObjectStorage, RepositoryKey, Shared, writer::ScratchWriter};
 use crate::store::layout;
 
-/// Written and written over, to see whether that is possible.
+/// Probe object, overwritten to check write access.
 const PROBE: &str = ".kuik/probe";
 
 #[async_trait]
@@ -25,7 +25,7 @@ impl ContentStore for ObjectStorage {
         let attempted = format!("link blob {digest} into {repository}");
         let link = RepositoryKey::of(repository)?.at(layout::layer_link(digest));
         let store = &self.shared;
-        // Renewed before it is looked for: from then on, nobody takes it away.
+        // Renewed before it is checked: from then on, it is not removed.
         store.renew(&attempted, digest).await?;
         if store.bucket.head(&attempted, &layout::blob(digest)).await?.is_none() {
             return Err(SourceError::new(SourceErrorKind::NotFound, attempted));
@@ -38,8 +38,8 @@ impl ContentStore for ObjectStorage {
         Ok(found.map(|found| found.size))
     }
 
-    async fn peek_blob(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
-        self.shared.bucket.get_range(&format!("peek at blob {digest}"), &layout::blob(digest), bytes).await
+    async fn read_stored(&self, digest: &Digest, bytes: Range<u64>) -> Result<Bytes, SourceError> {
+        self.shared.bucket.get_range(&format!("read blob {digest}"), &layout::blob(digest), bytes).await
     }
 
     async fn put_manifest(
@@ -48,7 +48,7 @@ impl ContentStore for ObjectStorage {
         manifest: &Manifest,
         tag: Option<&Tag>,
     ) -> Result<(), SourceError> {
-        let attempted = format!("keep manifest {} of {repository}", manifest.digest());
+        let attempted = format!("store manifest {} of {repository}", manifest.digest());
         let repository = RepositoryKey::of(repository)?;
         let _guard = match self.shared.lock(&repository) {
             Some(lock) => Some(lock.read().await),
@@ -64,7 +64,7 @@ impl ContentStore for ObjectStorage {
         match bucket.read(attempted, PROBE, 5).await? {
             Some(_) => Ok(()),
             None => {
-                let attempted = format!("{attempted} in {}: it is not there", bucket.name());
+                let attempted = format!("{attempted} in {}: it was not found", bucket.name());
                 Err(SourceError::new(SourceErrorKind::Storage, attempted))
             }
         }
@@ -81,15 +81,15 @@ impl Shared {
     ) -> Result<(), SourceError> {
         let digest = manifest.digest();
         let blob = layout::blob(digest);
-        // Compared, not only looked for: a damaged one is mended by writing it again.
+        // Compared, not only checked for existence: writing it again repairs a damaged one.
         let kept = self.bucket.read(attempted, &blob, MAX_MANIFEST_BYTES as u64).await?;
         if kept.is_some_and(|kept| kept == *manifest.bytes()) {
             self.renew(attempted, digest).await?;
         } else {
             self.bucket.put(attempted, &blob, manifest.bytes().clone()).await?;
         }
-        // The order matters: whoever sees a link finds what it points at, and no referrer is visible that is not in
-        // the index.
+        // The order matters: a reader that sees a link finds its target, and no referrer is visible without its index
+        // entry.
         if let Some(subject) = manifest.subject() {
             let link = repository.at(layout::referrer_link(&subject, digest));
             self.write_link(attempted, &link, digest).await?;

@@ -1,8 +1,7 @@
-//! Where keys of AWS come from: what the SDKs of AWS look at, in their order.
+//! AWS credential chain: the sources of the AWS SDKs, in their order.
 //!
-//! The environment's own keys; a web identity (a file with a token of the pod's service account, exchanged at STS); the
-//! endpoint for containers (ECS, and EKS Pod Identity); the metadata service of the machine, in its second version. The
-//! first that is configured is the one that is used.
+//! Environment variables; a web identity (a service account token file, exchanged at STS); the container endpoint (ECS,
+//! and EKS Pod Identity); the instance metadata service, version 2. The first one that is configured is used.
 
 use std::time::Duration;
 
@@ -38,14 +37,14 @@ pub(super) const VARIABLES: [&str; 15] = [
 
 const CONTAINERS: &str = "http://169.254.170.2";
 const METADATA: &str = "http://169.254.169.254";
-/// How long a token of the metadata service is good for, in seconds: it is used at once.
+/// Lifetime of a metadata service token, in seconds: it is used at once.
 const METADATA_TOKEN_LIFE: &str = "300";
-/// For how long keys are used that say nothing of their end.
+/// How long keys without an expiration are used.
 const LIFE: Duration = Duration::from_secs(3600);
-/// How long before their end keys are used no more.
+/// How long before their expiration keys are refreshed.
 const MARGIN: Duration = Duration::from_secs(300);
 
-/// Finds keys.
+/// Resolves AWS keys.
 #[derive(Debug)]
 pub(super) struct KeySource {
     variables: Variables,
@@ -53,7 +52,7 @@ pub(super) struct KeySource {
     local: Caller,
 }
 
-/// What the endpoint for containers and the metadata service answer.
+/// Response of the container endpoint and the metadata service.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -64,7 +63,7 @@ struct Answer {
     expiration: Option<String>,
 }
 
-/// What STS answers.
+/// Response of STS.
 #[derive(Deserialize)]
 struct AssumeRoleWithWebIdentityResponse {
     #[serde(rename = "AssumeRoleWithWebIdentityResult")]
@@ -78,7 +77,7 @@ struct AssumeRoleResult {
 }
 
 impl KeySource {
-    pub(super) fn new(variables: Variables, aws: Caller) -> Result<Self, crate::registry::InvalidTransport> {
+    pub(super) fn new(variables: Variables, aws: Caller) -> Result<Self, crate::client::InvalidTransport> {
         let full = variables.get("AWS_CONTAINER_CREDENTIALS_FULL_URI");
         let metadata = variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(METADATA);
         let urls: Vec<_> = [CONTAINERS, metadata].into_iter().chain(full).collect();
@@ -86,7 +85,7 @@ impl KeySource {
         Ok(Self { variables, aws, local })
     }
 
-    /// Keys, and for how long they may be used. `region` is where STS is asked when nothing else says.
+    /// Returns keys and how long they may be used. `region` is the fallback for the STS region.
     pub(super) async fn find(
         &self,
         region: &str,
@@ -135,11 +134,11 @@ impl KeySource {
             ("WebIdentityToken", token.expose()),
         ];
         let body = self.aws.bytes(Call::form(&what, format!("{endpoint}/"), &fields)).await?;
-        // The parser's words might quote a key.
+        // The parser's error might quote a key.
         let answer = std::str::from_utf8(&body)
             .ok()
             .and_then(|text| quick_xml::de::from_str::<AssumeRoleWithWebIdentityResponse>(text).ok());
-        let answer = answer.ok_or_else(|| wrong(&what, "the answer is not what is expected there"))?;
+        let answer = answer.ok_or_else(|| wrong(&what, "unexpected response format"))?;
         Ok(answer.result.credentials)
     }
 
@@ -177,7 +176,7 @@ impl KeySource {
     async fn text(&self, call: Call) -> Result<String, CredentialError> {
         let what = call.what.clone();
         let body = self.local.bytes(call).await?;
-        String::from_utf8(body.to_vec()).map_err(|_| wrong(&what, "the answer is not text"))
+        String::from_utf8(body.to_vec()).map_err(|_| wrong(&what, "the response is not text"))
     }
 }
 

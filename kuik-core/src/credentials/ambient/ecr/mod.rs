@@ -1,8 +1,7 @@
-//! AWS: a password for Elastic Container Registry, for the role that the machine or the pod has.
+//! AWS Elastic Container Registry credentials from the role of the machine or pod.
 //!
-//! Keys are found as the SDKs of AWS find them ([`keys`]); with them, `GetAuthorizationToken` of the registry's own
-//! region gives a user and a password that are good for twelve hours, and for every registry that the role may pull
-//! from.
+//! Keys come from the AWS credential chain ([`keys`]). With them, `GetAuthorizationToken` in the registry's region
+//! returns a user and password, valid for twelve hours and for every registry that the role may pull from.
 
 mod keys;
 mod sigv4;
@@ -24,26 +23,26 @@ use super::{
     setting::Variables,
 };
 use crate::{
+    client::{InvalidTransport, RegistryTransport},
     credentials::{Credential, CredentialError, CredentialProvider, Secret, expiring::Expiring},
     reference::RepositoryName,
-    registry::{InvalidTransport, RegistryTransport},
 };
 
-/// The endpoint of the registry's API, where it is not the usual one.
+/// Overrides the endpoint of the ECR API.
 const ENDPOINT: &str = "AWS_ENDPOINT_URL_ECR";
 
-/// What this machine or pod is at AWS, for `ACCOUNT.dkr.ecr.REGION.amazonaws.com` and its like in other partitions.
+/// The identity of this machine or pod at AWS, for `ACCOUNT.dkr.ecr.REGION.amazonaws.com` and other partitions.
 #[derive(Debug)]
 pub struct EcrIdentity {
     endpoint: Option<String>,
     source: KeySource,
     aws: Caller,
     keys: Expiring<(), Keys>,
-    /// Users and passwords by the API that gives them.
+    /// Users and passwords by API endpoint.
     tokens: Expiring<String, Credential>,
 }
 
-/// A registry of ECR, by its name.
+/// An ECR registry, parsed from its host name.
 #[derive(Debug, PartialEq, Eq)]
 struct Registry<'a> {
     region: &'a str,
@@ -60,17 +59,17 @@ struct Answer {
 #[serde(rename_all = "camelCase")]
 struct Authorization {
     authorization_token: String,
-    /// Seconds since 1970.
+    /// Unix timestamp.
     #[serde(default)]
     expires_at: f64,
 }
 
 impl EcrIdentity {
-    /// The identity that the environment describes. `aws` carries requests to services of AWS; metadata services have a
-    /// way of their own.
+    /// Creates the provider from environment variables. `aws` carries requests to AWS services; metadata services have
+    /// a transport of their own.
     ///
     /// # Errors
-    /// Where there can be no TLS.
+    /// Fails if TLS cannot be set up.
     pub fn new(
         aws: impl RegistryTransport,
         variable: impl Fn(&str) -> Option<String>,
@@ -89,11 +88,11 @@ impl EcrIdentity {
         let answer = call.await?;
         let first = answer.authorization_data.first();
         let found = first.and_then(|data| Some((data.credential()?, data.life(now))));
-        found.ok_or_else(|| wrong(&what, "there is no usable token in the answer"))
+        found.ok_or_else(|| wrong(&what, "the response has no valid token"))
     }
 }
 
-/// `GetAuthorizationToken`, signed.
+/// Builds a signed `GetAuthorizationToken` call.
 fn signed(what: &str, keys: &Keys, region: &str, url: &str, at: Timestamp) -> Result<Call, CredentialError> {
     let mut call = Call::get(what, format!("{url}/"))
         .with("content-type", "application/x-amz-json-1.1")?
@@ -103,12 +102,12 @@ fn signed(what: &str, keys: &Keys, region: &str, url: &str, at: Timestamp) -> Re
     let uri: Uri = call.uri.parse().map_err(|_| wrong(what, "its address is not a URL"))?;
     let scope = Scope { region, service: "ecr", at };
     sign(keys, &scope, &call.method, &uri, &mut call.headers, &call.body)
-        .ok_or_else(|| wrong(what, "the keys have a character that no header can carry"))?;
+        .ok_or_else(|| wrong(what, "the keys have a character that is invalid in a header"))?;
     Ok(call)
 }
 
 impl Authorization {
-    /// User and password, which come as for Basic authentication.
+    /// Decodes user and password, which are encoded as for Basic authentication.
     fn credential(&self) -> Option<Credential> {
         let decoded = String::from_utf8(BASE64_STANDARD.decode(&self.authorization_token).ok()?).ok()?;
         let (user, password) = decoded.split_once(':')?;
@@ -123,8 +122,8 @@ impl Authorization {
 }
 
 impl<'a> Registry<'a> {
-    /// `ACCOUNT.dkr.ecr[-fips].REGION.amazonaws.com`, and what other partitions have in place of the last part. `None`
-    /// where it is not a registry of AWS's, which must not be shown a token of AWS's.
+    /// Parses `ACCOUNT.dkr.ecr[-fips].REGION.amazonaws.com`, with the domain of any partition. `None` if it is not an
+    /// AWS registry, which must not receive an AWS token.
     fn named(host: &'a str) -> Option<Self> {
         let (account, rest) = host.split_once(".dkr.ecr")?;
         let (fips, rest) = match rest.strip_prefix("-fips") {
@@ -147,7 +146,7 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// What the names of services in a region end in.
+/// Returns the domain of services in a region.
 fn suffix(region: &str) -> &'static str {
     if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
 }
@@ -159,7 +158,7 @@ impl CredentialProvider for EcrIdentity {
         let url = self.endpoint.clone().unwrap_or_else(|| registry.api());
         let url = url.trim_end_matches('/').to_owned();
         let fetch = self.token(registry.region, &url);
-        // One endpoint may be for several regions.
+        // One endpoint may serve several regions.
         let key = format!("{} {url}", registry.region);
         Ok(vec![self.tokens.get(key, fetch).await?])
     }
@@ -170,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whose_registry_it_is() {
+    fn ecr_registries_are_recognized_by_host() {
         for (host, region, api) in [
             (
                 "012345678901.dkr.ecr.eu-west-1.amazonaws.com",
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_user_and_password() {
+    fn token_decodes_to_user_and_password() {
         let data = |token: &str| Authorization { authorization_token: token.to_owned(), expires_at: 1000.0 };
         assert_eq!(data("QVdTOmh1bnRlcjI=").credential(), Some(Credential::basic("AWS", "hunter2")));
         for token in ["", "QVdT", "QVdTOg==", "!"] {

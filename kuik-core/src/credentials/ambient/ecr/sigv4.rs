@@ -1,7 +1,7 @@
-//! AWS Signature Version 4: a request is signed with keys that are not sent.
+//! AWS Signature Version 4 request signing.
 //!
-//! As AWS documents it ("Create a signed AWS API request"), for requests whose path and query need no further
-//! encoding, which ours do not. Every header of the request is signed.
+//! Implements "Create a signed AWS API request" for requests whose path and query need no further encoding, as ours.
+//! Every header of the request is signed.
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use crate::credentials::Secret;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// Keys of AWS.
+/// AWS access keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Keys {
     pub(super) id: String,
@@ -20,15 +20,15 @@ pub(super) struct Keys {
     pub(super) session: Option<Secret>,
 }
 
-/// What a request is signed for.
+/// Scope of a signature.
 pub(super) struct Scope<'a> {
     pub(super) region: &'a str,
     pub(super) service: &'a str,
     pub(super) at: Timestamp,
 }
 
-/// Adds `host`, `x-amz-date`, `x-amz-security-token` and `authorization` to the headers of a request. `None` where a
-/// value cannot stand in a header.
+/// Adds `host`, `x-amz-date`, `x-amz-security-token` and `authorization` to the request headers. `None` if a value is
+/// invalid in a header.
 pub(super) fn sign(
     keys: &Keys,
     scope: &Scope<'_>,
@@ -57,7 +57,7 @@ pub(super) fn sign(
     Some(())
 }
 
-/// The names of the signed headers, and the request in the form that is hashed.
+/// Returns the names of the signed headers, and the canonical request.
 fn canonical(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Option<(String, String)> {
     let mut lines: Vec<(&str, String)> = Vec::new();
     for name in headers.keys() {
@@ -92,7 +92,7 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    /// The signature of a request of AWS's published test suite ("aws-sig-v4-test-suite").
+    /// Returns the signature of a request from AWS's published test suite ("aws-sig-v4-test-suite").
     fn signature(
         method: &str,
         uri: &str,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_as_the_published_vectors_say() {
+    fn signatures_match_the_published_vectors() {
         let example = "https://example.amazonaws.com/";
         let session = "AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflfKD8YUuwthAx7mSEI/qkPpKPi/kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6fE8YQcHNVXAkiY9q6d+xo0rKwT38xVqr7ZD0u0iPPkUL64lIZbqBAz+scqKmlzm8FDrypNC9Yjc8fPOLn9FX9KSYvKTr4rvx3iSIlTJabIQwj2ICCR/oLxBA==";
         for (name, found, expected) in [

@@ -1,9 +1,9 @@
-//! Uploads: what clients push, piece by piece, where Docker's registry keeps it (`_uploads/UUID/data`).
+//! Uploads of clients, stored in chunks like those of Docker's registry (`_uploads/UUID/data`).
 //!
-//! An upload is there from the moment that its `data` is. Whoever has it holds its [`Lease`]; between two requests a
-//! lease is nobody's, and what was hashed so far is remembered. After a restart, an upload goes on from the end of its
-//! `data`: that may be behind what was acknowledged, where a crash came between writing and answering, and never
-//! before it. It is hashed as a whole in the end, so nothing depends on what is there.
+//! An upload exists as soon as its `data` does. A request that uses it holds its [`Lease`]; between two requests the
+//! lease is free, and the running hash is kept. After a restart, an upload resumes from the end of its `data`: after
+//! a crash between write and response, that may be beyond the acknowledged offset, never before it. The whole upload
+//! is hashed at its end, so nothing depends on the bytes on disk.
 
 mod upload;
 
@@ -12,12 +12,13 @@ use std::{
     fs::{self, File},
     io,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
 use kuik_core::content::{Hashing, UploadId};
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 
 pub(super) use self::upload::FileUpload;
 use super::{
@@ -28,10 +29,11 @@ use super::{
 };
 use crate::store::started_at;
 
-/// How many uploads that nobody has at the moment need not be read again at their end. A few hundred bytes each.
+/// Number of idle uploads whose running hash is kept, so that they need not be read again at their end. A few hundred
+/// bytes each.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not zero");
 
-/// The uploads that this process has seen.
+/// Uploads that this process has used.
 #[derive(Debug)]
 pub(super) struct Uploads(Mutex<Known>);
 
@@ -47,7 +49,7 @@ impl Default for Uploads {
     }
 }
 
-/// The right to change an upload. Dropping it hands it back, with what was hashed.
+/// Exclusive lease on an upload. Dropping it releases the upload, with its running hash.
 #[derive(Debug)]
 struct Lease {
     store: Arc<Shared>,
@@ -57,12 +59,12 @@ struct Lease {
 
 impl Uploads {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
 impl Lease {
-    /// `None` where somebody else has the upload.
+    /// Returns `None` if another request holds the upload.
     fn take(store: &Arc<Shared>, dir: UploadDir) -> Option<Self> {
         let mut known = store.uploads.known();
         if !known.leased.insert(dir.clone()) {
@@ -104,7 +106,7 @@ pub(super) fn start(
     Ok(id)
 }
 
-/// Removes the uploads that nobody has and that nothing was appended to since `idle_since`; returns how many.
+/// Removes unleased uploads with no append since `idle_since`; returns their number.
 pub(super) fn purge(store: &Arc<Shared>, idle_since: SystemTime) -> io::Result<u64> {
     let mut purged = 0;
     for repository in walk::repositories(store.layout.repositories()) {
@@ -113,7 +115,7 @@ pub(super) fn purge(store: &Arc<Shared>, idle_since: SystemTime) -> io::Result<u
             let dir = dir?;
             let is_idle =
                 |dir: &UploadDir| Ok::<_, io::Error>(last_used(dir)?.is_some_and(|used| used < idle_since));
-            // Looked at before it is taken: whoever goes on with it just now is not to be told that somebody has it.
+            // Checked before it is leased: a client that resumes it now must not get a conflict.
             if !is_idle(&dir)? {
                 continue;
             }
@@ -128,7 +130,7 @@ pub(super) fn purge(store: &Arc<Shared>, idle_since: SystemTime) -> io::Result<u
     Ok(purged)
 }
 
-/// When an upload was begun or appended to last; `None` where it is gone.
+/// Returns the time of the start or last append of an upload; `None` if it is gone.
 fn last_used(dir: &UploadDir) -> io::Result<Option<SystemTime>> {
     let modified = |path| match fs::metadata(path) {
         Ok(metadata) => metadata.modified().map(Some),
@@ -137,13 +139,13 @@ fn last_used(dir: &UploadDir) -> io::Result<Option<SystemTime>> {
     let started = fs::read_to_string(dir.started_at()).ok().and_then(|text| started_at::from_text(&text));
     let appended = modified(dir.data())?;
     match started.max(appended) {
-        // What an end of an upload left that was interrupted.
+        // Left over from an interrupted end of an upload.
         None => modified(dir.path().to_owned()),
         used => Ok(used),
     }
 }
 
-/// Removes an upload; it is gone with its `data`, which goes first.
+/// Removes an upload, `data` first, which ends its existence.
 fn remove(dir: &UploadDir) -> io::Result<()> {
     fs::remove_file(dir.data()).or_else(|error| absent_is((), error))?;
     fs::remove_dir_all(dir.path()).or_else(|error| absent_is((), error))

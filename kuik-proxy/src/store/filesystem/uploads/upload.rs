@@ -1,7 +1,7 @@
-//! One upload that somebody has.
+//! Open upload, leased by one request.
 //!
-//! Disk work goes on when its caller leaves: so the open file and the lease travel with it, and nobody else can have
-//! the upload before the work is done.
+//! Disk work continues after its caller is dropped: the open file and the lease travel with it, so no other request
+//! can lease the upload before the work is done.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, time::SystemTime};
 
@@ -25,15 +25,15 @@ use crate::store::{
     spool::write_all,
 };
 
-/// How much is read at a time where the data has to be hashed again.
+/// Size of a read when data is hashed again.
 const BUFFER: usize = 1 << 20;
 
-/// An upload, had by one at a time.
+/// An upload, used by one request at a time.
 #[derive(Debug)]
 pub(in super::super) struct FileUpload {
     name: String,
     repository: RepositoryDir,
-    /// Absent after a failure that left it unknown what the file holds: the next one who has the upload looks.
+    /// Absent after a failure that left the file size unknown: the next lease reads it.
     open: Option<Open>,
     offset: u64,
     durability: Durability,
@@ -47,7 +47,7 @@ struct Open {
 }
 
 impl FileUpload {
-    /// The upload `id`, to go on with it.
+    /// Opens the upload `id` to resume it.
     pub(in super::super) async fn open(
         store: &Arc<Shared>,
         repository: &RepositoryName,
@@ -59,16 +59,16 @@ impl FileUpload {
         let Some(lease) = Lease::take(store, dir.upload(id)) else {
             return Err(SourceError::new(
                 SourceErrorKind::Unavailable,
-                format!("go on with {name}: another request is at it"),
+                format!("resume {name}: another request is using it"),
             ));
         };
-        let open = blocking(format!("go on with {name}"), move || Open::new(lease)).await?;
+        let open = blocking(format!("resume {name}"), move || Open::new(lease)).await?;
         Ok(Self { name, repository: dir, offset: open.offset, open: Some(open), durability })
     }
 
     fn take(&mut self, attempted: &str) -> Result<Open, SourceError> {
         self.open.take().ok_or_else(|| {
-            let attempted = format!("{attempted}: what came before failed, and it has to be resumed");
+            let attempted = format!("{attempted}: an earlier operation failed, resume the upload");
             SourceError::new(SourceErrorKind::Unavailable, attempted)
         })
     }
@@ -143,13 +143,13 @@ impl Open {
         Ok(())
     }
 
-    /// Cuts off what was not acknowledged, so that the client can send it again.
+    /// Truncates unacknowledged bytes, so that the client can send them again.
     fn take_back(&self) -> io::Result<()> {
         self.file.set_len(self.offset)
     }
 
-    /// Compares all of the data with its digest. It is read again where the running hash is of another algorithm, or
-    /// an earlier process wrote some of it.
+    /// Verifies all of the data. It is read again if the running hash is of another algorithm, or an earlier process
+    /// wrote some of it.
     fn verify(
         &mut self,
         algorithm: Algorithm,
@@ -163,7 +163,7 @@ impl Open {
         Ok(hashing.verify(expected))
     }
 
-    /// Makes the data a blob of `repository`. A crash in between leaves a blob that no repository has.
+    /// Publishes the data as a blob of `repository`. A crash in between leaves a blob without a link.
     fn publish(
         mut self,
         repository: &RepositoryDir,
@@ -172,13 +172,13 @@ impl Open {
     ) -> io::Result<()> {
         let store = self.lease.store.clone();
         let digest = verified.digest();
-        // An upload may have taken days; from now on it is to be as old as any other new blob.
+        // An upload may have taken days; from now on its age is that of a new blob.
         self.file.set_modified(SystemTime::now())?;
         self.file.sync_all()?;
         publish::rename(&self.lease.dir.data(), &store.layout.blob(digest), durability)?;
         self.lease.hashing = None;
         store.write_link(&repository.layer_link(digest), digest, durability)?;
-        // What is left has no data, and is no upload any more. Where it cannot be removed, it is purged one day.
+        // The rest has no data and is not an upload. If it cannot be removed, a later purge does it.
         let _ = remove(&self.lease.dir);
         Ok(())
     }

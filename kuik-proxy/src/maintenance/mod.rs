@@ -1,0 +1,6 @@
+//! Store maintenance: garbage collection, the size limit with eviction, retention, and integrity scrubbing.
+
+pub mod gc;
+pub mod quota;
+pub mod retention;
+pub mod scrub;
