@@ -64,6 +64,13 @@ fn controller(kubeconfig: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The controllers of the namespace `kuik-system`. The registries of tests are on the loopback interface, whose images are
+/// kept unless they are named.
+fn controllers(user: &KubeUser, cache: &str, arguments: &[&str]) -> Command {
+    let all = ["--namespace=kuik-system", "--insecure-registries=127.0.0.1", "--registry-endpoint", cache];
+    controller(user.kubeconfig(), &[&all[..], arguments].concat())
+}
+
 /// The log line with the address of the admin endpoints.
 const ADMIN: &str = "listening for admin requests";
 
@@ -170,10 +177,7 @@ impl Kuik {
 
     /// The controllers of the namespace `kuik-system` as this user, over the cache at `cache`, with these arguments more.
     pub(crate) async fn controllers(user: &KubeUser, cache: &str, arguments: &[&str]) -> Self {
-        // The registries of tests are on the loopback interface, whose images are otherwise kept.
-        let all =
-            ["--namespace=kuik-system", "--insecure-registries=127.0.0.1", "--registry-endpoint", cache];
-        Self::controller(user.kubeconfig(), &[&all[..], arguments].concat()).await
+        Self::start_saying(controllers(user, cache, arguments), ADMIN).await
     }
 
     /// Like the above, with a clock of its own.
@@ -183,8 +187,7 @@ impl Kuik {
         cache: &str,
         arguments: &[&str],
     ) -> Self {
-        let all = ["--namespace=kuik-system", "--registry-endpoint", cache];
-        let mut command = controller(user.kubeconfig(), &[&all[..], arguments].concat());
+        let mut command = controllers(user, cache, arguments);
         command.envs(clock.environment());
         Self::start_saying(command, ADMIN).await
     }

@@ -1277,12 +1277,15 @@ fn progress_of_a_pull_is_written_every_five_seconds() {
     let mut written = Vec::new();
     for second in 0..30 {
         let done = u64::try_from(second).unwrap() * 10;
-        observed.job.as_mut().unwrap().transfer = Some(Transfer { done, total: 1000 });
+        let job = observed.job.as_mut().unwrap();
+        // It waits for a pull slot at first. That it no longer does is not worth a write of its own.
+        job.begun = second >= 3;
+        job.transfer = job.begun.then_some(Transfer { done, total: 1000 });
         for step in plan(&observed, at(second)) {
             match step {
                 Step::Remember(memory) => observed.memory = memory,
                 Step::SetStatus(status) => {
-                    written.push((second, status.progress.map(|progress| progress.done)));
+                    written.push((second, status.phase, status.progress.map(|progress| progress.done)));
                     observed.status = *status;
                 }
                 Step::WakeAt(wake) => assert!(wake > at(second) && wake <= at(second + 5)),
@@ -1290,7 +1293,8 @@ fn progress_of_a_pull_is_written_every_five_seconds() {
             }
         }
     }
-    let expected: Vec<_> = [1, 6, 11, 16, 21, 26].map(|second| (second, Some(second as u64 * 10))).into();
+    let running = [6, 11, 16, 21, 26].map(|second| (second, Some(Pulling), Some(second as u64 * 10)));
+    let expected: Vec<_> = [(1, Some(Synchronizing), None)].into_iter().chain(running).collect();
     assert_eq!(written, expected);
     // The result is written at once.
     observed.job = None;

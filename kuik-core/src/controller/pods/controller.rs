@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube_client::{Api, Client, api::PostParams};
 use kube_core::Resource as _;
+use kube_runtime::reflector::ObjectRef;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{WantedImage, WantedImages};
@@ -28,7 +29,7 @@ use crate::{
 /// Number of concurrent creations.
 const WORKERS: usize = 8;
 
-/// How long a created Repository may be missing from the informer before it is looked up.
+/// How long a created object may be missing from the informer before it is looked up or created again.
 const NOT_SEEN_YET: Duration = Duration::from_secs(10);
 
 /// Delay before checking again whether an object being deleted is gone.
@@ -43,6 +44,8 @@ pub struct PodImageController {
     /// Created Repositories that the informer has not received yet, with their creation time. One missing for too long
     /// was deleted.
     made: Mutex<HashMap<RepositoryName, (OwnerReference, Instant)>>,
+    /// Likewise the names of created CachedImages: pods of one image tend to arrive together.
+    made_images: parking_lot::Mutex<HashMap<String, Instant>>,
 }
 
 /// State of the owning Repository.
@@ -62,7 +65,14 @@ impl PodImageController {
         images: Informer<CachedImage>,
         repositories: Informer<Repository>,
     ) -> Self {
-        Self { client, wanted, images, repositories, made: Mutex::default() }
+        Self {
+            client,
+            wanted,
+            images,
+            repositories,
+            made: Mutex::default(),
+            made_images: parking_lot::Mutex::default(),
+        }
     }
 
     /// Creates missing objects, forever.
@@ -93,6 +103,7 @@ impl PodImageController {
                 },
                 // A deleted object is recreated if its image is wanted.
                 Some(object) = images.next() => {
+                    self.made_images.lock().remove(&object.name);
                     if self.images.store().get(&object).is_none() {
                         self.push_where(queue, |image| image.can_be_called(&object.name));
                     }
@@ -123,6 +134,7 @@ impl PodImageController {
         let name = match objects::cached_image(&self.images.store(), &reference) {
             // If it is being deleted, the informer reports when it is gone.
             Lookup::Existing(_) => return Ok(Outcome::Done),
+            Lookup::Vacant(name) if self.is_just_made(&name) => return Ok(Outcome::Again(NOT_SEEN_YET)),
             Lookup::Vacant(name) => name,
         };
         let owner = match self.repository(&wanted.repository).await? {
@@ -137,6 +149,11 @@ impl PodImageController {
         Ok(if self.create_image(&hashed, wanted, &owner).await? { Outcome::Done } else { Outcome::Failed })
     }
 
+    /// Whether the informer may still receive a CachedImage that was created under this name.
+    fn is_just_made(&self, name: &str) -> bool {
+        self.made_images.lock().get(name).is_some_and(|at| at.elapsed() < NOT_SEEN_YET)
+    }
+
     /// Creates a CachedImage. Returns whether the object of that name now exists and has this image.
     async fn create_image(
         &self,
@@ -148,7 +165,10 @@ impl PodImageController {
         let attempted = || format!("create the CachedImage {name}");
         let Some(object) = cached_image(name, wanted, owner) else { return Ok(true) };
         match api.create(&params(), &object).await {
-            Ok(_) => return Ok(true),
+            Ok(_) => {
+                self.note_made(name);
+                return Ok(true);
+            }
             Err(error) => {
                 let error = ApiError::new(attempted(), error);
                 if error.kind() != ApiErrorKind::AlreadyExists {
@@ -159,6 +179,15 @@ impl PodImageController {
         let there = api.get_opt(name).await;
         let there = there.map_err(|error| ApiError::new(format!("read the CachedImage {name}"), error))?;
         Ok(there.is_some_and(|object| objects::is_of_image(&object, &wanted.normalized)))
+    }
+
+    /// Remembers a created CachedImage until the informer receives it.
+    fn note_made(&self, name: &str) {
+        let mut made = self.made_images.lock();
+        made.retain(|_, at| at.elapsed() < NOT_SEEN_YET);
+        if self.images.store().get(&ObjectRef::new(name)).is_none() {
+            made.insert(name.to_owned(), Instant::now());
+        }
     }
 
     /// Returns the Repository, creating it if it is missing.

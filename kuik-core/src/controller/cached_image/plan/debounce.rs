@@ -2,7 +2,8 @@
 //!
 //! Whether any pod uses the image is written at once, and so is any other change, together with the current pods. The
 //! count and the names change with every pod and are debounced: a rollout of a thousand pods is not a thousand writes.
-//! While pods keep coming, the pause between two such writes doubles. Progress is written every few seconds.
+//! While pods keep coming, the pause between two such writes doubles. Progress is written every few seconds, and that a
+//! pull no longer waits for a slot is part of it.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::{
     Memory, Observed, Status,
     time::{after, earliest},
 };
+use crate::crd::CachedImagePhase;
 
 /// Debounce interval of pod changes.
 const GATHER: Duration = Duration::from_secs(5);
@@ -76,10 +78,14 @@ enum Change {
 fn changes(before: &Status, status: &Status) -> (Change, Change) {
     let is_new = before.used_by.is_none();
     let generation = if is_new { before.observed_generation } else { status.observed_generation };
+    let continues = is_pulling(before) && is_pulling(status);
+    let shown = if continues { before } else { status };
     let rest = Status {
         used_by: before.used_by.clone(),
         observed_generation: generation,
         progress: before.progress,
+        phase: shown.phase,
+        ready: shown.ready.clone(),
         ..status.clone()
     };
     let is_used = |status: &Status| status.used_by.as_ref().is_some_and(|used| used.count > 0);
@@ -88,5 +94,12 @@ fn changes(before: &Status, status: &Status) -> (Change, Change) {
     }
     let slow = |differs: bool| if differs { Change::Slow } else { Change::None };
     let pods = status.used_by != before.used_by || status.observed_generation != before.observed_generation;
-    (slow(pods), slow(status.progress != before.progress))
+    let progress =
+        status.progress != before.progress || status.phase != before.phase || status.ready != before.ready;
+    (slow(pods), slow(progress))
+}
+
+/// Whether a status shows a pull that waits or runs.
+fn is_pulling(status: &Status) -> bool {
+    matches!(status.phase, Some(CachedImagePhase::Synchronizing | CachedImagePhase::Pulling))
 }
