@@ -115,6 +115,7 @@ impl Setup {
             evictions(cache).await > before
         })
         .await;
+        self.assert_used(cache);
     }
 
     /// Pulls more through the cache than fits: what pods use is still there.
@@ -123,6 +124,10 @@ impl Setup {
             let mut remote = Remote::new(cache.address(), &proxied(&self.upstream.host(), "team/app"));
             remote.pull(&image(tag)).await.unwrap();
         }
+        self.assert_used(cache);
+    }
+
+    fn assert_used(&self, cache: &Kuik) {
         for tag in USED {
             assert!(has(&self.data(), &image(tag)), "{tag} is in use:\n{}", cache.log());
         }

@@ -31,8 +31,8 @@ async fn image_costs_at_most_four_writes_until_it_is_ready() {
     for number in 0..IMAGES {
         upstream.add_image("team/app", &format!("v{number}"), &SampleImage::small(800 + number as u64));
     }
-    // Slow enough that some pulls are shown while they wait and while they run.
-    upstream.script(Rule::on(Target::Blob).does(Behavior::Delay(Duration::from_millis(500))));
+    // Slow enough that each pull is shown while it is queued and while it runs.
+    upstream.script(Rule::on(Target::Blob).does(Behavior::Delay(Duration::from_secs(1))));
     let server = api_server_with(ApiServer::start_audited().await.unwrap()).await;
     let admin = server.admin();
     let data = tempfile::tempdir().unwrap();

@@ -19,10 +19,10 @@ impl Files {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let nobody = free_address().await.unwrap();
+        let unreachable = free_address().await.unwrap();
         let cluster = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: c\nusers: [{{name: c, user: {{}}}}]\n\
-             clusters: [{{name: c, cluster: {{server: 'http://{nobody}'}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: 'http://{unreachable}'}}}}]\n\
              contexts: [{{name: c, context: {{cluster: c, user: c}}}}]\n"
         );
         let files = [

@@ -171,12 +171,12 @@ async fn rate_limited_registry_does_not_delay_others() {
     let rig = Harness::start(&["--pull-through", "--insecure-registries", &tired.host()]).await;
     let image = image(37);
     rig.source.add_image("app", "1", &image);
-    let nobody = Arc::new(rig.at_cache());
+    let source = Arc::new(rig.at_cache());
     let platforms = Arc::new(Arc::new(Platforms::parse(["amd64"]).unwrap()));
     let endpoint = rig.cache.host().parse().unwrap();
     let token = vec![Credential::basic("kuik", TOKEN)];
     let (client, _) = kuik_bin::copier::cache_client(&endpoint, Vec::new(), token).unwrap();
-    let copier = kuik_bin::copier::copier(client, true, nobody, platforms);
+    let copier = kuik_bin::copier::copier(client, true, source, platforms);
 
     let away = format!("{}/app:1", tired.host());
     let away = SourceImage::new(&ImageReference::parse(&away).unwrap()).unwrap();

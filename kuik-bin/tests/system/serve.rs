@@ -70,10 +70,10 @@ async fn serve_collects_garbage_and_quarantines_corrupt_content() {
     push(&image, &format!("{}/app:v1", upstream.host()), &[]).await;
     let data = tempfile::tempdir().unwrap();
     let host = upstream.host();
-    let orphan = Digest::sha256(b"nobody's");
+    let orphan = Digest::sha256(b"unreferenced");
     let path = blob_data(data.path(), &orphan);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(&path, b"nobody's").unwrap();
+    std::fs::write(&path, b"unreferenced").unwrap();
 
     let arguments = ["--insecure-registries", &host];
     let eager = ["--gc-interval", "50ms", "--gc-grace", "2s", "--scrub-interval", "50ms"];
